@@ -1,0 +1,7 @@
+"""Your models, and your columns on the user. After a change: bin/flask db migrate."""
+
+from bulwark.identity.models import BaseUser
+
+
+class User(BaseUser):
+    """A person with an account. Add columns and relationships here."""

@@ -1,0 +1,11 @@
+"""Your settings, each read from APP_<NAME>, and where your pages load things from."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Declare a setting as a field with `bulwark.environment.setting`."""
+
+
+CSP_SOURCES: dict[str, list[str]] = {}

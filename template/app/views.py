@@ -1,0 +1,15 @@
+"""Your pages. Every route says who may call it: @public, @signed_in, @permission."""
+
+from flask import Blueprint, render_template
+from flask.typing import ResponseReturnValue
+
+from bulwark.access import public
+
+blueprint = Blueprint("app", __name__)
+
+
+@blueprint.get("/")
+@public
+def home() -> ResponseReturnValue:
+    """Welcome a visitor."""
+    return render_template("home.html")

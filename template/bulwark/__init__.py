@@ -1,0 +1,63 @@
+"""The base of this service. Updates replace it: read it, extend it from `app/`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flask import Flask
+
+from bulwark import (
+    access,
+    commands,
+    config,
+    database,
+    errors,
+    headers,
+    health,
+    identity,
+    jobs,
+    logging,
+    mail,
+    pages,
+    proxy,
+)
+from bulwark.identity.models import BaseUser
+
+__all__ = ["init_app"]
+
+
+def init_app(
+    app: Flask,
+    *,
+    user_model: type[BaseUser],
+    settings: type[Any] | None = None,
+    permissions: Mapping[str, str] | None = None,
+    roles: Mapping[str, Sequence[str]] | None = None,
+    csp_sources: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Put the base under an app whose blueprints are registered.
+
+    Args:
+        app: the app; its package's folder holds `templates/` and `migrations/`.
+        user_model: the class of users, a `BaseUser` with your columns.
+        settings: a dataclass of your settings, read into `app.config`.
+        permissions: your permissions, each with what it allows.
+        roles: your roles with their permissions, made when they do not exist.
+        csp_sources: what your pages load from elsewhere, by CSP directive.
+
+    Raises:
+        config.ConfigurationError: a setting is missing, weak or unknown.
+        access.UndeclaredAccessError: a route does not say who may call it.
+    """
+    settings_of_base = config.init_app(app, settings)
+    logging.init_app(app, settings_of_base)
+    proxy.init_app(app, settings_of_base)
+    headers.init_app(app, settings_of_base, csp_sources or {})
+    errors.init_app(app)
+    database.init_app(app, settings_of_base)
+    jobs.init_app(app, settings_of_base)
+    mail.init_app(app, settings_of_base)
+    pages.init_app(app, settings_of_base)
+    identity.init_app(app, settings_of_base, user_model, roles or {})
+    health.init_app(app)
+    commands.init_app(app)
+    access.init_app(app, permissions or {}, roles or {})

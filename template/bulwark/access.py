@@ -1,0 +1,126 @@
+"""Who may call which route. A route that does not say so stops the start.
+
+    @blueprint.get("/prices")
+    @public
+    def prices(): ...
+
+    @blueprint.get("/invoices")
+    @permission("invoices:read")
+    def invoices(): ...
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from flask import Flask, abort, current_app, request
+from flask.typing import ResponseReturnValue
+from flask_login import current_user
+
+from bulwark.logging import log
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+PUBLIC = "public"
+SIGNED_IN = "signed in"
+# What the base's own pages ask for.
+PERMISSIONS = {
+    "users:read": "See who has an account",
+    "users:write": "Lock accounts, give and take roles",
+}
+
+
+class UndeclaredAccessError(Exception):
+    """Routes do not say who may call them, or ask for what nobody declared."""
+
+
+def public(view: View) -> View:
+    """Let everybody call this view."""
+    return _declare(view, PUBLIC)
+
+
+def signed_in(view: View) -> View:
+    """Let everybody who is signed in call this view."""
+    return _declare(view, SIGNED_IN)
+
+
+def permission(name: str) -> Callable[[View], View]:
+    """Let those call this view who have a role with the permission."""
+    return lambda view: _declare(view, name)
+
+
+def declare(app: Flask, access: str, endpoints: Iterable[str]) -> None:
+    """Say who may call the routes of an extension, which can't be decorated."""
+    for endpoint in endpoints:
+        app.extensions.setdefault("access", {})[endpoint] = access
+
+
+def of(app: Flask, endpoint: str) -> str | None:
+    """Return who may call an endpoint; None if nobody said."""
+    declared: dict[str, str] = app.extensions.setdefault("access", {})
+    found = declared.get(endpoint)
+    return found or getattr(app.view_functions.get(endpoint), "access", None)
+
+
+def init_app(
+    app: Flask, permissions: Mapping[str, str], roles: Mapping[str, Sequence[str]]
+) -> None:
+    """Check that every route says who may call it, and hold each call to that."""
+    declare(app, PUBLIC, ["static"])
+    known = PERMISSIONS | dict(permissions)
+    app.extensions["permissions"] = known
+    problems = [*_undeclared_routes(app, known), *_undeclared_in(roles, known)]
+    if problems:
+        raise UndeclaredAccessError(
+            "nothing was started:\n" + "\n".join(f"- {p}" for p in problems)
+        )
+    app.before_request(_enforce)
+
+
+def _declare(view: View, access: str) -> View:
+    view.access = access  # type: ignore[attr-defined]
+    return view
+
+
+def _undeclared_routes(app: Flask, known: Mapping[str, str]) -> Iterable[str]:
+    for rule in app.url_map.iter_rules():
+        access = of(app, rule.endpoint)
+        if access is None:
+            yield (
+                f"{rule.rule} ({rule.endpoint}) does not say who may call it: put"
+                " @public, @signed_in or @permission under its route"
+            )
+        elif access not in (PUBLIC, SIGNED_IN, *known):
+            yield (
+                f"{rule.rule} ({rule.endpoint}) asks for {access!r}, which is not"
+                " declared: add it to PERMISSIONS in app/permissions.py"
+            )
+
+
+def _undeclared_in(
+    roles: Mapping[str, Sequence[str]], known: Mapping[str, str]
+) -> Iterable[str]:
+    for role, granted in roles.items():
+        for name in granted:
+            if name not in known:
+                yield (
+                    f"the role {role!r} grants {name!r}, which is not declared: add"
+                    " it to PERMISSIONS in app/permissions.py"
+                )
+
+
+def _enforce() -> ResponseReturnValue | None:
+    if request.endpoint is None:
+        return None  # Nothing to call: Flask answers 404 or 405.
+    access = of(current_app, request.endpoint)
+    if access == PUBLIC:
+        return None
+    if access is None:
+        # A route that was added after the check.
+        log.error("access_undeclared", endpoint=request.endpoint)
+        abort(403)
+    if not current_user.is_authenticated:
+        unauthorized: ResponseReturnValue = current_app.login_manager.unauthorized()  # type: ignore[attr-defined]
+        return unauthorized
+    if access != SIGNED_IN and not current_user.has_permission(access):
+        abort(403)
+    return None

@@ -1,0 +1,38 @@
+"""`flask prepare`: brings the database, and in development all else, up to date."""
+
+from pathlib import Path
+
+import click
+from flask import Flask, current_app
+from flask_migrate import upgrade
+
+from bulwark import certificate, config
+from bulwark.database import db
+from bulwark.identity import accounts
+from bulwark.jobs import queue
+
+
+def init_app(app: Flask) -> None:
+    """Add the command."""
+    app.cli.add_command(prepare)
+
+
+@click.command()
+def prepare() -> None:
+    """Apply all migrations, make roles and the queue. Running it again changes nothing.
+
+    In development it also makes a certificate, and prints the one-time link with
+    which the first administrator sets a password.
+    """
+    upgrade(revision="heads")
+    queue.create_tables()
+    for role in accounts.make_roles():
+        click.echo(f"made the role {role}")
+    db.session.commit()
+    if config.current().environment != "development":
+        return
+    folder = Path(current_app.root_path).parent / "instance" / "tls"
+    if certificate.make(folder, config.current().name):
+        click.echo(f"made a development certificate in {folder}")
+    click.echo(accounts.invitation())
+    db.session.commit()

@@ -1,0 +1,397 @@
+"""What the settings are, and what production refuses to start with."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+from flask import Flask, current_app
+
+from bulwark import crypto
+from bulwark.environment import (
+    Problem,
+    Sources,
+    one_of,
+    setting,
+    variable,
+    whole_number,
+    words,
+)
+
+EXAMPLE_SECRETS = ("change", "example", "secret", "password", "replace", "your-")
+DEVELOPMENT_SECRET = "development-"  # noqa: S105  what bin/secrets puts in front
+LOCAL_HOSTS = ("", "localhost", "127.0.0.1", "::1")
+
+
+class ConfigurationError(Exception):
+    """The service must not start; `problems` lists every reason at once."""
+
+    def __init__(self, environment: str, problems: Iterable[Problem]) -> None:
+        self.problems = list(problems)
+        noun = "problem" if len(self.problems) == 1 else "problems"
+        super().__init__(
+            f"{len(self.problems)} {noun} in the {environment} settings,"
+            " so nothing was started:\n" + "\n".join(map(str, self.problems))
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Every setting of the base, with its type. `service.toml` gives the first five."""
+
+    environment: ClassVar[str]
+    default_env_file: ClassVar[str]
+
+    name: str = setting("the service's name, on pages and in mails", default="Bulwark")
+    slug: str = setting("the service's name for machines", default="service")
+    domain: str = setting("the host name that people type", default="localhost")
+    admin_email: str = setting(
+        "the first administrator, and where reports of faults go",
+        default="admin@example.com",
+    )
+    database: str = setting(
+        "the kind of database when APP_DATABASE_URL is not set",
+        default="sqlite",
+        cast=one_of("sqlite", "postgresql"),
+    )
+
+    secret_key: str = setting(
+        "signs sessions, forms and links", required=True, secret=True
+    )
+    secret_key_fallbacks: tuple[str, ...] = setting(
+        "older signing keys, still accepted while a new one takes over",
+        default=(),
+        cast=words,
+        secret=True,
+    )
+    password_pepper: str = setting(
+        "goes into every password hash; without it nobody can sign in",
+        required=True,
+        secret=True,
+    )
+    encryption_keys: dict[str, bytes] = setting(
+        "encrypts stored data as id:key, newest first, comma between",
+        default=None,
+        cast=crypto.parse_keys,
+        required=True,
+        secret=True,
+    )
+
+    base_url: str = setting("the address in links that are made outside a request")
+    allowed_hosts: tuple[str, ...] = setting(
+        "the host names this service answers to; a link in a mail is built from it",
+        default=(),
+        cast=words,
+        required=True,
+    )
+    proxy_hops: int = setting(
+        "how many proxies of your own stand in front, each adding one header",
+        default=0,
+        cast=whole_number(0, 5),
+    )
+
+    database_url: str = setting("where the data is", required=True, secret=True)
+    database_password: str = setting(
+        "goes into APP_DATABASE_URL when that has none", secret=True
+    )
+    redis_url: str = setting("where Redis is, for services that use it", secret=True)
+    mail_url: str = setting(
+        "the mail server: smtp://user:password@host:587 or smtps://…:465",
+        required=True,
+        secret=True,
+    )
+    mail_sender: str = setting("the address that mails come from")
+
+    password_min_length: int = setting(
+        "least characters of a password: 15 while it is the only factor (NIST SP"
+        " 800-63B-4, 3.1.1.2), never under 8 (OWASP ASVS 6.2.1)",
+        default=15,
+        cast=whole_number(8, 64),
+    )
+    log_level: str = setting(
+        "how much is logged",
+        default="INFO",
+        cast=one_of("DEBUG", "INFO", "WARNING", "ERROR"),
+    )
+
+    @classmethod
+    def defaults(cls, root: Path, service: dict[str, Any]) -> dict[str, Any]:
+        """Return what this environment takes when nothing is set."""
+        return service
+
+    def unsafe(self) -> Iterator[Problem]:
+        """Yield what this environment refuses to start with."""
+        yield from ()
+
+    @property
+    def sender(self) -> tuple[str, str]:
+        """The name and address that mails come from."""
+        return self.name, self.mail_sender or f"no-reply@{self.domain}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Development(Config):
+    """One machine, nothing to install: SQLite, and mail shown at /dev/mailbox."""
+
+    environment = "development"
+    default_env_file = ".env"
+
+    @classmethod
+    def defaults(cls, root: Path, service: dict[str, Any]) -> dict[str, Any]:
+        """Serve https://localhost:8443 from files in `instance/`."""
+        return service | {
+            "base_url": "https://localhost:8443",
+            "allowed_hosts": ("localhost", "127.0.0.1", "[::1]"),
+            "database_url": f"sqlite:///{root / 'instance' / 'development.db'}",
+            "mail_url": f"mailbox:{root / 'instance' / 'mailbox'}",
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Testing(Config):
+    """Fixed values, so that tests need no file; APP_DATABASE_URL may be set."""
+
+    environment = "testing"
+    default_env_file = ".env.testing"
+
+    @classmethod
+    def defaults(cls, root: Path, service: dict[str, Any]) -> dict[str, Any]:
+        """Use SQLite in memory and secrets that protect nothing."""
+        return service | {
+            "secret_key": "testing-" * 8,
+            "password_pepper": "testing-" * 8,
+            "encryption_keys": {"testing": b"0123456789abcdef" * 2},
+            "base_url": "https://localhost",
+            "allowed_hosts": ("localhost",),
+            "database_url": "sqlite://",
+            "mail_url": f"mailbox:{root / 'instance' / 'testing-mailbox'}",
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Production(Config):
+    """Starts only when it is safe."""
+
+    environment = "production"
+    default_env_file = ".env.production"
+
+    @classmethod
+    def defaults(cls, root: Path, service: dict[str, Any]) -> dict[str, Any]:
+        """Serve the service's domain behind one proxy, with a database beside it."""
+        domain = service.get("domain", "")
+        slug = service.get("slug", "service")
+        databases = {
+            "sqlite": f"sqlite:///{root / 'instance' / 'production.db'}",
+            # libpq takes an empty host as its own unix socket.
+            "postgresql": f"postgresql://{slug}@/{slug}",
+        }
+        return service | {
+            "base_url": f"https://{domain}",
+            "allowed_hosts": (domain,) if domain else (),
+            "proxy_hops": 1,
+            "database_url": databases[service.get("database", "sqlite")],
+        }
+
+    def unsafe(self) -> Iterator[Problem]:
+        """Yield every reason not to start: secrets, hosts, links without TLS, debug."""
+        yield from _weak_secrets(self)
+        yield from _bad_hosts(self.allowed_hosts)
+        yield from _unverified_links(self)
+        if os.environ.get("FLASK_DEBUG", "0").lower() not in ("", "0", "false", "no"):
+            yield Problem(
+                "FLASK_DEBUG is on",
+                "the debugger lets a visitor run code",
+                "unset FLASK_DEBUG",
+            )
+
+
+def _weak_secrets(config: Config) -> Iterator[Problem]:
+    why = "who guesses it can forge sessions and links, or read what is encrypted"
+    single = {
+        variable("secret_key"): config.secret_key,
+        variable("password_pepper"): config.password_pepper,
+    }
+    rotated = ((variable("secret_key_fallbacks"), k) for k in config.secret_key_fallbacks)
+    for name, value in (*single.items(), *rotated):
+        if not value:
+            continue
+        if value.startswith(DEVELOPMENT_SECRET):
+            fault = "is a development secret"
+        elif any(word in value.lower() for word in EXAMPLE_SECRETS):
+            fault = "is an example value"
+        elif len(value) < 43 or len(set(value)) < 16:  # noqa: PLR2004
+            # 43 characters of base64 are the 256 bits of ASVS 11.2.3 and above.
+            fault = "is short or repetitive: 43 random characters at least"
+        else:
+            continue
+        yield Problem(f"{name} {fault}", why, f"remove {name}, then run bin/secrets")
+    for key_id, key in (config.encryption_keys or {}).items():
+        if key_id == "development" or len(set(key)) < 8:  # noqa: PLR2004
+            yield Problem(
+                f"{variable('encryption_keys')} holds a development or repetitive key",
+                why,
+                "put a key in front that bin/secrets made, then re-encrypt",
+            )
+
+
+def _bad_hosts(hosts: tuple[str, ...]) -> Iterator[Problem]:
+    for host in hosts:
+        if "*" in host or host.startswith(".") or "/" in host:
+            fault = f"{host!r}, which is not one host name"
+        elif host.endswith(("example.com", "example.org", "example.net", ".example")):
+            fault = f"the example domain {host!r}"
+        else:
+            continue
+        yield Problem(
+            f"{variable('allowed_hosts')} holds {fault}",
+            "links in mails lead to the host that a request names",
+            "set APP_ALLOWED_HOSTS, or `domain` in service.toml, to your host name",
+        )
+
+
+def _unverified_links(config: Config) -> Iterator[Problem]:
+    database, redis, mail = (
+        (url, parse_qs(url.query))
+        for url in map(urlsplit, (config.database_url, config.redis_url, config.mail_url))
+    )
+    why = "passwords and data would cross the network readable, or reach an impostor"
+    host = database[1].get("host", [database[0].hostname or ""])[0]
+    if (
+        database[0].scheme.startswith("postgresql")
+        and not is_local(host)
+        and database[1].get("sslmode") != ["verify-full"]
+    ):
+        yield Problem(
+            "APP_DATABASE_URL reaches another host without verified TLS",
+            why,
+            "add ?sslmode=verify-full&sslrootcert=system (or the path of its CA)",
+        )
+    if redis[0].hostname and not is_local(redis[0].hostname):
+        verified = redis[1].get("ssl_cert_reqs", ["required"]) == ["required"]
+        if redis[0].scheme != "rediss" or not verified:
+            yield Problem(
+                "APP_REDIS_URL reaches another host without verified TLS",
+                why,
+                "write rediss:// and leave ssl_cert_reqs at required",
+            )
+    if config.mail_url and mail[0].scheme not in ("smtp", "smtps"):
+        yield Problem(
+            "APP_MAIL_URL sends no mail",
+            "people could neither confirm an account nor reset a password",
+            "write smtp://user:password@host:587 (STARTTLS) or smtps://…:465",
+        )
+    elif mail[0].scheme and not mail[0].hostname:
+        yield Problem("APP_MAIL_URL names no host", why, "write smtp://…@host:587")
+    elif mail[1]:
+        yield Problem(
+            "APP_MAIL_URL has options, and takes none",
+            "TLS to a mail server on another host is always on and verified",
+            "end it after the port",
+        )
+
+
+def is_local(host: str) -> bool:
+    """Tell whether a host, or a unix socket's path, is on this machine."""
+    return host in LOCAL_HOSTS or host.startswith("/")
+
+
+ENVIRONMENTS: dict[str, type[Config]] = {
+    cls.environment: cls for cls in (Development, Production, Testing)
+}
+
+
+def load(root: Path, own: type[Any] | None = None) -> tuple[Config, Any]:
+    """Read the settings of the base and, if given, the dataclass `own` of the app.
+
+    Args:
+        root: the folder that holds `service.toml`, `.env` and `instance/`.
+        own: the app's own settings, each declared with `environment.setting`.
+
+    Raises:
+        ConfigurationError: there is a reason not to start; it lists all of them.
+    """
+    chosen = os.environ.get("APP_ENV", "")
+    if chosen not in ENVIRONMENTS:
+        raise ConfigurationError(
+            "unknown",
+            [
+                Problem(
+                    f"APP_ENV is {chosen!r}" if chosen else "APP_ENV is not set",
+                    "it decides which settings are read and how strict they are",
+                    f"set it to one of {', '.join(ENVIRONMENTS)};"
+                    " bin/dev, bin/test and bin/flask do it for you",
+                )
+            ],
+        )
+    cls = ENVIRONMENTS[chosen]
+    sources = Sources(_secrets_dir(), _env_file(root, cls))
+    config = sources.read(cls, cls.defaults(root, _service(root)))
+    settings = sources.read(own, {}) if own else None
+    known = {variable(f.name): f for f in fields(cls)}
+    added = {variable(f.name) for f in fields(own)} if own else set()
+    problems = [
+        *sources.problems,
+        *_unknown(sources, known.keys() | added | {"APP_ENV", "APP_SECRETS_DIR"}),
+        *(_taken(name) for name in sorted(added & known.keys())),
+        *config.unsafe(),
+    ]
+    if problems:
+        raise ConfigurationError(chosen, problems)
+    return config, settings
+
+
+def _service(root: Path) -> dict[str, Any]:
+    path = root / "service.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _secrets_dir() -> Path | None:
+    """Return the folder that Docker or systemd mounts secrets in, or one named."""
+    named = os.environ.get("APP_SECRETS_DIR") or os.environ.get("CREDENTIALS_DIRECTORY")
+    return Path(named or "/run/secrets")
+
+
+def _env_file(root: Path, cls: type[Config]) -> Path:
+    return Path(os.environ.get("ENV_FILE") or root / cls.default_env_file)
+
+
+def _unknown(sources: Sources, known: Iterable[str]) -> Iterator[Problem]:
+    for name, place in dict(sources.names()).items():
+        if name in known:
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        yield Problem(
+            f"{name} in {place} is not a setting",
+            "a misspelt setting is a control that is silently off",
+            f"did you mean {near[0]}?" if near else "remove it, or declare it in app/",
+        )
+
+
+def _taken(name: str) -> Problem:
+    return Problem(
+        f"{name} is declared by app/ and by bulwark/",
+        "one of the two would read the other's value",
+        "rename the field in app/settings.py",
+    )
+
+
+def init_app(app: Flask, own: type[Any] | None) -> Config:
+    """Load the settings into `app.config`: each field under its name in capitals."""
+    config, settings = load(Path(app.root_path).parent, own)
+    for source in filter(None, (config, settings)):
+        for declared in fields(source):
+            app.config[declared.name.upper()] = getattr(source, declared.name)
+    app.config["SECRET_KEY_FALLBACKS"] = list(config.secret_key_fallbacks)
+    app.testing = config.environment == "testing"
+    app.extensions["bulwark"] = config
+    return config
+
+
+def current() -> Config:
+    """Return the settings of the running app."""
+    config: Config = current_app.extensions["bulwark"]
+    return config

@@ -1,0 +1,114 @@
+"""The database: SQLite or PostgreSQL through SQLAlchemy, one metadata for all models."""
+
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask
+from flask_migrate import Migrate
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import DateTime, Dialect, MetaData, TypeDecorator, event
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
+
+from bulwark.config import Config
+
+# Named constraints can be changed by a later migration, on every database.
+NAMING = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class _Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+
+
+db = SQLAlchemy(model_class=_Base, disable_autonaming=True)
+migrate = Migrate()
+
+if TYPE_CHECKING:
+    Model = _Base
+else:
+    Model = db.Model
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """A moment in UTC, with its zone in Python on every database."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(
+        self, value: datetime | None, dialect: Dialect
+    ) -> datetime | None:
+        """Refuse a moment without a zone, which could mean any."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a moment needs a zone; use bulwark.database.utcnow()")
+        return value and value.astimezone(UTC)
+
+    def process_result_value(
+        self, value: datetime | None, dialect: Dialect
+    ) -> datetime | None:
+        """Give SQLite's moments the zone that it does not keep."""
+        return value and value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
+
+
+def utcnow() -> datetime:
+    """Return the present moment."""
+    return datetime.now(UTC)
+
+
+def init_app(app: Flask, config: Config) -> None:
+    """Connect, and find the migrations of the base and of the app."""
+    url = database_url(config)
+    app.config["SQLALCHEMY_DATABASE_URI"] = url
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = _engine_options(url)
+    db.init_app(app)
+    base = Path(__file__).parent / "migrations"
+    migrate.init_app(app, db, directory=str(base))
+    folders = {
+        "bulwark": str(base / "versions"),
+        "app": str(Path(app.root_path) / "migrations"),
+    }
+
+    @migrate.configure
+    def _two_branches(alembic: Any) -> Any:
+        alembic.set_main_option("path_separator", "newline")
+        alembic.set_main_option("version_locations", "\n".join(folders.values()))
+        alembic.attributes["folders"] = folders
+        return alembic
+
+
+def database_url(config: Config) -> URL:
+    """Return where the data is, with the driver and the password put in."""
+    url = make_url(config.database_url)
+    if url.get_backend_name() != "postgresql":
+        return url
+    if config.database_password and url.password is None:
+        url = url.set(password=config.database_password)
+    return url.set(drivername="postgresql+psycopg")
+
+
+def _engine_options(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() == "postgresql":
+        return {"pool_pre_ping": True, "pool_recycle": 1800}
+    if url.database in (None, "", ":memory:"):
+        return {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+    Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    return {"connect_args": {"timeout": 5}}
+
+
+@event.listens_for(Engine, "connect")
+def _set_pragmas(connection: Any, record: ConnectionPoolEntry) -> None:
+    """Make SQLite keep foreign keys, and let readers go on beside a writer."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA journal_mode = WAL")
+        # WAL is safe with NORMAL: sqlite.org/pragma.html#pragma_synchronous
+        connection.execute("PRAGMA synchronous = NORMAL")

@@ -1,0 +1,60 @@
+"""What a visitor sees when something is wrong: a page or JSON, with the request id."""
+
+from flask import Flask, g, jsonify, render_template, request
+from flask.typing import ResponseReturnValue
+from flask_wtf.csrf import CSRFError
+from werkzeug.exceptions import HTTPException, InternalServerError
+
+# Plain words for what people meet; other codes show their standard name.
+TITLES = {
+    400: "That request can't be understood",
+    401: "Please sign in",
+    403: "You may not do this",
+    404: "There is no such page",
+    405: "This page does not do that",
+    413: "That is too large",
+    429: "Too many tries",
+    500: "Something went wrong here",
+    503: "The service is busy",
+}
+HINTS = {
+    401: "Sign in, then try again.",
+    403: "If you should be able to, ask an administrator for the permission.",
+    404: "Check the address, or start again at the home page.",
+    413: "Send something smaller.",
+    429: "Wait a few minutes, then try again.",
+    500: "It is not your fault. Try again; if it stays, tell us the number below.",
+    503: "Try again in a minute.",
+}
+
+
+def init_app(app: Flask) -> None:
+    """Show every error in the service's own style."""
+    # 1 MiB holds every form of the base; a route that takes files sets its own.
+    app.config.setdefault("MAX_CONTENT_LENGTH", 1024 * 1024)
+    app.register_error_handler(HTTPException, _show)
+
+
+def wants_json() -> bool:
+    """Tell whether the caller asks for JSON rather than a page."""
+    best = request.accept_mimetypes.best_match(["text/html", "application/json"])
+    return request.is_json or best == "application/json"
+
+
+def _show(error: HTTPException) -> ResponseReturnValue:
+    if error.response is not None:
+        return error.response
+    code = error.code or InternalServerError.code
+    title = TITLES.get(code, error.name)
+    hint = HINTS.get(code, "")
+    if isinstance(error, CSRFError):
+        title = "This form is too old"
+        hint = "Go back, reload the page and send it again."
+    elif error.description != type(error).description:
+        hint = error.description or hint
+    headers = [(k, v) for k, v in error.get_headers() if k not in ("Content-Type",)]
+    if wants_json():
+        body = jsonify(error=title, hint=hint, request_id=g.get("request_id"))
+        return body, code, headers
+    page = render_template("bulwark/error.html", code=code, title=title, hint=hint)
+    return page, code, headers

@@ -1,0 +1,150 @@
+"""Accounts: registration, sign-in, passwords and mails, by Flask-Security-Too."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from flask import Flask, Response, jsonify, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_security import Security, SQLAlchemyUserDatastore, uia_email_mapper
+from flask_wtf.csrf import CSRFProtect
+
+from bulwark import access
+from bulwark.config import Config
+from bulwark.database import db, utcnow
+from bulwark.errors import wants_json
+from bulwark.identity.accounts import ADMINISTRATOR, commands
+from bulwark.identity.forms import FORMS
+from bulwark.identity.models import BaseUser, Role
+from bulwark.identity.passwords import PasswordPolicy
+from bulwark.mail import OutboxMailUtil
+
+PUBLIC_VIEWS = (
+    "login",
+    "register",
+    "forgot_password",
+    "reset_password",
+    "send_confirmation",
+    "confirm_email",
+    "change_email_confirm",
+)
+SIGNED_IN_VIEWS = ("logout", "verify", "change_password", "change_email")
+
+BCRYPT_ROUNDS = 12
+BCRYPT_ROUNDS_IN_TESTS = 4
+
+csrf = CSRFProtect()
+
+
+def init_app(
+    app: Flask,
+    config: Config,
+    user_model: type[BaseUser],
+    roles: Mapping[str, Sequence[str]],
+) -> None:
+    """Serve the pages of accounts, and refuse unsafe requests without a CSRF token."""
+    app.config.update(_settings(config))
+    csrf.init_app(app)
+    security = Security(
+        app,
+        SQLAlchemyUserDatastore(db, user_model, Role),
+        mail_util_cls=OutboxMailUtil,
+        password_util_cls=PasswordPolicy,
+        **FORMS,
+    )
+    security.render_json(_render_json)
+    security.unauthn_handler(_ask_to_sign_in)
+    app.login_manager.unauthorized_handler(_ask_to_sign_in)  # type: ignore[attr-defined]
+    # Stock, a token in a header or in the URL signs in: `?auth_token=`.
+    app.login_manager.request_loader(lambda _: None)  # type: ignore[attr-defined]
+    access.declare(app, access.PUBLIC, [f"security.{v}" for v in PUBLIC_VIEWS])
+    access.declare(app, access.SIGNED_IN, [f"security.{v}" for v in SIGNED_IN_VIEWS])
+    app.extensions["roles"] = {ADMINISTRATOR: list(access.PERMISSIONS), **roles}
+    app.cli.add_command(commands)
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    rounds = BCRYPT_ROUNDS_IN_TESTS if config.environment == "testing" else BCRYPT_ROUNDS
+    options = {
+        "REGISTERABLE": True,
+        "CONFIRMABLE": True,
+        "RECOVERABLE": True,
+        "CHANGEABLE": True,
+        "CHANGE_EMAIL": True,
+        "TRACKABLE": True,
+        "PASSWORD_HASH": "bcrypt",
+        "PASSWORD_SCHEMES": ["bcrypt", "argon2"],
+        "DEPRECATED_PASSWORD_SCHEMES": ["auto"],
+        "PASSWORD_HASH_PASSLIB_OPTIONS": {"bcrypt__rounds": rounds},
+        # Flask-Security calls it a salt; it is the key of an HMAC before bcrypt.
+        "PASSWORD_SALT": config.password_pepper,
+        "PASSWORD_LENGTH_MIN": config.password_min_length,
+        "PASSWORD_CONFIRM_REQUIRED": False,
+        # The hash inside a reset link; a slow one would tell known from unknown.
+        "HASHING_SCHEMES": ["hex_sha256"],
+        "RETURN_GENERIC_RESPONSES": True,
+        "USER_IDENTITY_ATTRIBUTES": [{"email": {"mapper": uia_email_mapper}}],
+        "EMAIL_VALIDATOR_ARGS": {"test_environment": config.environment != "production"},
+        "CONFIRM_EMAIL_WITHIN": timedelta(days=2),
+        "RESET_PASSWORD_WITHIN": timedelta(hours=1),
+        "CHANGE_EMAIL_WITHIN": timedelta(hours=1),
+        "AUTO_LOGIN_AFTER_CONFIRM": False,
+        "AUTO_LOGIN_AFTER_RESET": False,
+        "POST_LOGIN_VIEW": "/account",
+        "POST_CONFIRM_VIEW": "/login",
+        "POST_REGISTER_VIEW": "/login",
+        "POST_CHANGE_VIEW": "/account",
+        "POST_CHANGE_EMAIL_VIEW": "/account",
+        "LOGOUT_METHODS": ["POST"],
+        "FRESHNESS": timedelta(minutes=15),
+        "FRESHNESS_GRACE_PERIOD": timedelta(minutes=5),
+        "FRESHNESS_ALLOW_AUTH_TOKEN": False,
+        "API_ENABLED_METHODS": ["session"],
+        "DATETIME_FACTORY": utcnow,
+        "EMAIL_SENDER": config.sender,
+        # The HTML part is made from the text, so there is one text to keep right.
+        "EMAIL_HTML": False,
+        "SCRIPT_NONCE_KEY": "csp_nonce",
+        "STATIC_FOLDER": None,
+        "CLI_USERS_NAME": None,
+        "CLI_ROLES_NAME": None,
+        **_subjects(config.name),
+    }
+    cookies = {
+        "REMEMBER_COOKIE_NAME": "__Host-remember",
+        "REMEMBER_COOKIE_SECURE": True,
+        "REMEMBER_COOKIE_HTTPONLY": True,
+        "REMEMBER_COOKIE_SAMESITE": "Lax",
+        "WTF_CSRF_TIME_LIMIT": None,  # A token lives as long as its session.
+    }
+    return {f"SECURITY_{name}": value for name, value in options.items()} | cookies
+
+
+def _subjects(name: str) -> dict[str, str]:
+    return {
+        "EMAIL_SUBJECT_REGISTER": f"Your account at {name}",
+        "EMAIL_SUBJECT_CONFIRM": f"Confirm your address for {name}",
+        "EMAIL_SUBJECT_PASSWORD_RESET": f"Set a new password for {name}",
+        "EMAIL_SUBJECT_PASSWORD_NOTICE": f"Your password for {name} was set anew",
+        "EMAIL_SUBJECT_PASSWORD_CHANGE_NOTICE": f"Your password for {name} was changed",
+        "CHANGE_EMAIL_SUBJECT": f"Confirm your new address for {name}",
+    }
+
+
+def _render_json(
+    payload: dict[str, Any], code: int, headers: Any = None, user: Any = None
+) -> Response:
+    """Answer a JSON client without the user: his presence tells who has an account."""
+    payload.pop("user", None)
+    response = jsonify(meta={"code": code}, response=payload)
+    response.status_code = code
+    response.headers.extend(headers or {})
+    return response
+
+
+def _ask_to_sign_in(mechanisms: Any = None, headers: Any = None) -> ResponseReturnValue:
+    """Lead to the sign-in page, and back to where the visitor wanted to go."""
+    if wants_json():
+        return jsonify(error="Please sign in"), 401
+    wanted = request.full_path.rstrip("?") if request.method == "GET" else None
+    return redirect(url_for("security.login", next=wanted))

@@ -1,0 +1,69 @@
+"""Work outside the request: Huey on the service's own database, run by `flask worker`.
+
+    @queue.task(retries=3, retry_delay=60)
+    def make_report(month: str) -> None: ...
+
+    make_report("2026-11")       # queued; a worker runs it with an app context
+"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from flask import Flask
+from huey import Huey
+from huey.storage import MemoryStorage, PostgresStorage, SqliteStorage
+
+from bulwark.config import Config
+from bulwark.database import database_url
+
+WORKERS = 2
+MAX_DELAY = 2  # seconds between looks at an idle SQLite queue
+
+
+class Queue(Huey):  # type: ignore[misc]
+    """A Huey whose storage is chosen by the app, and whose tasks run inside it."""
+
+    app: Flask
+
+    def init_app(self, app: Flask, config: Config) -> None:
+        """Keep the queue in the app's kind of database."""
+        self.app = app
+        url = database_url(config)
+        if url.get_backend_name() == "postgresql":
+            dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
+            self.storage_class = PostgresStorage
+            self.storage_kwargs = {"dsn": dsn, "create_tables": False}
+        elif url.database in (None, "", ":memory:"):
+            self.storage_class, self.storage_kwargs = MemoryStorage, {}
+        else:
+            path = Path(str(url.database)).with_suffix(".jobs.db")
+            self.storage_class = SqliteStorage
+            self.storage_kwargs = {"filename": str(path), "create_tables": False}
+        self.storage = self.create_storage()
+
+    def create_tables(self) -> None:
+        """Make what the queue needs in the database; nothing when it is there."""
+        if hasattr(self.storage, "initialize_schema"):
+            self.storage.initialize_schema()
+
+    def execute(self, task: Any, timestamp: Any = None) -> Any:
+        """Run a task with the app's context, as a view has it."""
+        with self.app.app_context():
+            return super().execute(task, timestamp)
+
+
+queue = Queue("jobs", results=False, storage_class=MemoryStorage)
+
+
+def init_app(app: Flask, config: Config) -> None:
+    """Connect the queue, and add `flask worker`."""
+    queue.init_app(app, config)
+    app.cli.add_command(worker)
+
+
+@click.command()
+def worker() -> None:
+    """Run queued work until it is stopped. SIGHUP starts it again with new code."""
+    queue.create_tables()
+    queue.create_consumer(workers=WORKERS, max_delay=MAX_DELAY).run()

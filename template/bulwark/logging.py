@@ -1,0 +1,102 @@
+"""Logs: one JSON object a line in production, readable lines in development."""
+
+import logging
+import re
+import secrets
+import sys
+import time
+from typing import Any
+
+import structlog
+from flask import Flask, Response, g, request
+from structlog.typing import Processor
+
+from bulwark.config import Config
+
+log = structlog.stdlib.get_logger("bulwark")
+
+# What a caller may send as its request id; anything else is replaced.
+REQUEST_ID = re.compile(r"[A-Za-z0-9-]{16,64}")
+REQUEST_ID_BYTES = 16
+# Only their warnings matter: each request has one line of ours.
+CHATTY = ("alembic", "huey", "urllib3", "werkzeug")
+
+
+def init_app(app: Flask, config: Config) -> None:
+    """Log to stdout, and give each request an id and one line."""
+    configure(config.log_level, readable=config.environment != "production")
+    app.before_request(_start)
+    app.after_request(_finish)
+
+    @app.context_processor
+    def _request_id() -> dict[str, str]:
+        return {"request_id": g.get("request_id", "")}
+
+
+
+def configure(level: str, *, readable: bool) -> None:
+    """Send the standard library's logs and structlog's through one formatter."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: list[Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+        if readable
+        else [
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(ensure_ascii=True),
+        ]
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.PositionalArgumentsFormatter()],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *last,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    for old in [h for h in root.handlers if isinstance(h, logging.StreamHandler)]:
+        if isinstance(old.formatter, structlog.stdlib.ProcessorFormatter):
+            root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def _start() -> None:
+    sent = request.headers.get("X-Request-ID", "")
+    g.request_id = sent if REQUEST_ID.fullmatch(sent) else secrets.token_hex(REQUEST_ID_BYTES)
+    g.started = time.perf_counter()
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+
+def _finish(response: Response) -> Response:
+    """Log the route's template, never the path: a path may hold a token."""
+    response.headers["X-Request-ID"] = g.request_id
+    rule = request.url_rule
+    details: dict[str, Any] = {
+        "method": request.method if request.method.isalpha() else "?",
+        "route": rule.rule if rule else None,
+        "status": response.status_code,
+        "milliseconds": round(1000 * (time.perf_counter() - g.started), 1),
+    }
+    log.info("request", **details)
+    return response

@@ -1,0 +1,79 @@
+"""The base's own pages: the account, and in development the mailbox."""
+
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from flask import Blueprint, Flask, abort, render_template
+from flask.typing import ResponseReturnValue
+from sqlalchemy import func, select
+
+from bulwark import config
+from bulwark.access import public, signed_in
+from bulwark.database import db
+from bulwark.mail import OutgoingMail
+
+pages = Blueprint(
+    "bulwark",
+    __name__,
+    template_folder="templates",
+    static_folder="static",
+    static_url_path="/static/bulwark",
+)
+development = Blueprint("development", __name__, url_prefix="/dev")
+
+
+def init_app(app: Flask, settings: config.Config) -> None:
+    """Serve the pages. The mailbox does not exist outside development."""
+    from bulwark import access
+
+    access.declare(app, access.PUBLIC, ["bulwark.static"])
+    app.register_blueprint(pages)
+    if settings.environment == "development":
+        app.register_blueprint(development)
+
+    @app.context_processor
+    def _service() -> dict[str, object]:
+        return {"service": config.current()}
+
+
+@pages.get("/account")
+@signed_in
+def account() -> ResponseReturnValue:
+    """Show a person's own account."""
+    return render_template("bulwark/account.html")
+
+
+@development.get("/mailbox")
+@public
+def mailbox() -> ResponseReturnValue:
+    """List the mails that would have left, newest first."""
+    letters = [(path.stem, _read(path)) for path in sorted(_folder().glob("*.eml"))]
+    waiting = db.session.scalar(select(func.count()).select_from(OutgoingMail))
+    return render_template(
+        "bulwark/mailbox.html", letters=reversed(letters), waiting=waiting
+    )
+
+
+@development.get("/mailbox/<name>")
+@public
+def letter(name: str) -> ResponseReturnValue:
+    """Show one mail as text, with its links."""
+    path = _folder() / f"{name}.eml"
+    if path.parent != _folder() or not path.is_file():
+        abort(404)
+    message = _read(path)
+    text = message.get_body(("plain",))
+    return render_template(
+        "bulwark/letter.html", message=message, text=text.get_content() if text else ""
+    )
+
+
+def _folder() -> Path:
+    return Path(urlsplit(config.current().mail_url).path)
+
+
+def _read(path: Path) -> EmailMessage:
+    return message_from_bytes(path.read_bytes(), policy=default)

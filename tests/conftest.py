@@ -1,0 +1,146 @@
+"""What all tests share: the template as it lies, services made from it, real servers."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from copier import run_copy
+
+from tests.servers import PATH, Postgres
+
+ROOT = Path(__file__).resolve().parent.parent
+RELEASE = "v9999.0.0"
+
+# No test reads or changes what belongs to the person who runs it.
+SETTINGS = tempfile.mkdtemp(prefix="bulwark-tests-")
+os.environ |= {
+    "PATH": PATH,
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_AUTHOR_NAME": "Tests",
+    "GIT_AUTHOR_EMAIL": "tests@example.com",
+    "GIT_COMMITTER_NAME": "Tests",
+    "GIT_COMMITTER_EMAIL": "tests@example.com",
+    "COPIER_SETTINGS_PATH": f"{SETTINGS}/settings.yml",
+    "COPIER_CACHE_DIR": f"{SETTINGS}/cache",
+}
+for name in [name for name in os.environ if name.startswith("APP_")]:
+    del os.environ[name]
+
+Make = Callable[..., Path]
+
+
+def run(*command: str | Path, cwd: Path, **options: Any) -> str:
+    """Run a command, fail with all it said, return what it said on stdout."""
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, check=False, **options
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return run("git", *arguments, cwd=folder)
+
+
+def commit(folder: Path) -> None:
+    """Put a folder under git as it is."""
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "A state worth keeping", "--allow-empty")
+
+
+def release(folder: Path, version: str) -> None:
+    """Commit and tag what a template's clone holds."""
+    commit(folder)
+    git(folder, "tag", version)
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the working tree, uncommitted changes included, as a tagged template."""
+    clone = tmp_path_factory.mktemp("template") / "bulwark"
+    git(ROOT, "clone", "-q", "--no-hardlinks", str(ROOT), str(clone))
+    git(clone, f"--work-tree={ROOT}", "add", "-A")
+    git(clone, "commit", "-qm", "The working tree", "--allow-empty")
+    git(clone, "tag", RELEASE)
+    git(clone, "reset", "-q", "--hard")
+    return clone
+
+
+@pytest.fixture
+def own_template(template: Path, tmp_path: Path) -> Path:
+    """Return a copy of the template that a test may change and release again."""
+    return Path(shutil.copytree(template, tmp_path / "own template", symlinks=True))
+
+
+@pytest.fixture
+def make(template: Path, tmp_path: Path) -> Make:
+    """Return a function that makes a service from answers, the others as they default."""
+
+    def make(folder: str = "service", **answers: Any) -> Path:
+        service = tmp_path / folder
+        run_copy(
+            str(template), service, answers, defaults=True, unsafe=True, quiet=True
+        )
+        return service
+
+    return make
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """Return a folder that every user of the machine can enter; pytest's are private."""
+    with tempfile.TemporaryDirectory(prefix="bulwark-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Return a real PostgreSQL server that lives as long as the tests."""
+    with Postgres() as server:
+        yield server
+
+
+# --- Tests whose system packages are missing are skipped, and the end says so --------
+
+
+def packages() -> dict[str, str]:
+    lines = (ROOT / "tests/packages.txt").read_text().splitlines()
+    return dict(line.split() for line in lines if line and not line.startswith("#"))
+
+
+MISSING = {name for name, command in packages().items() if not shutil.which(command)}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        unknown = set(mark.args) - packages().keys()
+        assert not unknown, f"not in tests/packages.txt: {unknown}"
+        if absent := MISSING.intersection(mark.args):
+            pytest.skip(f"needs the system package {', '.join(sorted(absent))}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if MISSING:
+        names = " ".join(sorted(MISSING))
+        terminalreporter.section("Not everything was tested", red=True)
+        terminalreporter.line(f"Missing: {names}. To run the skipped tests as well:")
+        terminalreporter.line(f"    sudo apt-get install {names}")
+
+
+# --- Pythons ---------------------------------------------------------------------------
+
+
+def find_python(version: str) -> Path | None:
+    """Find one that runs: in PATH, in pyenv's folder, or wherever uv knows one."""
+    candidates = [shutil.which(f"python{version}")]
+    candidates += sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    ...
