@@ -6,7 +6,10 @@ from app import create_app
 from bulwark.access import UndeclaredAccessError
 from bulwark.config import ConfigurationError
 
+CANNOT_BOOT = 3  # gunicorn stops on it, and starts a worker anew on any other
+
 try:
     app = create_app()
 except (ConfigurationError, UndeclaredAccessError) as error:
-    sys.exit(str(error))
+    print(error, file=sys.stderr)  # noqa: T201
+    sys.exit(CANNOT_BOOT)

@@ -1,15 +1,15 @@
-"""What all tests share: the template as it lies, services made from it, real servers."""
+"""What all tests share: the template as it lies, services made from it, servers."""
 
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from copier import run_copy
 
 from tests.servers import PATH, Postgres
@@ -18,21 +18,32 @@ ROOT = Path(__file__).resolve().parent.parent
 RELEASE = "v9999.0.0"
 
 # No test reads or changes what belongs to the person who runs it.
-SETTINGS = tempfile.mkdtemp(prefix="bulwark-tests-")
+SETTINGS = tempfile.TemporaryDirectory(prefix="bulwark-tests-")
+Path(SETTINGS.name, "copier.yml").write_text("{}")
+Path(SETTINGS.name, "gitconfig").write_text("""\
+[user]
+name = Tests
+email = tests@example.com
+[safe]
+directory = *
+""")
 os.environ |= {
     "PATH": PATH,
-    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_GLOBAL": f"{SETTINGS.name}/gitconfig",
     "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_AUTHOR_NAME": "Tests",
-    "GIT_AUTHOR_EMAIL": "tests@example.com",
-    "GIT_COMMITTER_NAME": "Tests",
-    "GIT_COMMITTER_EMAIL": "tests@example.com",
-    "COPIER_SETTINGS_PATH": f"{SETTINGS}/settings.yml",
-    "COPIER_CACHE_DIR": f"{SETTINGS}/cache",
+    "COPIER_SETTINGS_PATH": f"{SETTINGS.name}/copier.yml",
+    "COPIER_CACHE_DIR": f"{SETTINGS.name}/cache",
 }
+# bin/test says which uv; without it, the machine's or the checkout's.
+os.environ.setdefault("UV", shutil.which("uv") or str(ROOT / ".uv/bin/uv"))
 for name in [name for name in os.environ if name.startswith("APP_")]:
     del os.environ[name]
 
+QUESTIONS: dict[str, dict[str, Any]] = {
+    name: question
+    for name, question in yaml.safe_load((ROOT / "copier.yml").read_text()).items()
+    if not name.startswith("_")
+}
 Make = Callable[..., Path]
 
 
@@ -42,7 +53,7 @@ def run(*command: str | Path, cwd: Path, **options: Any) -> str:
         command, cwd=cwd, capture_output=True, text=True, check=False, **options
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    return str(done.stdout)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -82,12 +93,20 @@ def own_template(template: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(template: Path, tmp_path: Path) -> Make:
-    """Return a function that makes a service from answers, the others as they default."""
+    """Return a function that makes a service from some answers and the defaults."""
 
-    def make(folder: str = "service", **answers: Any) -> Path:
+    def make(
+        folder: str = "service", exclude: Sequence[str] = (), **answers: Any
+    ) -> Path:
         service = tmp_path / folder
         run_copy(
-            str(template), service, answers, defaults=True, unsafe=True, quiet=True
+            str(template),
+            service,
+            answers,
+            defaults=True,
+            exclude=exclude,
+            quiet=True,
+            unsafe=True,
         )
         return service
 
@@ -96,7 +115,7 @@ def make(template: Path, tmp_path: Path) -> Make:
 
 @pytest.fixture
 def public_folder() -> Iterator[Path]:
-    """Return a folder that every user of the machine can enter; pytest's are private."""
+    """Return a folder that every user can enter; pytest's are private."""
     with tempfile.TemporaryDirectory(prefix="bulwark-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -134,13 +153,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("Not everything was tested", red=True)
         terminalreporter.line(f"Missing: {names}. To run the skipped tests as well:")
         terminalreporter.line(f"    sudo apt-get install {names}")
-
-
-# --- Pythons ---------------------------------------------------------------------------
-
-
-def find_python(version: str) -> Path | None:
-    """Find one that runs: in PATH, in pyenv's folder, or wherever uv knows one."""
-    candidates = [shutil.which(f"python{version}")]
-    candidates += sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
-    ...

@@ -14,6 +14,7 @@ from bulwark import (
     headers,
     health,
     identity,
+    inputs,
     jobs,
     logging,
     mail,
@@ -53,6 +54,7 @@ def init_app(
     proxy.init_app(app, settings_of_base)
     headers.init_app(app, settings_of_base, csp_sources or {})
     errors.init_app(app)
+    inputs.init_app(app)
     database.init_app(app, settings_of_base)
     jobs.init_app(app, settings_of_base)
     mail.init_app(app, settings_of_base)

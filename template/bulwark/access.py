@@ -1,12 +1,12 @@
 """Who may call which route. A route that does not say so stops the start.
 
-    @blueprint.get("/prices")
-    @public
-    def prices(): ...
+@blueprint.get("/prices")
+@public
+def prices(): ...
 
-    @blueprint.get("/invoices")
-    @permission("invoices:read")
-    def invoices(): ...
+@blueprint.get("/invoices")
+@permission("invoices:read")
+def invoices(): ...
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

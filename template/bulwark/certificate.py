@@ -52,8 +52,8 @@ def make(folder: Path, service: str) -> bool:
 
 
 def _authority(service: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-    # A common name has 64 characters at most (RFC 5280, appendix A.1).
-    name = _name(f"{service[:40]}, development only")
+    # A common name has 64 bytes at most (RFC 5280, appendix A.1).
+    name = _name(f"Development of {service}".encode()[:64].decode(errors="ignore"))
     only_here = [x509.DNSName("localhost"), *map(x509.IPAddress, LOOPBACK)]
     return (
         _certificate(name, name, key.public_key())

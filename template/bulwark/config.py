@@ -215,7 +215,9 @@ def _weak_secrets(config: Config) -> Iterator[Problem]:
         variable("secret_key"): config.secret_key,
         variable("password_pepper"): config.password_pepper,
     }
-    rotated = ((variable("secret_key_fallbacks"), k) for k in config.secret_key_fallbacks)
+    rotated = (
+        (variable("secret_key_fallbacks"), k) for k in config.secret_key_fallbacks
+    )
     for name, value in (*single.items(), *rotated):
         if not value:
             continue
@@ -256,7 +258,9 @@ def _bad_hosts(hosts: tuple[str, ...]) -> Iterator[Problem]:
 def _unverified_links(config: Config) -> Iterator[Problem]:
     database, redis, mail = (
         (url, parse_qs(url.query))
-        for url in map(urlsplit, (config.database_url, config.redis_url, config.mail_url))
+        for url in map(
+            urlsplit, (config.database_url, config.redis_url, config.mail_url)
+        )
     )
     why = "passwords and data would cross the network readable, or reach an impostor"
     host = database[1].get("host", [database[0].hostname or ""])[0]

@@ -30,7 +30,9 @@ def parse_keys(text: str) -> dict[str, bytes]:
         except binascii.Error:
             key = b""
         if not key_id or key_id in keys or len(key) != KEY_BYTES:
-            raise ValueError(f"part {number} is not id:key with a 32-byte key in base64")
+            raise ValueError(
+                f"part {number} is not id:key with a 32-byte key in base64"
+            )
         keys[key_id] = key
     return keys
 
@@ -54,6 +56,8 @@ def decrypt(sealed: bytes, *, keys: Mapping[str, bytes], place: str) -> bytes:
     if key is None:
         raise DecryptionError(f"no key {key_id!r} to read {place}")
     try:
-        return AESGCM(key).decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], place.encode())
-    except InvalidTag:
+        return AESGCM(key).decrypt(
+            rest[:NONCE_BYTES], rest[NONCE_BYTES:], place.encode()
+        )
+    except (InvalidTag, ValueError):
         raise DecryptionError(f"{place} was changed or belongs elsewhere") from None

@@ -1,4 +1,4 @@
-"""The database: SQLite or PostgreSQL through SQLAlchemy, one metadata for all models."""
+"""The database: SQLite or PostgreSQL, one metadata for all models."""
 
 import sqlite3
 from datetime import UTC, datetime
@@ -77,7 +77,7 @@ def init_app(app: Flask, config: Config) -> None:
         "app": str(Path(app.root_path) / "migrations"),
     }
 
-    @migrate.configure
+    @migrate.configure  # type: ignore[untyped-decorator]
     def _two_branches(alembic: Any) -> Any:
         alembic.set_main_option("path_separator", "newline")
         alembic.set_main_option("version_locations", "\n".join(folders.values()))

@@ -3,8 +3,9 @@
 from flask import Flask, g, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
-from werkzeug.exceptions import HTTPException, InternalServerError
+from werkzeug.exceptions import HTTPException, InternalServerError, SecurityError
 
+PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
 # Plain words for what people meet; other codes show their standard name.
 TITLES = {
     400: "That request can't be understood",
@@ -30,8 +31,6 @@ HINTS = {
 
 def init_app(app: Flask) -> None:
     """Show every error in the service's own style."""
-    # 1 MiB holds every form of the base; a route that takes files sets its own.
-    app.config.setdefault("MAX_CONTENT_LENGTH", 1024 * 1024)
     app.register_error_handler(HTTPException, _show)
 
 
@@ -44,6 +43,9 @@ def wants_json() -> bool:
 def _show(error: HTTPException) -> ResponseReturnValue:
     if error.response is not None:
         return error.response
+    if isinstance(error, SecurityError):
+        # No page can be made for a host that is not ours: it could not link anywhere.
+        return "This service does not answer to that host name.\n", 400, PLAIN
     code = error.code or InternalServerError.code
     title = TITLES.get(code, error.name)
     hint = HINTS.get(code, "")
@@ -52,7 +54,7 @@ def _show(error: HTTPException) -> ResponseReturnValue:
         hint = "Go back, reload the page and send it again."
     elif error.description != type(error).description:
         hint = error.description or hint
-    headers = [(k, v) for k, v in error.get_headers() if k not in ("Content-Type",)]
+    headers = [(k, v) for k, v in error.get_headers() if k != "Content-Type"]
     if wants_json():
         body = jsonify(error=title, hint=hint, request_id=g.get("request_id"))
         return body, code, headers

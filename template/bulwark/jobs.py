@@ -1,9 +1,9 @@
 """Work outside the request: Huey on the service's own database, run by `flask worker`.
 
-    @queue.task(retries=3, retry_delay=60)
-    def make_report(month: str) -> None: ...
+@queue.task(retries=3, retry_delay=60)
+def make_report(month: str) -> None: ...
 
-    make_report("2026-11")       # queued; a worker runs it with an app context
+make_report("2026-11")       # queued; a worker runs it with an app context
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 from flask import Flask
+from flask.cli import with_appcontext
 from huey import Huey
 from huey.storage import MemoryStorage, PostgresStorage, SqliteStorage
 
@@ -25,6 +26,9 @@ class Queue(Huey):  # type: ignore[misc]
     """A Huey whose storage is chosen by the app, and whose tasks run inside it."""
 
     app: Flask
+
+    def __init__(self) -> None:
+        super().__init__("jobs", results=False, storage_class=MemoryStorage)
 
     def init_app(self, app: Flask, config: Config) -> None:
         """Keep the queue in the app's kind of database."""
@@ -53,7 +57,7 @@ class Queue(Huey):  # type: ignore[misc]
             return super().execute(task, timestamp)
 
 
-queue = Queue("jobs", results=False, storage_class=MemoryStorage)
+queue = Queue()
 
 
 def init_app(app: Flask, config: Config) -> None:
@@ -63,6 +67,7 @@ def init_app(app: Flask, config: Config) -> None:
 
 
 @click.command()
+@with_appcontext
 def worker() -> None:
     """Run queued work until it is stopped. SIGHUP starts it again with new code."""
     queue.create_tables()

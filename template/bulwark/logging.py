@@ -33,7 +33,6 @@ def init_app(app: Flask, config: Config) -> None:
         return {"request_id": g.get("request_id", "")}
 
 
-
 def configure(level: str, *, readable: bool) -> None:
     """Send the standard library's logs and structlog's through one formatter."""
     shared: list[Processor] = [
@@ -46,7 +45,10 @@ def configure(level: str, *, readable: bool) -> None:
         [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
         if readable
         else [
-            structlog.processors.dict_tracebacks,
+            # Without local variables: they may hold what must not be logged.
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+            ),
             structlog.processors.JSONRenderer(ensure_ascii=True),
         ]
     )
@@ -63,7 +65,10 @@ def configure(level: str, *, readable: bool) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.PositionalArgumentsFormatter()],
+            foreign_pre_chain=[
+                *shared,
+                structlog.stdlib.PositionalArgumentsFormatter(),
+            ],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *last,
@@ -82,7 +87,9 @@ def configure(level: str, *, readable: bool) -> None:
 
 def _start() -> None:
     sent = request.headers.get("X-Request-ID", "")
-    g.request_id = sent if REQUEST_ID.fullmatch(sent) else secrets.token_hex(REQUEST_ID_BYTES)
+    g.request_id = (
+        sent if REQUEST_ID.fullmatch(sent) else secrets.token_hex(REQUEST_ID_BYTES)
+    )
     g.started = time.perf_counter()
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id)

@@ -7,6 +7,8 @@ the other, and a mail server that is away delays mail but no visitor.
 import smtplib
 import ssl
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from email import message_from_bytes
 from email.headerregistry import Address
@@ -17,7 +19,13 @@ from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from email_validator import EmailNotValidError, validate_email
-from flask import Flask, Response, after_this_request, has_request_context, render_template
+from flask import (
+    Flask,
+    Response,
+    after_this_request,
+    has_request_context,
+    render_template,
+)
 from flask_security import MailUtil
 from flask_security.mail_util import EmailValidateException
 from huey import crontab
@@ -25,6 +33,7 @@ from sqlalchemy import LargeBinary, delete, event, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from bulwark import config, crypto
+from bulwark.config import is_local
 from bulwark.database import Model, UTCDateTime, db, utcnow
 from bulwark.jobs import queue
 from bulwark.logging import log
@@ -37,7 +46,7 @@ TIMEOUT = 10  # seconds for each step of the talk with the server
 
 
 class OutgoingMail(Model):
-    """A mail that is not handed over yet. Its message may hold a link, so it is sealed."""
+    """A mail that is not handed over yet, sealed: it may hold a link."""
 
     __tablename__ = "outgoing_mail"
 
@@ -71,28 +80,32 @@ def send(subject: str, recipient: str, text: str) -> None:
     message.add_alternative(html, subtype="html")
     key = uuid.uuid4()
     sealed = crypto.encrypt(
-        message.as_bytes(policy=SMTP), keys=config.current().encryption_keys, place=_place(key)
+        message.as_bytes(policy=SMTP),
+        keys=config.current().encryption_keys,
+        place=_place(key),
     )
     now = utcnow()
-    db.session.add(OutgoingMail(id=key, sealed_message=sealed, created_at=now, due_at=now))
+    db.session.add(
+        OutgoingMail(id=key, sealed_message=sealed, created_at=now, due_at=now)
+    )
     event.listen(db.session(), "after_commit", _wake_worker, once=True)
 
 
-class OutboxMailUtil(MailUtil):  # type: ignore[misc]
+class OutboxMailUtil(MailUtil):
     """Hands Flask-Security's mails to `send`, and knows one spelling of an address."""
 
     def send_mail(
         self,
         template: str,
         subject: str,
-        recipient: str,
-        sender: Any,
+        recipient: str | tuple[str, str],
+        sender: str | tuple[str, str],
         body: str | None,
         html: str | None,
         **context: Any,
     ) -> None:
         """Send one of the mails in `templates/security/email/`."""
-        send(subject, recipient, body or "")
+        send(subject, str(recipient), body or "")
         if has_request_context():
             after_this_request(_commit)
 
@@ -123,11 +136,11 @@ def deliver_due() -> None:
         try:
             _hand_over(_unsealed(mail))
         except (MailRefusedError, crypto.DecryptionError) as error:
-            log.error("mail_refused", mail=str(mail.id), reason=type(error).__name__)  # noqa: TRY400
+            log.error("mail_refused", mail=str(mail.id), reason=type(error).__name__)
             _forget(mail)
         except (OSError, smtplib.SMTPException) as error:
             if utcnow() - mail.created_at > GIVE_UP_AFTER:
-                log.error("mail_given_up", mail=str(mail.id))  # noqa: TRY400
+                log.error("mail_given_up", mail=str(mail.id))
                 _forget(mail)
                 continue
             _postpone(mail)
@@ -160,7 +173,9 @@ def _place(key: uuid.UUID) -> str:
 
 def _unsealed(mail: OutgoingMail) -> bytes:
     return crypto.decrypt(
-        mail.sealed_message, keys=config.current().encryption_keys, place=_place(mail.id)
+        mail.sealed_message,
+        keys=config.current().encryption_keys,
+        place=_place(mail.id),
     )
 
 
@@ -190,15 +205,16 @@ def _claim() -> OutgoingMail | None:
     )
     if mail is None:
         return None
-    claimed = db.session.execute(
+    claimed = db.session.scalar(
         update(OutgoingMail)
         .where(OutgoingMail.id == mail.id, OutgoingMail.due_at == mail.due_at)
         .values(due_at=now + LEASE, attempts=OutgoingMail.attempts + 1)
+        .returning(OutgoingMail.id)
         .execution_options(synchronize_session=False)
     )
     db.session.commit()
     db.session.refresh(mail)
-    return mail if claimed.rowcount else _claim()
+    return mail if claimed else _claim()
 
 
 def _postpone(mail: OutgoingMail) -> None:
@@ -231,19 +247,22 @@ def _hand_over(message: bytes) -> None:
         raise
 
 
-def _connection(url: SplitResult) -> smtplib.SMTP:
+@contextmanager
+def _connection(url: SplitResult) -> Iterator[smtplib.SMTP]:
     """Connect and sign in; to another host over TLS with a verified certificate."""
     host, tls = url.hostname or "", ssl.create_default_context()
-    server: smtplib.SMTP
-    if url.scheme == "smtps":
-        server = smtplib.SMTP_SSL(host, url.port or 465, timeout=TIMEOUT, context=tls)
-    else:
-        server = smtplib.SMTP(host, url.port or 587, timeout=TIMEOUT)
-        if not config.is_local(host) or server.has_extn("starttls"):
+    over_tls = url.scheme == "smtps"
+    with (
+        smtplib.SMTP_SSL(host, url.port or 465, timeout=TIMEOUT, context=tls)
+        if over_tls
+        else smtplib.SMTP(host, url.port or 587, timeout=TIMEOUT)
+    ) as server:
+        server.ehlo()
+        if not over_tls and (not is_local(host) or server.has_extn("starttls")):
             server.starttls(context=tls)
-    if url.username:
-        server.login(unquote(url.username), unquote(url.password or ""))
-    return server
+        if url.username:
+            server.login(unquote(url.username), unquote(url.password or ""))
+        yield server
 
 
 def _drop_into(folder: Path, message: bytes) -> None:

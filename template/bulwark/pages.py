@@ -10,7 +10,7 @@ from flask import Blueprint, Flask, abort, render_template
 from flask.typing import ResponseReturnValue
 from sqlalchemy import func, select
 
-from bulwark import config
+from bulwark import access, config
 from bulwark.access import public, signed_in
 from bulwark.database import db
 from bulwark.mail import OutgoingMail
@@ -27,8 +27,6 @@ development = Blueprint("development", __name__, url_prefix="/dev")
 
 def init_app(app: Flask, settings: config.Config) -> None:
     """Serve the pages. The mailbox does not exist outside development."""
-    from bulwark import access
-
     access.declare(app, access.PUBLIC, ["bulwark.static"])
     app.register_blueprint(pages)
     if settings.environment == "development":

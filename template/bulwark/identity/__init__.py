@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from flask import Flask, Response, jsonify, redirect, request, url_for
+from flask import Flask, Response, jsonify, make_response, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_security import Security, SQLAlchemyUserDatastore, uia_email_mapper
 from flask_wtf.csrf import CSRFProtect
@@ -14,7 +14,7 @@ from bulwark.config import Config
 from bulwark.database import db, utcnow
 from bulwark.errors import wants_json
 from bulwark.identity.accounts import ADMINISTRATOR, commands
-from bulwark.identity.forms import FORMS
+from bulwark.identity.forms import FORMS, MESSAGES
 from bulwark.identity.models import BaseUser, Role
 from bulwark.identity.passwords import PasswordPolicy
 from bulwark.mail import OutboxMailUtil
@@ -43,7 +43,7 @@ def init_app(
     roles: Mapping[str, Sequence[str]],
 ) -> None:
     """Serve the pages of accounts, and refuse unsafe requests without a CSRF token."""
-    app.config.update(_settings(config))
+    app.config.update(_settings(config) | MESSAGES)
     csrf.init_app(app)
     security = Security(
         app,
@@ -53,7 +53,7 @@ def init_app(
         **FORMS,
     )
     security.render_json(_render_json)
-    security.unauthn_handler(_ask_to_sign_in)
+    security.unauthn_handler(lambda *_: make_response(_ask_to_sign_in()))
     app.login_manager.unauthorized_handler(_ask_to_sign_in)  # type: ignore[attr-defined]
     # Stock, a token in a header or in the URL signs in: `?auth_token=`.
     app.login_manager.request_loader(lambda _: None)  # type: ignore[attr-defined]
@@ -64,7 +64,9 @@ def init_app(
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    rounds = BCRYPT_ROUNDS_IN_TESTS if config.environment == "testing" else BCRYPT_ROUNDS
+    rounds = (
+        BCRYPT_ROUNDS_IN_TESTS if config.environment == "testing" else BCRYPT_ROUNDS
+    )
     options = {
         "REGISTERABLE": True,
         "CONFIRMABLE": True,
@@ -84,7 +86,9 @@ def _settings(config: Config) -> dict[str, Any]:
         "HASHING_SCHEMES": ["hex_sha256"],
         "RETURN_GENERIC_RESPONSES": True,
         "USER_IDENTITY_ATTRIBUTES": [{"email": {"mapper": uia_email_mapper}}],
-        "EMAIL_VALIDATOR_ARGS": {"test_environment": config.environment != "production"},
+        "EMAIL_VALIDATOR_ARGS": {
+            "test_environment": config.environment != "production"
+        },
         "CONFIRM_EMAIL_WITHIN": timedelta(days=2),
         "RESET_PASSWORD_WITHIN": timedelta(hours=1),
         "CHANGE_EMAIL_WITHIN": timedelta(hours=1),
@@ -142,7 +146,7 @@ def _render_json(
     return response
 
 
-def _ask_to_sign_in(mechanisms: Any = None, headers: Any = None) -> ResponseReturnValue:
+def _ask_to_sign_in() -> ResponseReturnValue:
     """Lead to the sign-in page, and back to where the visitor wanted to go."""
     if wants_json():
         return jsonify(error="Please sign in"), 401

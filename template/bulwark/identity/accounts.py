@@ -45,7 +45,7 @@ def invitation() -> str:
     db.session.flush()
     if user.password:
         return f"The administrator {email} has a password already."
-    token = generate_reset_password_token(user)
+    token: str = generate_reset_password_token(user)  # type: ignore[no-untyped-call]
     with current_app.test_request_context(base_url=config.current().base_url):
         link = url_for("security.reset_password", token=token, _external=True)
     return f"{email} sets a password here, once, within an hour:\n{link}"

@@ -1,23 +1,231 @@
-"""Flask-Security's forms in plain words, and without its "remember me"."""
+"""Flask-Security's forms in plain words, each new password typed once, none remembered.
+
+The forms keep Flask-Security's checks; labels, hints and what password managers need
+are ours. `templates/bulwark/forms.html` shows them.
+"""
 
 from typing import Any
 
-from flask_security.forms import (
-    ChangePasswordForm,
-    LoginForm,
-    RegisterFormV2,
-    ResetPasswordForm,
-)
+from flask_login import current_user
+from flask_security import forms as stock
+from flask_security import hash_password
+from flask_security.change_email import ChangeEmailForm
+from wtforms import EmailField, PasswordField, SubmitField
+
+from bulwark import config
 
 
-class SignInForm(LoginForm):  # type: ignore[misc]
-    """Sign in for this browser session only."""
+class NewPasswordField(PasswordField):  # type: ignore[misc]
+    """A password to be made up, with a hint on how to make a good one."""
 
+    def __init__(self, **options: Any) -> None:
+        least = config.current().password_min_length
+        options["description"] = (
+            f"{least} characters or more. A few words that don't belong together are"
+            " easy to remember and hard to guess."
+        )
+        super().__init__(**options)
+
+
+def _reworded(cls: type, field: Any, label: str, autocomplete: str) -> Any:
+    return cls(
+        label=label,
+        validators=field.kwargs["validators"],
+        render_kw={"autocomplete": autocomplete},
+    )
+
+
+def _email(field: Any, label: str = "E-mail address") -> Any:
+    """Reword the address that names an account, to password managers too."""
+    return _reworded(EmailField, field, label, "username")
+
+
+def _password(field: Any, label: str = "Password") -> Any:
+    return _reworded(PasswordField, field, label, "current-password")
+
+
+def _new_password(field: Any, label: str = "Password") -> Any:
+    return _reworded(NewPasswordField, field, label, "new-password")
+
+
+class SignInForm(stock.LoginForm):
+    """Sign in, for this browser session only."""
+
+    email = _email(stock.LoginForm.email)
+    password = _password(stock.LoginForm.password)
     remember = None
+    submit = SubmitField("Sign in")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Flask-Security's link to the forgotten password; the page has its own.
         self.password.description = ""
 
 
-FORMS = {"login_form": SignInForm}
+class SignUpForm(stock.RegisterFormV2):
+    """Make an account."""
+
+    email = _email(stock.RegisterFormV2.email)
+    password = _new_password(stock.RegisterFormV2.password)
+    submit = SubmitField("Sign up")
+
+
+class SendConfirmationForm(stock.SendConfirmationForm):
+    """Ask for the mail that confirms an address once more."""
+
+    email = _email(stock.SendConfirmationForm.email)
+    submit = SubmitField("Send the mail again")
+
+
+class ForgotPasswordForm(stock.ForgotPasswordForm):
+    """Ask for the mail with which a new password is set."""
+
+    email = _email(stock.ForgotPasswordForm.email)
+    submit = SubmitField("Send the mail")
+
+    def validate(self, **options: Any) -> bool:
+        """Take as long for a known address as Flask-Security takes for an unknown."""
+        valid = bool(super().validate(**options))
+        if valid:
+            hash_password("not-a-password")
+        return valid
+
+
+class ResetPasswordForm(stock.ResetPasswordForm):
+    """Set a new password, with the link from that mail."""
+
+    password = _new_password(stock.ResetPasswordForm.password, "New password")
+    password_confirm = None
+    submit = SubmitField("Set the password")
+
+
+class VerifyForm(stock.VerifyForm):
+    """Show once more that it is you."""
+
+    password = _password(stock.VerifyForm.password)
+    submit = SubmitField("Go on")
+
+
+class ChangePasswordForm(stock.ChangePasswordForm):
+    """Change the password, knowing the current one."""
+
+    password = _password(stock.VerifyForm.password, "Current password")
+    new_password = _new_password(stock.ChangePasswordForm.new_password, "New password")
+    new_password_confirm = None
+    submit = SubmitField("Change the password")
+
+
+class ChangeAddressForm(ChangeEmailForm):
+    """Ask for the mail that confirms a new address."""
+
+    email = _reworded(EmailField, ChangeEmailForm.email, "New e-mail address", "email")
+    submit = SubmitField("Send a mail there")
+
+    def validate(self, **options: Any) -> bool:
+        """Say so when the address is not new; Flask-Security would send nothing."""
+        valid = bool(super().validate(**options))
+        if self.existing_email_user == current_user:
+            self.existing_email_user = None
+            self.email.errors = ["This is your address already."]
+        return valid
+
+
+FORMS: dict[str, Any] = {
+    "login_form": SignInForm,
+    "register_form": SignUpForm,
+    "send_confirmation_form": SendConfirmationForm,
+    "forgot_password_form": ForgotPasswordForm,
+    "reset_password_form": ResetPasswordForm,
+    "verify_form": VerifyForm,
+    "change_password_form": ChangePasswordForm,
+    "change_email_form": ChangeAddressForm,
+}
+
+# What Flask-Security says, by its names. An answer to somebody who is not signed in is
+# the same whether an account exists or not.
+MESSAGES = {
+    f"SECURITY_MSG_{name}": message
+    for name, message in {
+        "ALREADY_CONFIRMED": (
+            "This address is confirmed already. You can sign in.",
+            "info",
+        ),
+        "ANONYMOUS_USER_REQUIRED": ("You are signed in already.", "info"),
+        "API_ERROR": ("This can't be used any more. Start again here.", "error"),
+        "CHANGE_EMAIL_CONFIRMED": ("Your e-mail address is changed.", "success"),
+        "CHANGE_EMAIL_EXPIRED": (
+            "The link was too old: it works for %(within)s. Start again here.",
+            "error",
+        ),
+        "CHANGE_EMAIL_SENT": (
+            "We sent a mail to %(email)s. Open the link in it to change to this"
+            " address; until then nothing changes.",
+            "success",
+        ),
+        "CONFIRMATION_EXPIRED": (
+            "The link was too old: it works for %(within)s. We can send a new one.",
+            "error",
+        ),
+        "CONFIRMATION_REQUEST": (
+            "If %(email)s has an account that waits to be confirmed, a mail with a new"
+            " link is on its way.",
+            "success",
+        ),
+        "CONFIRM_REGISTRATION": (
+            "Nearly done. We sent a mail to %(email)s: open the link in it, then sign"
+            " in here.",
+            "success",
+        ),
+        "EMAIL_CONFIRMED": (
+            "Thank you, your address is confirmed. You can sign in now.",
+            "success",
+        ),
+        "EMAIL_NOT_PROVIDED": ("Write your e-mail address.", "error"),
+        "GENERIC_AUTHN_FAILED": (
+            "Check the address and the password. If the account is new, first open the"
+            " link that we sent to you.",
+            "error",
+        ),
+        "INVALID_CONFIRMATION_TOKEN": (
+            "The link is not complete, or not the newest. We can send a new one.",
+            "error",
+        ),
+        "INVALID_EMAIL_ADDRESS": ("Write an address like name@example.com.", "error"),
+        "INVALID_PASSWORD": ("This is not your password. Try again.", "error"),
+        "INVALID_REDIRECT": (
+            "The link that led here wanted to go on to a place outside this service."
+            " That is not allowed, so you stay here.",
+            "error",
+        ),
+        "INVALID_RESET_PASSWORD_TOKEN": (
+            "The link is not complete, or was used already. We can send a new one.",
+            "error",
+        ),
+        "PASSWORD_CHANGE": (
+            "Your password is changed. You are signed out everywhere else.",
+            "success",
+        ),
+        "PASSWORD_IS_THE_SAME": ("This is your password already.", "error"),
+        "PASSWORD_NOT_PROVIDED": ("Write a password.", "error"),
+        "PASSWORD_RESET_EXPIRED": (
+            "The link was too old: it works for %(within)s. We can send a new one.",
+            "error",
+        ),
+        "PASSWORD_RESET_NO_LOGIN": (
+            "Your new password is set. Sign in with it.",
+            "success",
+        ),
+        "PASSWORD_RESET_REQUEST": (
+            "If %(email)s has an account, a mail with a link is on its way. No mail?"
+            " Look among the spam, and at the spelling of the address.",
+            "success",
+        ),
+        "REAUTHENTICATION_REQUIRED": (
+            "Before you go on, please write your password once more.",
+            "info",
+        ),
+        "REAUTHENTICATION_SUCCESSFUL": ("Thank you. You can go on.", "success"),
+        "UNAUTHENTICATED": ("Please sign in first.", "info"),
+        "UNAUTHORIZED": ("You may not do this.", "error"),
+    }.items()
+}

@@ -23,7 +23,7 @@ users_roles = Table(
 )
 
 
-class Role(Model, RoleMixin):  # type: ignore[misc]
+class Role(Model, RoleMixin):
     """A named set of permissions."""
 
     __tablename__ = "roles"
@@ -33,7 +33,7 @@ class Role(Model, RoleMixin):  # type: ignore[misc]
     permissions: Mapped[list[str]] = mapped_column(JSON, default=list)
 
 
-class BaseUser(Model, UserMixin):  # type: ignore[misc]
+class BaseUser(Model, UserMixin):
     """What the base needs to know of a person."""
 
     __abstract__ = True
@@ -49,13 +49,14 @@ class BaseUser(Model, UserMixin):  # type: ignore[misc]
     confirmed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utcnow)
 
-    last_login_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    current_login_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    # Flask-Security fills these; it declares them as if they were never empty.
+    last_login_at: Mapped[datetime | None] = mapped_column(UTCDateTime)  # type: ignore[assignment]
+    current_login_at: Mapped[datetime | None] = mapped_column(UTCDateTime)  # type: ignore[assignment]
     last_login_ip: Mapped[str | None] = mapped_column(String(64))
     current_login_ip: Mapped[str | None] = mapped_column(String(64))
-    login_count: Mapped[int | None] = mapped_column(default=0)
+    login_count: Mapped[int | None] = mapped_column(default=0)  # type: ignore[assignment]
 
     @declared_attr
-    def roles(cls) -> Mapped[list[Role]]:  # noqa: N805
+    def roles(cls) -> Mapped[list[Role]]:  # type: ignore[override]  # noqa: N805
         """The roles that this person has."""
         return relationship(Role, secondary=users_roles)

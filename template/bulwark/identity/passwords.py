@@ -12,11 +12,11 @@ from bulwark import config
 COMMON = frozenset(FREQUENCY_LISTS["passwords"])  # 30,000, most used first
 MAX_LENGTH = 1024  # far over the 64 of NIST SP 800-63B-4; bounds the work of a request
 MAX_LENGTH_RATED = 72  # what zxcvbn takes
-LEAST_SCORE = 3  # of 4: zxcvbn's "safely unguessable", 10^8 guesses and more
+LEAST_GUESSES = 10**8  # where zxcvbn's "safely unguessable" begins
 LEAST_WORD = 4  # shorter words of a name are in too many good passwords
 
 
-class PasswordPolicy(PasswordUtil):  # type: ignore[misc]
+class PasswordPolicy(PasswordUtil):
     """Length and guessability, no composition rules (NIST SP 800-63B-4, 3.1.1.2)."""
 
     def validate(
@@ -57,7 +57,7 @@ def refusal(password: str, *, least: int, service: str, email: str) -> str | Non
         if word in plain:
             return f"Leave out “{word}”: it is in your e-mail address."
     rating = zxcvbn(plain[:MAX_LENGTH_RATED])
-    if rating["score"] < LEAST_SCORE:
+    if rating["guesses"] < LEAST_GUESSES:
         hint = rating["feedback"]["warning"] or "It follows a pattern"
         return f"This is easy to guess. {hint.rstrip('.')}. Add a word or two."
     return None

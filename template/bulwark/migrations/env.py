@@ -4,20 +4,22 @@
 base's with `flask db migrate -x branch=bulwark`.
 """
 
-from collections.abc import MutableSequence
-from typing import Any
+from collections.abc import Iterator, MutableSequence
+from contextlib import contextmanager
 
 from alembic import context
 from alembic.operations.ops import MigrationScript
+from alembic.util import CommandError
+from sqlalchemy import Connection, TypeDecorator
 
-from bulwark.database import UTCDateTime, db
+from bulwark.database import db
 
 config = context.config
 
 
 def main() -> None:
     """Apply or compare migrations on the app's own connection."""
-    with db.engine.connect() as connection:
+    with db.engine.connect() as connection, _all_or_nothing(connection):
         context.configure(
             connection=connection,
             target_metadata=db.metadata,
@@ -26,24 +28,47 @@ def main() -> None:
             process_revision_directives=_write_into_one_branch,
             render_as_batch=True,
         )
-        with context.begin_transaction():
-            context.run_migrations()
+        context.run_migrations()
 
 
-def _is_ours(name: str | None, kind: str, _: Any) -> bool:
+@contextmanager
+def _all_or_nothing(connection: Connection) -> Iterator[None]:
+    """Keep all that the migrations do, or nothing; one process at a time."""
+    if connection.dialect.name == "postgresql":
+        with connection.begin():
+            connection.exec_driver_sql(
+                "SELECT pg_advisory_xact_lock(hashtext('migrations'))"
+            )
+            yield
+        return
+    # To change a table, SQLite copies it and drops the old one. With foreign keys on,
+    # that deletes what refers to its rows: sqlite.org/lang_altertable.html#otheralter
+    connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
+    try:
+        # Left alone, Python's driver commits each change of a table by itself.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield
+        if lost := connection.exec_driver_sql("PRAGMA foreign_key_check").all():
+            raise CommandError(f"rows refer to rows that are not there: {lost}")
+        connection.commit()
+    finally:
+        connection.rollback()
+        connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+
+
+def _is_ours(name: str | None, kind: str, _: object) -> bool:
     """Leave Huey's tables alone: it makes and reads them itself."""
     return kind != "table" or name is None or not name.startswith("huey_")
 
 
-def _render_item(kind: str, item: Any, _: Any) -> str | bool:
-    """Write plain types, so that a migration does not change with the code."""
-    if kind == "type" and isinstance(item, UTCDateTime):
-        return "sa.DateTime(timezone=True)"
-    return False
+def _render_item(kind: str, item: object, _: object) -> str | bool:
+    """Write our own types as what they are stored as, for a migration outlives code."""
+    ours = isinstance(item, TypeDecorator) and "sqlalchemy" not in type(item).__module__
+    return f"sa.{item.impl_instance!r}" if kind == "type" and ours else False
 
 
 def _write_into_one_branch(
-    _: Any, revision: Any, directives: MutableSequence[MigrationScript]
+    _: object, revision: object, directives: MutableSequence[MigrationScript]
 ) -> None:
     """Put a new migration after the newest of its branch, in its branch's folder."""
     script = directives[0]
@@ -55,6 +80,9 @@ def _write_into_one_branch(
     branch = context.get_x_argument(as_dictionary=True).get("branch", "app")
     script.head = f"{branch}@head"
     script.version_path = config.attributes["folders"][branch]
+    if branch == "app":
+        # It may refer to any table of the base, so it runs after all that are there.
+        script.depends_on = context.script.get_revision("bulwark@head").revision
 
 
 main()

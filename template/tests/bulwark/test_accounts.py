@@ -1,0 +1,322 @@
+"""Accounts: sign-up, sign-in, passwords, addresses, and what a stranger can learn."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urljoin, urlsplit
+
+import bcrypt
+import pytest
+from flask import Flask
+from flask_security import hash_password, verify_password
+
+from bulwark.database import db
+from tests.conftest import GOOD_PASSWORD, Visitor, add_person
+
+NEW_PASSWORD = "seven brass kettles whistle"
+
+
+def user(app: Flask, email: str):
+    return app.extensions["security"].datastore.find_user(email=email)
+
+
+def test_a_visitor_signs_up_confirms_and_signs_in(visitor: Visitor):
+    visitor.submit("/register", {"email": "new@example.org", "password": GOOD_PASSWORD})
+    assert not visitor.is_signed_in()
+    visitor.get(visitor.link_in_last_letter())
+    visitor.sign_in("new@example.org")
+    assert visitor.is_signed_in()
+
+
+def test_nobody_signs_in_before_the_address_is_confirmed(visitor: Visitor):
+    visitor.submit("/register", {"email": "new@example.org", "password": GOOD_PASSWORD})
+    visitor.sign_in("new@example.org")
+    assert not visitor.is_signed_in()
+
+
+def test_a_lost_confirmation_can_be_sent_again(visitor: Visitor):
+    visitor.submit("/register", {"email": "new@example.org", "password": GOOD_PASSWORD})
+    visitor.submit("/confirm", {"email": "new@example.org"})
+    assert len(visitor.letters()) == 2
+    visitor.get(visitor.link_in_last_letter())
+    visitor.sign_in("new@example.org")
+    assert visitor.is_signed_in()
+
+
+def test_signing_out_needs_a_post(visitor: Visitor, person: str):
+    visitor.sign_in(person)
+    assert visitor.get("/logout").status_code == 405
+    assert visitor.is_signed_in()
+    token = visitor.csrf_token("/change")
+    visitor.client.post(
+        "/logout",
+        data={"csrf_token": token},
+        headers={"Referer": "https://localhost/account"},
+    )
+    assert not visitor.is_signed_in()
+
+
+def test_a_wrong_password_is_refused(visitor: Visitor, person: str):
+    visitor.sign_in(person, "purple otter juggles lamp")
+    assert not visitor.is_signed_in()
+
+
+def test_two_long_passwords_that_differ_at_the_end_are_told_apart(
+    visitor: Visitor, app: Flask, person: str
+):
+    long = GOOD_PASSWORD * 20
+    visitor.sign_in(person)
+    visitor.submit(
+        "/change",
+        {"password": GOOD_PASSWORD, "new_password": long, "new_password_confirm": long},
+    )
+    with app.test_request_context():
+        stored = user(app, person).password
+        assert verify_password(long, stored)
+        assert not verify_password(long[:-1] + "x", stored)
+
+
+def test_an_address_is_one_account_in_every_spelling(visitor: Visitor, person: str):
+    visitor.sign_in(person.upper())
+    assert visitor.is_signed_in()
+
+
+def test_a_forgotten_password_is_set_anew_by_mail(visitor: Visitor, person: str):
+    visitor.submit("/reset", {"email": person})
+    link = visitor.link_in_last_letter()
+    visitor.submit(link, {"password": NEW_PASSWORD, "password_confirm": NEW_PASSWORD})
+    visitor.sign_in(person, NEW_PASSWORD)
+    assert visitor.is_signed_in()
+
+
+def test_a_reset_link_works_once(visitor: Visitor, other_visitor: Visitor, person: str):
+    visitor.submit("/reset", {"email": person})
+    link = visitor.link_in_last_letter()
+    visitor.submit(link, {"password": NEW_PASSWORD, "password_confirm": NEW_PASSWORD})
+    assert other_visitor.get(link).headers["Location"] == "/reset"
+
+
+def test_a_reset_link_dies_after_an_hour(
+    visitor: Visitor, person: str, monkeypatch: pytest.MonkeyPatch
+):
+    visitor.submit("/reset", {"email": person})
+    link = visitor.link_in_last_letter()
+    assert visitor.get(link).status_code == 200
+    now = datetime.now(UTC)
+    later = (now + timedelta(minutes=61)).timestamp()
+    monkeypatch.setattr("itsdangerous.timed.time.time", lambda: later)
+    assert visitor.get(link).headers["Location"] == "/reset"
+
+
+def test_a_changed_password_ends_other_sessions(
+    visitor: Visitor, other_visitor: Visitor, person: str
+):
+    visitor.sign_in(person)
+    other_visitor.sign_in(person)
+    visitor.submit(
+        "/change",
+        {
+            "password": GOOD_PASSWORD,
+            "new_password": NEW_PASSWORD,
+            "new_password_confirm": NEW_PASSWORD,
+        },
+    )
+    assert visitor.is_signed_in()
+    assert not other_visitor.is_signed_in()
+
+
+def test_a_changed_password_is_reported_by_mail(visitor: Visitor, person: str):
+    visitor.sign_in(person)
+    visitor.submit(
+        "/change",
+        {
+            "password": GOOD_PASSWORD,
+            "new_password": NEW_PASSWORD,
+            "new_password_confirm": NEW_PASSWORD,
+        },
+    )
+    assert visitor.letters()[-1]["To"] == person
+
+
+def test_a_new_address_counts_once_it_is_confirmed(visitor: Visitor, person: str):
+    visitor.sign_in(person)
+    visitor.submit("/change-email", {"email": "zoe@example.net"})
+    assert person in visitor.get("/account").get_data(as_text=True)
+    visitor.get(visitor.link_in_last_letter())
+    assert "zoe@example.net" in visitor.get("/account").get_data(as_text=True)
+
+
+def test_sensitive_pages_ask_again_after_a_quarter_of_an_hour(
+    visitor: Visitor, person: str
+):
+    visitor.sign_in(person)
+    assert visitor.get("/change-email").status_code == 200
+    with visitor.client.session_transaction() as session:
+        session["fs_paa"] -= 16 * 60
+        session.pop("fs_gexp", None)
+    assert "/verify" in visitor.get("/change-email").headers["Location"]
+
+
+def test_a_disabled_account_is_out_at_the_next_request(
+    visitor: Visitor, app: Flask, person: str
+):
+    visitor.sign_in(person)
+    with app.app_context():
+        user(app, person).active = False
+        db.session.commit()
+    assert not visitor.is_signed_in()
+
+
+def test_an_old_hash_is_made_anew_at_sign_in(visitor: Visitor, app: Flask, person: str):
+    context = app.extensions["security"].pwd_context
+    old = context.using(bcrypt__rounds=5)
+    with app.test_request_context():
+        someone = user(app, person)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(app.extensions["security"], "pwd_context", old)
+            someone.password = hash_password(GOOD_PASSWORD)
+        assert someone.password.startswith("$2b$05$")
+        db.session.commit()
+    visitor.sign_in(person)
+    assert visitor.is_signed_in()
+    with app.app_context():
+        assert user(app, person).password.startswith("$2b$04$")
+
+
+@pytest.mark.parametrize("form", ["/login", "/register", "/reset", "/confirm"])
+def test_known_and_unknown_addresses_get_the_same_page(
+    form: str, app: Flask, visitor: Visitor, other_visitor: Visitor
+):
+    known, unknown = add_person(app, "known@example.org"), "alien@example.org"
+    password = {"password": "seven brass kettles hum"}
+    with_password = password if form in ("/login", "/register") else {}
+    pages = []
+    for someone, email in ((visitor, known), (other_visitor, unknown)):
+        answer = someone.submit(form, {"email": email, **with_password})
+        page = someone.get("/login") if answer.status_code == 302 else answer
+        text = page.get_data(as_text=True).replace(email, "EMAIL")
+        pages.append((answer.status_code, _without_tokens(text)))
+    assert pages[0] == pages[1]
+
+
+@pytest.mark.parametrize("form", ["/login", "/register", "/reset", "/confirm"])
+def test_known_and_unknown_addresses_get_the_same_json(
+    form: str, app: Flask, visitor: Visitor
+):
+    known = add_person(app, "known@example.org")
+    token = visitor.csrf_token()
+    answers = []
+    for email in (known, "alien@example.org"):
+        data = {"email": email, "password": "seven brass kettles hum"}
+        if form in ("/reset", "/confirm"):
+            del data["password"]
+        answer = visitor.client.post(
+            form,
+            json=data,
+            headers={"X-CSRFToken": token, "Referer": "https://localhost/login"},
+        )
+        body = answer.get_json()
+        body["response"].pop("csrf_token", None)
+        answers.append((answer.status_code, body))
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("form", ["/login", "/register", "/reset", "/confirm"])
+def test_known_and_unknown_addresses_cost_the_same_hashing(
+    form: str, app: Flask, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+):
+    """Hashing takes 99% of the time of these requests, so its count is the time."""
+    calls: list[int] = []
+    original = bcrypt.hashpw
+
+    def counted(*arguments: bytes) -> bytes:
+        calls.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(bcrypt, "hashpw", counted)
+    known = add_person(app, "known@example.org")
+    counts = []
+    for email in (known, "alien@example.org"):
+        calls.clear()
+        data = {"email": email, "password": "seven brass kettles hum"}
+        visitor.submit(form, data)
+        counts.append(len(calls))
+    assert counts[0] == counts[1]
+
+
+def _without_tokens(page: str) -> str:
+    page = re.sub(r'value="[\w.-]{40,}"', "", page)
+    page = re.sub(r'nonce="[^"]+"', "", page)
+    return re.sub(r"\b[0-9a-f]{32}\b", "", page)
+
+
+@pytest.mark.parametrize("where", ["query", "header", "body"])
+def test_a_token_signs_nobody_in(where: str, visitor: Visitor, app: Flask, person: str):
+    with app.test_request_context():
+        token = user(app, person).get_auth_token()
+    answer = {
+        "query": lambda: visitor.get(f"/account?auth_token={token}"),
+        "header": lambda: visitor.get(
+            "/account", headers={"Authentication-Token": token}
+        ),
+        "body": lambda: visitor.get("/account", json={"auth_token": token}),
+    }[where]()
+    assert answer.status_code in (302, 401)
+
+
+def test_signing_in_never_returns_a_token(visitor: Visitor, person: str):
+    token = visitor.csrf_token()
+    answer = visitor.client.post(
+        "/login?include_auth_token",
+        json={"email": person, "password": GOOD_PASSWORD},
+        headers={"X-CSRFToken": token, "Referer": "https://localhost/login"},
+    )
+    assert answer.status_code == 200
+    assert "authentication_token" not in answer.get_data(as_text=True)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://evil.example/",
+        "//evil.example",
+        "///evil.example",
+        "/\\evil.example",
+        "\\\\evil.example",
+        "https:evil.example",
+        "javascript:alert(1)",
+        "/\t/evil.example",
+        "http://localhost@evil.example",
+        "%2F%2Fevil.example",
+    ],
+)
+def test_signing_in_leads_nowhere_else(visitor: Visitor, person: str, target: str):
+    token = visitor.csrf_token()
+    answer = visitor.client.post(
+        "/login",
+        query_string={"next": target},
+        data={"csrf_token": token, "email": person, "password": GOOD_PASSWORD},
+        headers={"Referer": "https://localhost/login"},
+    )
+    # A browser drops tabs and reads a backslash as a slash.
+    location = answer.headers.get("Location", "/").replace("\t", "").replace("\\", "/")
+    assert urlsplit(urljoin("https://localhost/login", location)).netloc == "localhost"
+
+
+def test_signing_in_leads_back_to_where_one_wanted_to_go(visitor: Visitor, person: str):
+    asked = visitor.get("/change-email").headers["Location"]
+    assert asked == "/login?next=/change-email"
+    token = visitor.csrf_token(asked)
+    answer = visitor.client.post(
+        asked,
+        data={"csrf_token": token, "email": person, "password": GOOD_PASSWORD},
+        headers={"Referer": "https://localhost/login"},
+    )
+    assert answer.headers["Location"] == "/change-email"
+
+
+@pytest.mark.parametrize("form", ["/login", "/register", "/reset", "/confirm"])
+def test_no_form_works_without_its_csrf_token(form: str, visitor: Visitor):
+    visitor.get(form)
+    data = {"email": "a@example.org", "password": GOOD_PASSWORD}
+    assert visitor.client.post(form, data=data).status_code == 400
+    assert visitor.client.post(form, json=data).status_code == 400

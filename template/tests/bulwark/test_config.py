@@ -1,0 +1,300 @@
+"""Settings: where they come from, and what production refuses to start with."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bulwark import config
+from bulwark.environment import setting
+from tests.conftest import ROOT
+
+STRONG = "kV3r8Q_xTz0nLw6yB-Jf9uHsM1pD4aGc7eRiXoN2tYbWqUhZ"
+GOOD = {
+    "APP_SECRET_KEY": f"{STRONG}-signs",
+    "APP_PASSWORD_PEPPER": f"{STRONG}-hashes",
+    "APP_ENCRYPTION_KEYS": f"1:{STRONG[:43]}",
+    "APP_ALLOWED_HOSTS": "shop.test",
+    "APP_MAIL_URL": "smtp://user:pass@mail.shop.test:587",
+    "APP_DATABASE_URL": "sqlite:////tmp/shop.db",
+}
+
+
+@pytest.fixture
+def production(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder without files, and an environment that production starts with."""
+    for name in [n for n in os.environ if n.startswith(("APP_", "FLASK_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("APP_ENV", "production")
+    monkeypatch.setenv("APP_SECRETS_DIR", str(tmp_path / "secrets"))
+    for name, value in GOOD.items():
+        monkeypatch.setenv(name, value)
+    return tmp_path
+
+
+def problems(root: Path, own: type | None = None) -> str:
+    """Load the settings; return what is wrong with them."""
+    try:
+        config.load(root, own)
+    except config.ConfigurationError as error:
+        return str(error)
+    return ""
+
+
+def test_production_starts_with_good_settings(production: Path):
+    assert problems(production) == ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["APP_SECRET_KEY", "APP_PASSWORD_PEPPER", "APP_ENCRYPTION_KEYS", "APP_MAIL_URL"],
+)
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_missing_setting_is_named(
+    production: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
+):
+    monkeypatch.delenv(name)
+    if value is not None:
+        monkeypatch.setenv(name, value)
+    assert name in problems(production)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("APP_SECRET_KEY", "short", "short"),
+        ("APP_SECRET_KEY", "a" * 64, "repetitive"),
+        ("APP_SECRET_KEY", "change-me-" + "x1y2z3" * 10, "example"),
+        ("APP_SECRET_KEY", "your-secret-key-here-" + "x1y2z3" * 10, "example"),
+        ("APP_SECRET_KEY", f"development-{STRONG}", "development"),
+        ("APP_PASSWORD_PEPPER", "pepper", "short"),
+        ("APP_SECRET_KEY_FALLBACKS", "old", "short"),
+        ("APP_ENCRYPTION_KEYS", "1:short", "32-byte"),
+        ("APP_ENCRYPTION_KEYS", "1:" + "A" * 43, "repetitive"),
+        (
+            "APP_ENCRYPTION_KEYS",
+            f"development:{STRONG[:43]}",
+            "development",
+        ),
+        ("APP_ALLOWED_HOSTS", "", "APP_ALLOWED_HOSTS is missing"),
+        ("APP_ALLOWED_HOSTS", "*", "not one host name"),
+        ("APP_ALLOWED_HOSTS", ".shop.test", "not one host name"),
+        ("APP_ALLOWED_HOSTS", "https://shop.test/", "not one host name"),
+        ("APP_ALLOWED_HOSTS", "shop.example.com", "example domain"),
+        ("APP_DATABASE_URL", "postgresql://u:p@db.shop.test/shop", "verified TLS"),
+        (
+            "APP_DATABASE_URL",
+            "postgresql://u:p@db.shop.test/shop?sslmode=require",
+            "verified TLS",
+        ),
+        (
+            "APP_DATABASE_URL",
+            "postgresql://u:p@/shop?host=db.shop.test",
+            "verified TLS",
+        ),
+        ("APP_REDIS_URL", "redis://cache.shop.test:6379/0", "verified TLS"),
+        (
+            "APP_REDIS_URL",
+            "rediss://cache.shop.test:6379/0?ssl_cert_reqs=none",
+            "verified TLS",
+        ),
+        ("APP_MAIL_URL", "mailbox:/tmp/mail", "sends no mail"),
+        ("APP_MAIL_URL", "smtp://", "names no host"),
+        ("APP_MAIL_URL", "smtp://mail.shop.test?tls=none", "has options"),
+        ("APP_PASSWORD_MIN_LENGTH", "7", "from 8 to 64"),
+        ("APP_PASSWORD_MIN_LENGTH", "many", "from 8 to 64"),
+        ("APP_PROXY_HOPS", "-1", "from 0 to 5"),
+        ("APP_LOG_LEVEL", "loud", "not one of DEBUG"),
+        ("APP_DEBUG", "1", "not a setting"),
+        ("APP_SECRT_KEY", "x", "did you mean APP_SECRET_KEY?"),
+        ("FLASK_DEBUG", "1", "debugger"),
+    ],
+)
+def test_an_unsafe_setting_stops_the_start(
+    production: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+):
+    monkeypatch.setenv(name, value)
+    assert said in problems(production)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("APP_DATABASE_URL", "postgresql://u@/shop"),
+        ("APP_DATABASE_URL", "postgresql://u:p@localhost/shop"),
+        ("APP_DATABASE_URL", "postgresql://u@/shop?host=/var/run/postgresql"),
+        ("APP_DATABASE_URL", "postgresql://u:p@db.shop.test/shop?sslmode=verify-full"),
+        ("APP_REDIS_URL", "redis://localhost:6379/0"),
+        ("APP_REDIS_URL", "rediss://cache.shop.test:6379/0"),
+        ("APP_MAIL_URL", "smtps://user:pass@mail.shop.test:465"),
+        ("APP_MAIL_URL", "smtp://localhost:25"),
+        ("FLASK_DEBUG", "0"),
+    ],
+)
+def test_a_safe_setting_is_taken(
+    production: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+):
+    monkeypatch.setenv(name, value)
+    assert problems(production) == ""
+
+
+def test_all_problems_are_listed_at_once_with_why_and_how_to_mend(
+    production: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("APP_SECRET_KEY")
+    monkeypatch.setenv("APP_MAIL_URL", "smtp://")
+    monkeypatch.setenv("APP_COLOUR", "red")
+    said = problems(production)
+    assert said.startswith("3 problems in the production settings")
+    assert said.count("why: ") == said.count("mend: ") == 3
+
+
+def test_no_value_of_a_secret_is_shown(
+    production: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("APP_SECRET_KEY", "development-canary")
+    monkeypatch.setenv("APP_ENCRYPTION_KEYS", "1:canary")
+    assert "canary" not in problems(production)
+    monkeypatch.setenv("APP_SECRET_KEY", GOOD["APP_SECRET_KEY"])
+    monkeypatch.setenv("APP_ENCRYPTION_KEYS", GOOD["APP_ENCRYPTION_KEYS"])
+    loaded, _ = config.load(production)
+    shown = repr(loaded)
+    assert not any(GOOD[n] in shown for n in GOOD if n != "APP_ALLOWED_HOSTS")
+
+
+def test_the_environment_wins_over_a_secret_which_wins_over_the_file(
+    production: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("APP_REDIS_URL", "APP_MAIL_SENDER", "APP_LOG_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
+    file = production / ".env.production"
+    file.write_text(
+        "# a comment\n\nAPP_LOG_LEVEL=ERROR\nAPP_MAIL_SENDER='file@shop.test'\n"
+        "APP_REDIS_URL=redis://localhost/1\n"
+    )
+    file.chmod(0o600)
+    folder = production / "secrets"
+    folder.mkdir()
+    for name, value in {
+        "app_redis_url": "redis://localhost/2\n",
+        "APP_LOG_LEVEL": "WARNING",
+        "tls_key": "not ours",
+    }.items():
+        (folder / name).write_text(value)
+        (folder / name).chmod(0o400)
+    monkeypatch.setenv("APP_LOG_LEVEL", "DEBUG")
+    loaded, _ = config.load(production)
+    assert loaded.mail_sender == "file@shop.test"
+    assert loaded.redis_url == "redis://localhost/2"
+    assert loaded.log_level == "DEBUG"
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o666, 0o602])
+def test_secrets_that_others_can_reach_stop_the_start(production: Path, mode: int):
+    file = production / ".env.production"
+    file.write_text("APP_LOG_LEVEL=ERROR\n")
+    file.chmod(mode)
+    assert "can be read by every user" in problems(production)
+    file.chmod(0o640)
+    assert problems(production) == ""
+    folder = production / "secrets"
+    folder.mkdir()
+    (folder / "app_log_level").write_text("ERROR")
+    (folder / "app_log_level").chmod(mode)
+    assert "can be read by every user" in problems(production)
+
+
+def test_a_line_that_is_not_understood_stops_the_start(production: Path):
+    file = production / ".env.production"
+    file.write_text("export APP_LOG_LEVEL=ERROR\n")
+    file.chmod(0o600)
+    assert "line 1, is not NAME=value" in problems(production)
+
+
+def test_a_misspelt_name_in_the_file_stops_the_start(production: Path):
+    file = production / ".env.production"
+    file.write_text("SECRET_KEY=x\n")
+    file.chmod(0o600)
+    assert "did you mean APP_SECRET_KEY?" in problems(production)
+
+
+def test_the_environment_must_be_chosen(
+    production: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("APP_ENV")
+    assert "APP_ENV is not set" in problems(production)
+    monkeypatch.setenv("APP_ENV", "prod")
+    assert "APP_ENV is 'prod'" in problems(production)
+
+
+def test_the_answers_are_the_defaults(
+    production: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (production / "service.toml").write_text(
+        'name = "Shop"\nslug = "shop"\ndomain = "shop.test"\ndatabase = "postgresql"\n'
+    )
+    monkeypatch.delenv("APP_ALLOWED_HOSTS")
+    monkeypatch.delenv("APP_DATABASE_URL")
+    loaded, _ = config.load(production)
+    assert loaded.allowed_hosts == ("shop.test",)
+    assert loaded.database_url == "postgresql://shop@/shop"
+    assert loaded.sender == ("Shop", "no-reply@shop.test")
+
+
+def three_letters(text: str) -> str:
+    if len(text) != 3:
+        raise ValueError("it has three letters")
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeamSettings:
+    currency: str = setting("what prices are in", default="EUR", cast=three_letters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollidingSettings:
+    secret_key: str = setting("taken")
+
+
+def test_a_team_declares_a_setting(production: Path, monkeypatch: pytest.MonkeyPatch):
+    assert config.load(production, TeamSettings)[1].currency == "EUR"
+    monkeypatch.setenv("APP_CURRENCY", "CHF")
+    assert config.load(production, TeamSettings)[1].currency == "CHF"
+    monkeypatch.setenv("APP_CURRENCY", "Franken")
+    assert "it has three letters" in problems(production, TeamSettings)
+
+
+def test_a_team_can_not_take_a_setting_of_the_base(production: Path):
+    assert "declared by app/ and by bulwark/" in problems(production, CollidingSettings)
+
+
+def test_development_needs_its_secrets_too(
+    production: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("APP_ENV", "development")
+    monkeypatch.delenv("APP_SECRET_KEY")
+    assert "bin/secrets makes it" in problems(production)
+
+
+def test_a_server_that_must_not_start_ends_at_once_without_a_traceback():
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("APP_")}
+    started = time.perf_counter()
+    server = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:0", "wsgi:app"],
+        cwd=ROOT,
+        env=environ
+        | {"APP_ENV": "production", "APP_COLOUR": "red", "ENV_FILE": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert server.returncode != 0
+    assert "APP_COLOUR in the environment is not a setting" in server.stderr
+    assert "Traceback" not in server.stderr
+    assert time.perf_counter() - started < 20  # the two seconds are measured elsewhere

@@ -1,0 +1,312 @@
+"""The service as a whole: health, worker, set-up, certificate, templates."""
+
+import re
+import ssl
+import stat
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from flask import Flask
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+
+from bulwark import certificate, config, jobs
+from bulwark.database import database_url, db, utcnow
+from bulwark.identity.models import Role
+from bulwark.jobs import queue
+from tests.conftest import GOOD_PASSWORD, ROOT, Visitor, add_person
+
+
+def test_the_service_says_that_it_lives_and_is_ready(visitor: Visitor):
+    assert visitor.get("/healthz").get_json() == {"status": "ok"}
+    assert visitor.get("/readyz").get_json() == {"status": "ok"}
+
+
+def test_without_its_database_it_is_not_ready_and_tells_no_details(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+):
+    def away(*_: object) -> None:
+        raise OperationalError("SELECT secret", {}, Exception("at db.internal"))
+
+    monkeypatch.setattr(db.session, "execute", away)
+    answer = visitor.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"]
+    assert answer.get_json() == {"status": "unavailable"}
+
+
+def test_setting_up_twice_changes_nothing(app: Flask):
+    run = app.test_cli_runner().invoke
+    assert run(args=["prepare"]).exit_code == 0
+    with app.app_context():
+        before = db.session.scalars(select(Role.name)).all()
+    assert run(args=["prepare"]).output.strip() == ""
+    with app.app_context():
+        assert db.session.scalars(select(Role.name)).all() == before
+
+
+def test_a_role_that_administrators_changed_stays_as_it_is(app: Flask):
+    with app.app_context():
+        role = db.session.scalars(
+            select(Role).where(Role.name == "administrator")
+        ).one()
+        role.permissions, before = ["users:read"], role.permissions
+        db.session.commit()
+    app.test_cli_runner().invoke(args=["prepare"])
+    with app.app_context():
+        role = db.session.scalars(
+            select(Role).where(Role.name == "administrator")
+        ).one()
+        assert role.permissions == ["users:read"]
+        role.permissions = before
+        db.session.commit()
+
+
+def test_a_role_that_is_missing_is_made(app: Flask):
+    with app.app_context():
+        db.session.delete(db.session.scalars(select(Role)).first())
+        db.session.commit()
+    assert (
+        "made the role administrator"
+        in app.test_cli_runner().invoke(args=["prepare"]).output
+    )
+
+
+def invite(app: Flask) -> str:
+    return app.test_cli_runner().invoke(args=["accounts", "invite"]).output
+
+
+def test_the_first_administrator_sets_a_password_with_a_link_that_works_once(
+    visitor: Visitor, other_visitor: Visitor, app: Flask
+):
+    link = invite(app).splitlines()[-1].removeprefix("https://localhost")
+    assert invite(app).splitlines()[-1].startswith("https://localhost/reset/")
+    visitor.submit(link, {"password": GOOD_PASSWORD})
+    admin = (
+        config.Testing.defaults(ROOT, {}).get("admin_email")
+        or app.config["ADMIN_EMAIL"]
+    )
+    visitor.sign_in(admin)
+    assert visitor.is_signed_in()
+    assert other_visitor.get(link).headers["Location"] == "/reset"
+    assert "has a password already" in invite(app)
+    with app.app_context():
+        someone = app.extensions["security"].datastore.find_user(email=admin)
+        assert someone.has_permission("users:write")
+
+
+def test_in_development_setting_up_makes_a_certificate_and_a_link(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    from dataclasses import fields
+
+    values = {
+        f.name: getattr(app.extensions["bulwark"], f.name)
+        for f in fields(config.Config)
+    }
+    monkeypatch.setitem(app.extensions, "bulwark", config.Development(**values))
+    monkeypatch.setattr(app, "root_path", str(tmp_path / "app"))
+    monkeypatch.setattr("bulwark.commands.upgrade", lambda revision: None)
+    first = app.test_cli_runner().invoke(args=["prepare"])
+    assert "made a development certificate" in first.output
+    assert "https://localhost/reset/" in first.output
+    second = app.test_cli_runner().invoke(args=["prepare"])
+    assert "made a development certificate" not in second.output
+
+
+def test_the_worker_makes_its_tables_and_runs(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    ran = []
+
+    class Consumer:
+        def run(self) -> None:
+            ran.append(True)
+
+    monkeypatch.setattr(queue, "create_consumer", lambda **_: Consumer())
+    assert app.test_cli_runner().invoke(args=["worker"]).exit_code == 0
+    assert ran == [True]
+
+
+@pytest.mark.parametrize(
+    ("url", "storage"),
+    [
+        ("sqlite://", "MemoryStorage"),
+        ("sqlite:///{}/service.db", "SqliteStorage"),
+    ],
+)
+def test_the_queue_is_in_the_service_s_own_kind_of_database(
+    url: str, storage: str, tmp_path: Path
+):
+    own = jobs.Queue()
+    own.init_app(Flask("tests"), config.Testing(database_url=url.format(tmp_path)))
+    own.create_tables()
+    assert type(own.storage).__name__ == storage
+
+
+def test_the_password_of_the_database_comes_from_its_own_secret():
+    settings = config.Production(
+        database_url="postgresql://shop@/shop", database_password="p:/?w"
+    )
+    url = database_url(settings)
+    assert url.password == "p:/?w"
+    assert url.drivername == "postgresql+psycopg"
+
+
+def test_a_moment_keeps_its_zone_and_needs_one(app: Flask):
+    add_person(app, "zoe@example.org")
+    find = app.extensions["security"].datastore.find_user
+    with app.app_context():
+        someone = find(email="zoe@example.org")
+        assert someone.created_at.utcoffset() == timedelta(0)
+        someone.confirmed_at = utcnow().replace(tzinfo=None)
+        with pytest.raises(Exception, match="a moment needs a zone"):
+            db.session.commit()
+        db.session.rollback()
+
+
+def test_the_database_keeps_foreign_keys(app: Flask):
+    from sqlalchemy import text
+    from sqlalchemy.exc import IntegrityError
+
+    with app.app_context():
+        with pytest.raises(IntegrityError):
+            db.session.execute(text("INSERT INTO users_roles VALUES (999, 999)"))
+        db.session.rollback()
+
+
+def test_the_certificate_is_made_once_and_its_key_is_private(tmp_path: Path):
+    assert certificate.make(tmp_path, "Café Zoë" * 30)
+    before = (tmp_path / "localhost.pem").read_bytes()
+    assert not certificate.make(tmp_path, "Café")
+    assert (tmp_path / "localhost.pem").read_bytes() == before
+    assert stat.S_IMODE((tmp_path / "localhost.key").stat().st_mode) == 0o600
+    assert not list(tmp_path.glob("authority.key"))
+
+
+def test_a_certificate_that_ends_soon_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    certificate.make(tmp_path, "Café")
+    monkeypatch.setattr(certificate, "RENEW_BEFORE", certificate.LIFE)
+    assert certificate.make(tmp_path, "Café")
+
+
+def test_the_authority_vouches_for_this_machine_and_nothing_else(tmp_path: Path):
+    certificate.make(tmp_path, "Café")
+    authority = x509.load_pem_x509_certificate(
+        (tmp_path / "authority.pem").read_bytes()
+    )
+    limits = authority.extensions.get_extension_for_class(x509.NameConstraints)
+    assert limits.critical
+    assert x509.DNSName("localhost") in (limits.value.permitted_subtrees or [])
+    leaf = x509.load_pem_x509_certificate((tmp_path / "localhost.pem").read_bytes())
+    leaf.verify_directly_issued_by(authority)
+    context = ssl.create_default_context(cafile=str(tmp_path / "authority.pem"))
+    assert context.cert_store_stats()["x509_ca"] == 1
+
+
+def in_environment(
+    name: str, code: str, tmp_path: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, in another environment."""
+    import os
+
+    strong = "kV3r8Q_xTz0nLw6yB-Jf9uHsM1pD4aGc7eRiXoN2tYbWqUhZ"
+    own = {k: v for k, v in os.environ.items() if not k.startswith("APP_")}
+    mail = {"development": f"mailbox:{tmp_path}", "production": "smtp://localhost"}[
+        name
+    ]
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=own
+        | {
+            "APP_ENV": name,
+            "ENV_FILE": "/nonexistent",
+            "APP_SECRET_KEY": strong,
+            "APP_PASSWORD_PEPPER": strong,
+            "APP_ENCRYPTION_KEYS": f"1:{strong[:43]}",
+            "APP_ALLOWED_HOSTS": "localhost",
+            "APP_MAIL_URL": mail,
+            "APP_DATABASE_URL": f"sqlite:///{tmp_path}/service.db",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_development_shows_each_mail_in_its_mailbox(tmp_path: Path):
+    code = """
+import wsgi
+from bulwark import mail
+from bulwark.database import db
+from bulwark.jobs import queue
+with wsgi.app.app_context():
+    db.create_all(); queue.create_tables()
+    mail.send('A <b>bold</b> subject', 'zoe@example.org', 'Text.\\n\\nhttps://localhost/x')
+    db.session.commit()
+    client = wsgi.app.test_client()
+    print(client.get('/dev/mailbox').get_data(as_text=True))
+    mail.deliver_due()
+    page = client.get('/dev/mailbox').get_data(as_text=True)
+    print(page)
+    import re
+    link = re.search(r'/dev/mailbox/[\\w-]+', page)[0]
+    print(client.get(link).get_data(as_text=True))
+    for bad in ('nothing', '..%2f..%2fservice'):
+        assert client.get('/dev/mailbox/' + bad).status_code == 404
+    assert 'Strict-Transport-Security' not in client.get('/').headers
+"""
+    ran = in_environment("development", code, tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "A &lt;b&gt;bold&lt;/b&gt; subject" in ran.stdout
+    assert 'href="https://localhost/x"' in ran.stdout
+
+
+def test_production_has_no_mailbox_logs_json_and_hashes_with_twelve_rounds(
+    tmp_path: Path,
+):
+    code = """
+import wsgi
+from flask_security import hash_password
+print([rule.rule for rule in wsgi.app.url_map.iter_rules()])
+with wsgi.app.test_request_context():
+    print(hash_password('x' * 15)[:7])
+print(wsgi.app.test_client().get('/healthz', base_url='https://localhost').status)
+"""
+    ran = in_environment("production", code, tmp_path)
+    assert "/login" in ran.stdout, ran.stderr
+    assert "/dev" not in ran.stdout
+    assert "$2b$12$" in ran.stdout
+    assert '"route": "/healthz"' in ran.stdout
+
+
+@pytest.mark.parametrize("mark", ["|safe", "| safe", "autoescape false", "Markup("])
+def test_no_template_lets_text_through_unescaped(mark: str):
+    folders = [ROOT / "app", ROOT / "bulwark"]
+    found = [
+        str(path)
+        for folder in folders
+        for pattern in ("*.html", "*.txt", "*.py")
+        for path in folder.rglob(pattern)
+        if mark in path.read_text(encoding="utf-8")
+    ]
+    assert found == []
+
+
+def test_no_page_asks_anything_of_a_foreign_host(visitor: Visitor, person: str):
+    visitor.sign_in(person)
+    for path in ("/", "/account", "/change", "/nowhere"):
+        page = visitor.get(path).get_data(as_text=True)
+        loaded = re.findall(
+            r'<(?:link|script|img|iframe)[^>]+(?:href|src)="([^"]+)"', page
+        )
+        assert loaded
+        assert all(address.startswith("/") and address[1] != "/" for address in loaded)

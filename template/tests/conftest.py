@@ -1,0 +1,185 @@
+"""What all tests share: the app on a database of its own, and visitors with browsers.
+
+The base's tests are in `bulwark/`; yours go into `app/` and may use all of this.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from flask_security import hash_password
+from sqlalchemy import create_engine, make_url, text
+from werkzeug.test import TestResponse
+
+ROOT = Path(__file__).parent.parent
+GOOD_PASSWORD = "purple otter juggles lamps"
+
+os.environ["APP_ENV"] = "testing"
+
+
+def _use_a_database_of_this_worker() -> None:
+    """Let tests run side by side: each worker has its own PostgreSQL database."""
+    url = os.environ.get("APP_DATABASE_URL")
+    if not url or not url.startswith("postgresql"):
+        return
+    own = make_url(url).set(drivername="postgresql+psycopg")
+    name = f"{own.database}_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+    engine = create_engine(own, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f'DROP DATABASE IF EXISTS "{name}"'))
+        connection.execute(text(f'CREATE DATABASE "{name}"'))
+    engine.dispose()
+    os.environ["APP_DATABASE_URL"] = (
+        make_url(url).set(database=name).render_as_string(hide_password=False)
+    )
+
+
+@pytest.fixture(scope="session")
+def mailbox() -> Iterator[Path]:
+    """The folder where the mails of the tests arrive."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def whole_app(mailbox: Path) -> Iterator[Flask]:
+    """The app with its database migrated, made once for each worker."""
+    from flask_migrate import upgrade
+
+    from bulwark.database import db
+    from bulwark.identity import accounts
+    from bulwark.jobs import queue
+
+    _use_a_database_of_this_worker()
+    os.environ["APP_MAIL_URL"] = f"mailbox:{mailbox}"
+    from app import create_app
+
+    app = create_app()
+    with app.app_context():
+        upgrade(revision="heads")
+        queue.create_tables()
+        list(accounts.make_roles())
+        db.session.commit()
+    yield app
+    with app.app_context():
+        queue.storage.close()
+        db.session.remove()
+        db.engine.dispose()
+
+
+@pytest.fixture
+def app(whole_app: Flask, mailbox: Path) -> Iterator[Flask]:
+    """The app; what a test writes is gone after it."""
+    from bulwark.database import db
+    from bulwark.jobs import queue
+
+    yield whole_app
+    with whole_app.app_context():
+        for table in reversed(db.metadata.sorted_tables):
+            if table.name != "roles":
+                db.session.execute(table.delete())
+        db.session.commit()
+        queue.flush()
+    for letter in mailbox.iterdir():
+        letter.unlink()
+
+
+@dataclass
+class Visitor:
+    """Somebody with a browser: keeps cookies, sends forms as their page has them."""
+
+    app: Flask
+    mailbox: Path
+    client: FlaskClient = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = self.app.test_client()
+
+    def get(self, path: str, **options: Any) -> TestResponse:
+        """Open a page."""
+        return self.client.get(path, **options)
+
+    def submit(self, path: str, data: dict[str, str], **options: Any) -> TestResponse:
+        """Open a page, fill its form and send it, as a browser does."""
+        token = self.csrf_token(path)
+        headers = {"Referer": f"https://localhost{path}", **options.pop("headers", {})}
+        return self.client.post(
+            path, data={"csrf_token": token, **data}, headers=headers, **options
+        )
+
+    def csrf_token(self, path: str = "/login") -> str:
+        """Return the token of a page's first form."""
+        page = self.get(path).get_data(as_text=True)
+        found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page)
+        assert found, f"{path} has no form with a CSRF token"
+        return found[1]
+
+    def sign_in(self, email: str, password: str = GOOD_PASSWORD) -> TestResponse:
+        """Sign in with the form."""
+        return self.submit("/login", {"email": email, "password": password})
+
+    def is_signed_in(self) -> bool:
+        """Tell whether the account page opens."""
+        return self.get("/account").status_code == 200
+
+    def letters(self) -> list[EmailMessage]:
+        """Let the worker deliver, and return all mails in order of arrival."""
+        from bulwark import mail
+
+        with self.app.app_context():
+            mail.deliver_due()
+        return [
+            message_from_bytes(path.read_bytes(), policy=default)
+            for path in sorted(self.mailbox.glob("*.eml"))
+        ]
+
+    def link_in_last_letter(self) -> str:
+        """Return the path of the link in the newest mail."""
+        body = self.letters()[-1].get_body(("plain",))
+        assert body is not None
+        found = re.search(r"https://localhost(/\S+)", body.get_content())
+        assert found, "the mail has no link"
+        return found[1]
+
+
+@pytest.fixture
+def visitor(app: Flask, mailbox: Path) -> Visitor:
+    """A visitor whom nobody knows."""
+    return Visitor(app, mailbox)
+
+
+@pytest.fixture
+def other_visitor(app: Flask, mailbox: Path) -> Visitor:
+    """A second visitor, with a browser of their own."""
+    return Visitor(app, mailbox)
+
+
+@pytest.fixture
+def person(app: Flask) -> str:
+    """The address of somebody with a confirmed account and `GOOD_PASSWORD`."""
+    return add_person(app, "zoe@example.org")
+
+
+def add_person(app: Flask, email: str, *roles: str) -> str:
+    """Add somebody with a confirmed account; return the address."""
+    from bulwark.database import db, utcnow
+
+    with app.app_context():
+        app.extensions["security"].datastore.create_user(
+            email=email,
+            password=hash_password(GOOD_PASSWORD),
+            confirmed_at=utcnow(),
+            roles=list(roles),
+        )
+        db.session.commit()
+    return email

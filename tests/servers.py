@@ -1,0 +1,228 @@
+"""Real servers for tests, each on a free port, in a folder of its own, ended by id."""
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+# The commands of this environment first; servers lie outside an ordinary user's PATH.
+PATH = os.pathsep.join(
+    [
+        str(Path(sys.executable).parent),
+        os.environ["PATH"],
+        *("/usr/sbin", "/sbin"),
+        *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)),
+    ]
+)
+PATIENCE = 30
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Return when somebody listens; fail when the process ended or takes too long."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        assert process.poll() is None, f"ended with {process.returncode}"
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError(f"nobody listens on port {port} after {PATIENCE} s")
+
+
+class Postgres:
+    """A PostgreSQL cluster: `with Postgres() as server: server.database()`."""
+
+    def __enter__(self) -> Self:
+        self.folder = Path(tempfile.mkdtemp(prefix="bulwark-postgres-"))
+        # PostgreSQL refuses to run as root.
+        self.user = "postgres" if os.geteuid() == 0 else None
+        if self.user:
+            account = pwd.getpwnam(self.user)
+            os.chown(self.folder, account.pw_uid, account.pw_gid)
+        self.port = free_port()
+        self.call("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-N")
+        self.process = subprocess.Popen(
+            [
+                *(self.find("postgres"), "-D", "data", "-p", str(self.port)),
+                *("-h", "127.0.0.1", "-k", "", "-c", "fsync=off"),
+                *("-c", "max_connections=200"),
+            ],
+            cwd=self.folder,
+            user=self.user,
+            group=self.user,
+            extra_groups=[] if self.user else None,
+            stdout=subprocess.DEVNULL,
+            stderr=(self.folder / "log").open("wb"),
+        )
+        wait_for_port(self.port, self.process)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(PATIENCE)
+        shutil.rmtree(self.folder)
+
+    def database(self) -> str:
+        """Make an empty database; return its URL."""
+        name = f"test_{secrets.token_hex(4)}"
+        address = ("-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres")
+        self.call("createdb", *address, name)
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
+
+    def call(self, command: str, *arguments: str) -> None:
+        subprocess.run(
+            [self.find(command), *arguments],
+            cwd=self.folder,
+            user=self.user,
+            group=self.user,
+            extra_groups=[] if self.user else None,
+            check=True,
+            capture_output=True,
+        )
+
+    @staticmethod
+    def find(command: str) -> str:
+        found = shutil.which(command, path=PATH)
+        assert found, f"{command} is not installed"
+        return found
+
+
+@contextmanager
+def running(
+    *command: str | Path, log: Path, **options: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server while the block lasts; `log` gets its stdout, `log`.err its stderr."""
+    with log.open("ab") as stdout, log.with_suffix(".err").open("ab") as stderr:
+        process = subprocess.Popen(command, stdout=stdout, stderr=stderr, **options)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+class Nginx:
+    """nginx with the files of a service, of which only paths and ports are replaced.
+
+    `ports` maps the port that a file names to the one that is listened on, `certificate`
+    is what clients have to trust, `socket` is where the service is expected.
+    """
+
+    def __init__(self, service: Path, domain: str, slug: str, folder: Path) -> None:
+        self.folder, self.config = folder, folder / "nginx.conf"
+        self.socket = folder / "run/web.sock"
+        self.certificate = folder / "live/fullchain.pem"
+        self.access_log, self.error_log = folder / "access.log", folder / "error.log"
+        self.ports = {80: free_port(), 443: free_port()}
+        for name in ("run", "live", "www/.well-known/acme-challenge"):
+            (folder / name).mkdir(parents=True)
+        certify(domain, self.certificate, folder / "live/privkey.pem")
+        moved = {
+            f"/srv/{slug}/": f"{service}/",
+            f"/run/{slug}/": f"{folder}/run/",
+            f"/etc/letsencrypt/live/{domain}/": f"{folder}/live/",
+            "/var/log/nginx/": f"{folder}/",
+            "/var/www/html": f"{folder}/www",
+        }
+        for port, free in self.ports.items():
+            moved[f"listen {port}"] = f"listen 127.0.0.1:{free}"
+            moved[f"listen [::]:{port}"] = f"listen [::1]:{free}"
+        included = [service / "deploy/nginx" / f"{n}.conf" for n in ("default", "site")]
+        for path in included:
+            text = path.read_text()
+            for there, here in moved.items():
+                text = text.replace(there, here)
+            if not ipv6_works():
+                text = "\n".join(x for x in text.splitlines() if "[::1]" not in x)
+            (folder / path.name).write_text(text)
+        # What Debian's nginx.conf says and the site has to overrule.
+        self.config.write_text(f"""
+            {"user root;" if os.geteuid() == 0 else ""}
+            pid {folder}/nginx.pid;
+            error_log {folder}/other.log;
+            worker_processes 2;
+            events {{}}
+            http {{
+                include /etc/nginx/mime.types;
+                default_type application/octet-stream;
+                ssl_protocols TLSv1 TLSv1.1 TLSv1.2 TLSv1.3;
+                ssl_prefer_server_ciphers on;
+                gzip on;
+                access_log {folder}/other.log;
+                client_body_temp_path {folder}/body;
+                proxy_temp_path {folder}/proxy;
+                fastcgi_temp_path {folder}/fastcgi;
+                scgi_temp_path {folder}/scgi;
+                uwsgi_temp_path {folder}/uwsgi;
+                include {folder}/default.conf;
+                include {folder}/site.conf;
+            }}
+        """)
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        command = ("nginx", "-e", "stderr", "-c", self.config, "-g", "daemon off;")
+        with running(*command, log=self.folder / "nginx") as process:
+            wait_for_port(self.ports[443], process)
+            yield self
+
+
+def ipv6_works() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+def certify(domain: str, certificate: Path, key: Path) -> None:
+    """Make a certificate that is its own authority, with a P-256 key as certbot's."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, domain[:64])])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(issuer_name=name, subject_name=name)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(domain)]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(private, hashes.SHA256())
+    )
+    certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    key.write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )

@@ -1,0 +1,282 @@
+"""Copy, update, own: what lands in a folder, what stays the team's, what is refused."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from copier import run_copy, run_recopy, run_update
+from copier.errors import UserMessageError
+
+from tests.conftest import RELEASE, ROOT, Make, commit, git, release, run
+
+SECRETS = {".env", ".env.production"}
+
+
+def tree(folder: Path) -> dict[str, tuple[bytes, bool]]:
+    """Return all files but git's and the secrets: content, and whether it runs."""
+    return {
+        str(file.relative_to(folder)): (file.read_bytes(), os.access(file, os.X_OK))
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+        and ".git" not in file.relative_to(folder).parts
+        and file.name not in SECRETS
+    }
+
+
+def update(service: Path, **answers: object) -> None:
+    run_update(service, answers, defaults=True, overwrite=True, quiet=True, unsafe=True)
+    assert git(service, "ls-files", "--unmerged") == ""
+
+
+def template_files() -> list[Path]:
+    """Return what git has, or would take, of template/."""
+    listed = git(ROOT, "ls-files", "-co", "--exclude-standard", "--", "template")
+    return [Path(line) for line in listed.splitlines() if (ROOT / line).exists()]
+
+
+# --- The template -------------------------------------------------------------------
+
+
+def test_at_most_one_file_in_ten_is_a_template() -> None:
+    files = template_files()
+    rendered = [file for file in files if file.suffix == ".jinja"]
+    assert len(rendered) * 10 <= len(files), rendered
+
+
+def test_no_python_is_a_template() -> None:
+    assert not [file for file in template_files() if file.name.endswith(".py.jinja")]
+
+
+def test_what_is_no_template_arrives_byte_for_byte(make: Make) -> None:
+    service = make()
+    for file in template_files():
+        made = service / file.relative_to("template")
+        if file.suffix != ".jinja" and made.exists():
+            assert made.read_bytes() == (ROOT / file).read_bytes()
+
+
+def test_nothing_made_while_working_in_the_template_is_copied(
+    own_template: Path, tmp_path: Path
+) -> None:
+    """Copied from a plain folder, where git ignores nothing."""
+    shutil.rmtree(own_template / ".git")
+    clean = tmp_path / "clean"
+    run_copy(str(own_template), clean, defaults=True, unsafe=True, quiet=True)
+    for litter in (
+        *(".venv/bin/python", ".uv/x", "instance/app.db", "bulwark/__pycache__/a.pyc"),
+        *(".env", ".env.production", ".mypy_cache/x", ".coverage", ".git/config"),
+        *("uv.lock", "htmlcov/index.html", ".DS_Store"),
+    ):
+        file = own_template / "template" / litter
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("litter")
+    littered = tmp_path / "littered"
+    run_copy(str(own_template), littered, defaults=True, unsafe=True, quiet=True)
+    assert tree(littered).keys() == tree(clean).keys()
+    assert (littered / ".env").read_text() != "litter"
+
+
+# --- Copying ------------------------------------------------------------------------
+
+
+def test_a_folder_with_spaces_and_accents_is_fine(make: Make) -> None:
+    service = make("Ünïcode folder/my 'service'")
+    assert run("bin/secrets", cwd=service).count("nothing to add") == 2
+
+
+def test_a_folder_in_use_keeps_what_the_template_does_not_have(
+    make: Make, tmp_path: Path
+) -> None:
+    folder = tmp_path / "service"
+    (folder / "app").mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "app/__init__.py").write_text("# mine\n")
+    make()
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "app/__init__.py").read_text() == "# mine\n"
+    assert (folder / "bulwark/__init__.py").exists()
+
+
+def test_a_file_in_the_way_is_never_replaced_unasked(
+    template: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "service"
+    folder.mkdir()
+    (folder / "service.toml").write_text("mine")
+    command = ["copier", "copy", "--trust", "--defaults", str(template), str(folder)]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "--overwrite" in done.stderr
+    assert (folder / "service.toml").read_text() == "mine"
+
+
+def test_a_second_copy_changes_nothing(make: Make) -> None:
+    service = make()
+    before = tree(service)
+    make()
+    assert tree(service) == before
+
+
+def test_a_machine_without_git_can_copy_from_a_plain_folder(
+    own_template: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(own_template / ".git")
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name in ("env", "python3"):
+        (commands / name).symlink_to(str(shutil.which(name)))
+    copier = str(shutil.which("copier"))
+    folder = tmp_path / "service"
+    run(
+        *(copier, "copy", "--trust", "--defaults", str(own_template), str(folder)),
+        cwd=tmp_path,
+        env={"PATH": str(commands)},
+    )
+    assert (folder / "service.toml").exists()
+    assert (folder / ".env").exists()
+
+
+def test_without_trust_nothing_is_written_and_it_says_why(
+    template: Path, tmp_path: Path
+) -> None:
+    command = ["copier", "copy", "--defaults", str(template), "service"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 4
+    assert "--trust" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_choice_brings_its_files_and_no_others(make: Make) -> None:
+    everything = tree(make("all"))
+    nothing = tree(make("none", deploy=[], ci="none"))
+    gitlab = tree(make("gitlab", deploy=[], ci="gitlab"))
+    docker = tree(make("docker", deploy=["docker"], ci="none"))
+    systemd = tree(make("systemd", deploy=["systemd"], ci="none"))
+
+    def added(by: dict[str, tuple[bytes, bool]]) -> set[str]:
+        assert nothing.keys() <= by.keys()
+        return {file for file in by if file not in nothing}
+
+    assert added(gitlab) == {".gitlab-ci.yml"}
+    assert added(docker)
+    assert all(file.startswith("deploy/docker/") for file in added(docker))
+    assert added(systemd)
+    assert all(file.startswith("deploy/systemd/") for file in added(systemd))
+    github = {".github/workflows/ci.yml"}
+    assert added(everything) == added(docker) | added(systemd) | github
+
+
+# --- Updating -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def service(own_template: Path, tmp_path: Path) -> Path:
+    """Return a service under git, made from a template that a test may change."""
+    folder = tmp_path / "service"
+    run_copy(str(own_template), folder, defaults=True, unsafe=True, quiet=True)
+    commit(folder)
+    return folder
+
+
+def change_everything(own_template: Path) -> None:
+    """Release a template whose files all have one more line, and that has a new one."""
+    for file in (own_template / "template").rglob("*"):
+        if file.is_file() and file.suffix in (".py", ".html", ".css", ".jinja"):
+            with file.open("a") as text:
+                text.write("\n" if file.suffix == ".jinja" else f"/* {file.name} */\n")
+    (own_template / "template/bulwark/new.py").write_text("# new\n")
+    (own_template / "template/app/new.py").write_text("# new\n")
+    release(own_template, "v9999.0.1")
+
+
+def test_an_update_never_touches_the_teams_half(
+    own_template: Path, service: Path
+) -> None:
+    seeds = [file for file in tree(service) if file.startswith(("app/", "tests/app/"))]
+    assert {"app/__init__.py"} < set(seeds)
+    (service / "app/__init__.py").write_text("# rewritten by the team\n")
+    (service / seeds[-1]).unlink()
+    (service / "app/own.py").write_text("# own\n")
+    commit(service)
+    before = tree(service)
+
+    change_everything(own_template)
+    update(service)
+
+    after = tree(service)
+    assert after["bulwark/__init__.py"] != before["bulwark/__init__.py"]
+    assert "bulwark/new.py" in after
+    for half in ("app/", "tests/app/"):
+        assert {file: after[file] for file in after if file.startswith(half)} == {
+            file: before[file] for file in before if file.startswith(half)
+        }
+
+
+def test_an_update_equals_a_fresh_copy(
+    own_template: Path, service: Path, tmp_path: Path
+) -> None:
+    change_everything(own_template)
+    for seeds in ("template/app", "template/tests/app"):
+        shutil.rmtree(own_template / seeds)
+        git(own_template, "checkout", RELEASE, "--", seeds)
+    release(own_template, "v9999.0.2")
+    update(service)
+    fresh = tmp_path / "fresh"
+    run_copy(str(own_template), fresh, defaults=True, unsafe=True, quiet=True)
+    assert tree(service) == tree(fresh)
+
+
+def test_a_change_of_answers_equals_a_fresh_copy_with_them(
+    own_template: Path, service: Path, tmp_path: Path
+) -> None:
+    answers = {"deploy": ["docker"], "ci": "gitlab", "admin_email": "me@example.org"}
+    update(service, **answers)
+    fresh = tmp_path / "fresh"
+    run_copy(str(own_template), fresh, answers, defaults=True, unsafe=True, quiet=True)
+    assert tree(service) == tree(fresh)
+
+
+def test_an_update_without_news_changes_nothing(service: Path) -> None:
+    before = tree(service)
+    update(service)
+    assert tree(service) == before
+
+
+def test_recopy_keeps_the_teams_half_as_well(service: Path) -> None:
+    (service / "app/__init__.py").write_text("# rewritten by the team\n")
+    (service / "bulwark/__init__.py").write_text("# damaged\n")
+    run_recopy(service, defaults=True, overwrite=True, quiet=True, unsafe=True)
+    assert (service / "app/__init__.py").read_text() == "# rewritten by the team\n"
+    assert (service / "bulwark/__init__.py").read_text() != "# damaged\n"
+
+
+def test_an_update_of_unsaved_work_is_refused(service: Path) -> None:
+    (service / "app/__init__.py").write_text("# unsaved\n")
+    with pytest.raises(UserMessageError, match="commit or stash"):
+        update(service)
+    assert (service / "app/__init__.py").read_text() == "# unsaved\n"
+
+
+def test_the_last_release_updates_to_the_working_tree(
+    template: Path, tmp_path: Path
+) -> None:
+    tags = git(template, "tag", "--sort=v:refname", "--merged", "HEAD~1").split()
+    if not tags:
+        return  # nothing was released yet
+    service = tmp_path / "service"
+    run_copy(
+        str(template),
+        service,
+        defaults=True,
+        quiet=True,
+        unsafe=True,
+        vcs_ref=tags[-1],
+    )
+    commit(service)
+    update(service)

@@ -1,0 +1,507 @@
+"""The nine examples of docs/extend.md, done to new services as a reader would."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from copier import run_copy
+
+from tests.conftest import run
+from tests.servers import Postgres
+
+USER, MODEL, PAGES, PERMISSION, SETTING, CSP, STYLE, NGINX, DEPENDENCY = range(1, 10)
+NEEDS = {PAGES: [MODEL], PERMISSION: [MODEL]}
+
+BLOCK = re.compile(
+    r"^(?:\*\*`(?P<path>[^`]+)`\*\*(?:, (?P<new>new)|, under `(?P<line>[^`]+)`)?\n\n)?"
+    r"```(?P<language>\w+)\n(?P<content>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+class Block(NamedTuple):
+    """A block of code, and what the line above it says."""
+
+    path: str | None
+    new: str | None
+    line: str | None
+    language: str
+    content: str
+
+
+class Service:
+    """A service whose files its team changes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        text = (folder / "docs/extend.md").read_text()
+        self.examples = [
+            [Block(*found.groups()) for found in BLOCK.finditer(section)]
+            for section in re.split(r"^## \d\. ", text, flags=re.MULTILINE)
+        ]
+
+    def follow(self, *examples: int) -> None:
+        """Do what examples say, after what they need."""
+        done: list[int] = []
+        for example in examples:
+            for number in (*NEEDS.get(example, []), example):
+                if number not in done:
+                    for block in self.examples[number]:
+                        self._do(block)
+                    done.append(number)
+
+    def text(self, example: int) -> str:
+        """Return what an example says that the service answers."""
+        (text,) = (b.content for b in self.examples[example] if b.language == "text")
+        return text.strip()
+
+    def _do(self, block: Block) -> None:
+        if block.language == "sh":
+            if "bin/setup" in block.content:  # it changes .venv, which is shared
+                (self.folder / ".venv").unlink()
+            for line in block.content.splitlines():
+                self.run("sh", "-c", line)
+        if block.path is None:
+            return
+        path = self.folder / block.path
+        if block.new:
+            assert not path.exists(), f"{path} is not new"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.content)
+        elif block.line:
+            there = path.read_text()
+            assert there.count(f"{block.line}\n") == 1, f"where is {block.line}?"
+            path.write_text(
+                there.replace(f"{block.line}\n", f"{block.line}\n{block.content}")
+            )
+        elif path.suffix == ".py":
+            path.write_text(merge(path.read_text(), block.content))
+            self.run(".venv/bin/ruff", "check", "--select=I", "--fix", "--quiet", path)
+        else:
+            path.write_text(path.read_text() + block.content)
+
+    def run(self, *command: str | Path, **environment: str) -> str:
+        return run(*command, cwd=self.folder, env=os.environ | environment)
+
+    def refusal(self, *command: str | Path, **environment: str) -> str:
+        """Run a command that has to fail without a traceback; return what it said."""
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode != 0, said
+        assert "Traceback" not in said, said
+        return said
+
+    def python(self, code: str, **environment: str) -> str:
+        """Run code beside the app; return what it prints."""
+        environment = {"APP_ENV": "testing", **environment}
+        return self.run(".venv/bin/python", "-c", code, **environment).strip()
+
+    def proves(self, *tests: str, **environment: str) -> None:
+        """Run tests in the service, with its own fixtures."""
+        path = self.folder / "tests/app/test_proof.py"
+        path.write_text("\n".join(tests))
+        self.run("bin/test", "-q", "-n0", "tests/app", **environment)
+        path.unlink()
+
+    def migrations(self) -> set[str]:
+        return {path.name for path in self.folder.glob("app/migrations/*.py")}
+
+    def is_fully_migrated(self) -> None:
+        """Check that the database holds what the models say."""
+        before = self.migrations()
+        assert "have not changed" in self.run(
+            "bin/flask", "db", "migrate", "-m", "none"
+        )
+        assert self.migrations() == before
+
+
+def merge(there: str, added: str) -> str:
+    """Put Python into a file as docs/extend.md tells its reader to."""
+    for node in ast.parse(added).body:
+        source = added.splitlines()[first_line(node) - 1 : node.end_lineno]
+        lines, body = there.splitlines(), ast.parse(there).body
+        same = [old for old in body if name_of(old) and name_of(old) == name_of(node)]
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            lines[first_line(body[1]) - 1 : 0] = source  # body[0] is the docstring
+        elif same:
+            lines[first_line(same[0]) - 1 : same[0].end_lineno] = source
+        else:
+            lines += ["", "", *source]
+        there = "\n".join(lines) + "\n"
+    return there
+
+
+def first_line(node: ast.stmt) -> int:
+    """Return where a statement begins, decorators included."""
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(decorator.lineno for decorator in decorators)])
+
+
+def name_of(node: ast.stmt) -> str | None:
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        return node.name
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return node.target.id
+    return None
+
+
+def files_of_the_template(folder: Path) -> dict[Path, bytes]:
+    """Return what is not the team's, nor made by tools."""
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for pattern in (
+            "bulwark/**/*",
+            "deploy/**/*",
+            "tests/bulwark/*",
+            "bin/*",
+            "*.py",
+        )
+        for path in folder.glob(pattern)
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def settings_of_tools(folder: Path) -> dict[str, object]:
+    content = tomllib.loads((folder / "pyproject.toml").read_text())
+    del content["project"]["dependencies"]
+    return content
+
+
+@pytest.fixture(scope="session")
+def ready(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a service that is made and set up, to be copied."""
+    folder = tmp_path_factory.mktemp("ready") / "service"
+    run_copy(str(template), folder, defaults=True, unsafe=True, quiet=True)
+    run("bin/setup", cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def service(ready: Path, tmp_path: Path) -> Service:
+    """Return a service of this test's own; its packages are shared."""
+    folder = tmp_path / "service"
+    shutil.copytree(ready, folder, symlinks=True, ignore=lambda *_: [".venv"])
+    (folder / ".venv").symlink_to(ready / ".venv")
+    return Service(folder)
+
+
+@pytest.fixture
+def team(service: Service) -> Iterator[Service]:
+    """Return a service whose team changes nothing but its own files."""
+    before = files_of_the_template(service.folder), settings_of_tools(service.folder)
+    yield service
+    after = files_of_the_template(service.folder), settings_of_tools(service.folder)
+    assert after == before
+
+
+# --- The nine, each by itself ---------------------------------------------------------
+
+COMPANY_OF_THE_USER = """
+from sqlalchemy import select
+
+from app.models import Company, User
+from bulwark.database import db
+from tests.conftest import add_person
+
+
+def test_the_user_has_a_phone_and_a_company(app):
+    add_person(app, "zoe@example.org")
+    with app.app_context():
+        zoe = db.session.scalar(select(User))
+        zoe.phone, zoe.company = "+49 30 123", Company(name="Acme")
+        db.session.commit()
+    with app.app_context():
+        acme = db.session.scalar(select(Company))
+        assert [(p.email, p.phone) for p in acme.people] == [
+            ("zoe@example.org", "+49 30 123")
+        ]
+"""
+
+INVOICE = """
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from app.models import Invoice, User
+from bulwark.database import db
+from tests.conftest import add_person
+
+
+def add_invoice(app, number, email):
+    with app.app_context():
+        customer = db.session.scalar(select(User).where(User.email == email))
+        db.session.add(Invoice(number=number, cents=4250, customer=customer))
+        db.session.commit()
+
+
+def test_an_invoice_has_a_customer_who_exists(app, person):
+    add_invoice(app, "1", person)
+    with app.app_context():
+        invoice = db.session.scalar(select(Invoice))
+        assert (invoice.cents, invoice.customer.email) == (4250, person)
+        assert invoice.created_at.tzinfo
+        db.session.add(Invoice(number="2", cents=1, customer_id=4711))
+        with pytest.raises(IntegrityError):
+            db.session.commit()
+        db.session.rollback()
+"""
+
+PAGES_OF_INVOICES = """
+def test_customers_see_their_own_invoices_only(app, visitor, other_visitor, person):
+    other = add_person(app, "ada@example.org")
+    add_invoice(app, "2026-1", person)
+    visitor.sign_in(person)
+    other_visitor.sign_in(other)
+    assert "2026-1" in visitor.get("/invoices/").text
+    assert "42.50" in visitor.get("/invoices/2026-1").text
+    assert 'href="/invoices/"' in visitor.get("/").text
+    assert "2026-1" not in other_visitor.get("/invoices/").text
+    assert other_visitor.get("/invoices/2026-1").status_code == 404
+"""
+
+BOOKS_FOR_BOOKKEEPERS = """
+def test_the_books_open_for_bookkeepers_only(app, visitor, other_visitor, person):
+    bookkeeper = add_person(app, "ada@example.org", "bookkeeper")
+    add_invoice(app, "2026-1", person)
+    assert visitor.get("/books").location.startswith("/login")
+    visitor.sign_in(person)
+    assert visitor.get("/books").status_code == 403
+    other_visitor.sign_in(bookkeeper)
+    assert "2026-1: zoe@example.org" in other_visitor.get("/books").text
+"""
+
+IMAGES_FROM_ELSEWHERE = """
+def test_the_policy_holds_the_source(visitor):
+    policy = visitor.get("/").headers["Content-Security-Policy"]
+    (images,) = [d for d in policy.split("; ") if d.startswith("img-src ")]
+    assert "https://images.example.com" in images.split()
+"""
+
+STYLE_OF_AMOUNTS = """
+def test_every_page_loads_the_style(visitor):
+    assert 'rel="stylesheet" href="/static/app.css"' in visitor.get("/").text
+    style = visitor.get("/static/app.css")
+    assert style.mimetype == "text/css"
+    assert ".amount" in style.text
+"""
+
+
+def test_a_team_adds_a_column_and_a_relationship_to_the_user(team: Service) -> None:
+    seed = team.migrations()
+    team.follow(USER)
+    assert len(team.migrations() - seed) == 1
+    team.is_fully_migrated()
+    team.proves(COMPANY_OF_THE_USER)
+
+
+def test_a_team_adds_a_model_with_a_migration(team: Service) -> None:
+    seed = team.migrations()
+    team.follow(MODEL)
+    assert len(team.migrations() - seed) == 1
+    team.is_fully_migrated()
+    team.proves(INVOICE)
+
+
+def test_a_team_adds_a_blueprint_with_pages(team: Service) -> None:
+    team.follow(PAGES)
+    team.proves(INVOICE, PAGES_OF_INVOICES)
+
+
+def test_a_team_adds_a_permission_and_a_role(team: Service) -> None:
+    team.follow(PERMISSION)
+    team.proves(INVOICE, BOOKS_FOR_BOOKKEEPERS)
+
+
+def test_a_team_adds_a_setting_with_validation(team: Service) -> None:
+    team.follow(SETTING)
+    show = "import wsgi; print(wsgi.app.config['PAYMENT_DAYS'])"
+    assert team.python(show) == "30"
+    assert team.python(show, APP_PAYMENT_DAYS="14") == "14"
+    refusal = team.refusal("bin/flask", "routes", APP_PAYMENT_DAYS="soon")
+    assert team.text(SETTING) in refusal
+
+
+def test_a_team_adds_a_source_to_the_policy(team: Service) -> None:
+    team.follow(CSP)
+    team.proves(IMAGES_FROM_ELSEWHERE)
+
+
+def test_a_team_adds_a_style(team: Service) -> None:
+    team.follow(STYLE)
+    team.proves(STYLE_OF_AMOUNTS)
+
+
+def test_a_team_adds_a_dependency(team: Service) -> None:
+    read = "from app.suppliers import number_of; print(number_of(b'<I><ID>7</ID></I>'))"
+    production = {"UV_PROJECT_ENVIRONMENT": str(team.folder / "production")}
+    team.follow(DEPENDENCY)
+    assert team.python(read) == "7"
+    # Tools of development bring this package too, so look without them.
+    uv = os.environ.get("UV", "uv")
+    team.run(uv, "sync", "--frozen", "--no-group=dev", **production)
+    assert team.run("production/bin/python", "-c", read).strip() == "7"
+
+
+# --- Together -------------------------------------------------------------------------
+
+
+def test_a_service_with_all_of_it_passes_every_check(team: Service) -> None:
+    team.follow(*range(1, 10))
+    team.is_fully_migrated()
+    team.proves(
+        COMPANY_OF_THE_USER,
+        INVOICE,
+        PAGES_OF_INVOICES,
+        BOOKS_FOR_BOOKKEEPERS,
+        IMAGES_FROM_ELSEWHERE,
+        STYLE_OF_AMOUNTS,
+    )
+    for check in ("ruff format --check", "ruff check", "mypy", "lint-imports"):
+        team.run("sh", "-c", f".venv/bin/{check}")
+    team.run("bin/test")
+
+
+@pytest.mark.needs("postgresql")
+def test_the_same_migrations_serve_postgresql(
+    team: Service, postgres: Postgres
+) -> None:
+    team.follow(USER, PAGES, PERMISSION)
+    team.run("bin/flask", "prepare", APP_DATABASE_URL=(url := postgres.database()))
+    team.run("bin/flask", "db", "check", APP_DATABASE_URL=url)
+    team.proves(
+        COMPANY_OF_THE_USER,
+        INVOICE,
+        PAGES_OF_INVOICES,
+        BOOKS_FOR_BOOKKEEPERS,
+        APP_DATABASE_URL=url,
+    )
+
+
+LATER_MIGRATION_OF_THE_BASE = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "bulwark_later"
+down_revision = "{head}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("users") as users:
+        users.add_column(sa.Column("later", sa.String(12)))
+        users.create_unique_constraint("uq_users_later", ["later"])
+"""
+
+
+@pytest.mark.parametrize(
+    "database",
+    ["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("postgresql"))],
+)
+def test_a_later_migration_of_the_base_keeps_what_the_team_added(
+    service: Service, database: str, request: pytest.FixtureRequest
+) -> None:
+    environment = {}
+    if database == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres")
+        environment["APP_DATABASE_URL"] = server.database()
+    service.follow(USER)
+    service.run("bin/flask", "prepare", **environment)
+    look = """
+import wsgi
+from sqlalchemy import text
+from bulwark.database import db
+with wsgi.app.app_context():
+    if {write}:
+        db.session.execute(text("INSERT INTO companies (id, name) VALUES (1, 'Acme')"))
+        db.session.execute(text("UPDATE users SET phone = '112', company_id = 1"))
+        db.session.commit()
+    print(db.session.execute(text(
+        "SELECT phone, companies.name, count(role_id) FROM users"
+        " JOIN companies ON companies.id = company_id"
+        " JOIN users_roles ON users.id = user_id GROUP BY phone, companies.name"
+    )).all())
+"""
+    environment["APP_ENV"] = "development"
+    kept = "[('112', 'Acme', 1)]"
+    assert service.python(look.format(write=True), **environment) == kept
+
+    heads = service.run("bin/flask", "db", "heads")
+    (head,) = re.findall(r"^(\w+) \(bulwark\)", heads, re.MULTILINE)
+    later = service.folder / "bulwark/migrations/versions/9999_later.py"
+    later.write_text(LATER_MIGRATION_OF_THE_BASE.format(head=head))
+    service.run("bin/flask", "prepare", **environment)
+    assert service.python(look.format(write=False), **environment) == kept
+
+
+# --- What is refused ------------------------------------------------------------------
+
+BARE_ROUTE = """
+@blueprint.get("/bare")
+def bare() -> ResponseReturnValue:
+    return ""
+"""
+UNKNOWN_PERMISSION = """
+from bulwark.access import permission
+
+@blueprint.get("/odd")
+@permission("odd:read")
+def odd() -> ResponseReturnValue:
+    return ""
+"""
+UNKNOWN_IN_A_ROLE = """
+ROLES: dict[str, list[str]] = {"clerk": ["odd:read"]}
+"""
+TAKEN_SETTING = """
+from bulwark.environment import setting
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    mail_url: str = setting("where mail leaves")
+"""
+UNSAFE_SOURCE = """
+CSP_SOURCES: dict[str, list[str]] = {"script-src": ["'unsafe-inline'"]}
+"""
+UNKNOWN_DIRECTIVE = """
+CSP_SOURCES: dict[str, list[str]] = {"image-src": ["https://images.example.com"]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "added", "reason"),
+    [
+        ("app/views.py", BARE_ROUTE, "/bare (app.bare) does not say who may call it"),
+        ("app/views.py", UNKNOWN_PERMISSION, "/odd (app.odd) asks for 'odd:read'"),
+        ("app/permissions.py", UNKNOWN_IN_A_ROLE, "role 'clerk' grants 'odd:read'"),
+        ("app/settings.py", TAKEN_SETTING, "APP_MAIL_URL is declared by app/ and"),
+        ("app/settings.py", UNSAFE_SOURCE, "'unsafe-inline'"),
+        ("app/settings.py", UNKNOWN_DIRECTIVE, "image-src"),
+    ],
+)
+def test_a_mistake_stops_the_start_and_is_named(
+    service: Service, file: str, added: str, reason: str
+) -> None:
+    path = service.folder / file
+    path.write_text(merge(path.read_text(), added))
+    assert reason in service.refusal("bin/flask", "routes")
+
+
+def test_a_base_that_imports_the_app_is_found(service: Service) -> None:
+    with (service.folder / "bulwark/health.py").open("a") as file:
+        file.write("\nimport app.views\n")
+    refusal = service.refusal(".venv/bin/lint-imports")
+    assert "bulwark.health -> app.views" in refusal

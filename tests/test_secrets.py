@@ -1,0 +1,305 @@
+"""bin/secrets and the hook that calls it: made once, strong, private, never changed."""
+
+import base64
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from copier import run_copy, run_recopy, run_update
+
+from tests.conftest import ROOT, Make, commit, git, release, run
+
+FILES = (".env", ".env.production")
+KEYS = {"APP_SECRET_KEY", "APP_PASSWORD_PEPPER", "APP_ENCRYPTION_KEYS"}
+Service = Callable[..., Path]
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Service:
+    """Return a function that lays out what bin/secrets needs, without Copier."""
+
+    def lay_out(database: str = "sqlite", folder: Path = tmp_path / "service") -> Path:
+        (folder / "bin").mkdir(parents=True)
+        shutil.copy(ROOT / "template/bin/secrets", folder / "bin")
+        (folder / "service.toml").write_text(f'database = "{database}"\n')
+        return folder
+
+    return lay_out
+
+
+def make_secrets(service: Path) -> str:
+    return run("bin/secrets", cwd=service)
+
+
+def values(file: Path) -> dict[str, str]:
+    pairs = re.findall(r"^(\w+)=(.*)$", file.read_text(), re.MULTILINE)
+    assert len(pairs) == len(dict(pairs)), f"a key twice in {file}"
+    return dict(pairs)
+
+
+def contents(service: Path) -> list[bytes]:
+    return [(service / name).read_bytes() for name in FILES]
+
+
+def mode(file: Path) -> int:
+    return stat.S_IMODE(file.stat().st_mode)
+
+
+def test_every_key_has_its_own_value_of_full_strength(service: Service) -> None:
+    folder = service("postgresql")
+    make_secrets(folder)
+    development, production = (values(folder / name) for name in FILES)
+
+    assert development.keys() == KEYS
+    assert production.keys() == KEYS | {"APP_DATABASE_PASSWORD"}
+    everything = [*development.values(), *production.values()]
+    assert len(set(everything)) == len(everything)
+    for made in (development, production):
+        for key in ("APP_SECRET_KEY", "APP_PASSWORD_PEPPER"):
+            assert len(base64.urlsafe_b64decode(made[key] + "==")) == 64
+        number, _, key = made["APP_ENCRYPTION_KEYS"].partition(":")
+        assert number == "1"
+        assert len(base64.urlsafe_b64decode(key)) == 32
+    assert (
+        len(base64.urlsafe_b64decode(production["APP_DATABASE_PASSWORD"] + "=")) == 32
+    )
+
+
+def test_sqlite_needs_no_database_password(service: Service) -> None:
+    folder = service("sqlite")
+    make_secrets(folder)
+    assert values(folder / ".env.production").keys() == KEYS
+
+
+def test_each_key_says_what_it_is_and_what_losing_it_means(service: Service) -> None:
+    folder = service("postgresql")
+    make_secrets(folder)
+    for name in FILES:
+        lines = (folder / name).read_text().splitlines()
+        for before, line in pairwise(lines):
+            if line.startswith("APP_"):
+                assert re.match(r"# .*(Lost|lost)", before), line
+
+
+def test_nobody_else_can_read_them_whatever_the_umask(service: Service) -> None:
+    folder = service()
+    run("bin/secrets", cwd=folder, umask=0)
+    assert [mode(folder / name) for name in FILES] == [0o600, 0o600]
+
+
+def test_the_second_run_changes_nothing(service: Service) -> None:
+    folder = service()
+    make_secrets(folder)
+    before = contents(folder)
+    assert make_secrets(folder) == "".join(
+        f"{name}: nothing to add\n" for name in FILES
+    )
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n# the end"])
+def test_missing_keys_are_added_behind_what_is_there(
+    service: Service, end: str
+) -> None:
+    folder = service()
+    mine = f"APP_SECRET_KEY='mine \udcff'\nexport APP_PASSWORD_PEPPER = mine{end}"
+    content = mine.encode(errors="surrogateescape")
+    (folder / ".env").write_bytes(content)
+    said = make_secrets(folder)
+    assert ".env: added APP_ENCRYPTION_KEYS\n" in said
+    after = (folder / ".env").read_bytes()
+    assert after.startswith(content)
+    assert re.search(rb"^APP_ENCRYPTION_KEYS=1:\S{44}$", after, re.MULTILINE)
+    assert after.count(b"APP_SECRET_KEY") == after.count(b"APP_PASSWORD_PEPPER") == 1
+
+
+def test_a_comment_or_a_longer_name_is_no_value(service: Service) -> None:
+    folder = service()
+    (folder / ".env").write_text("#APP_SECRET_KEY=a\nAPP_SECRET_KEY_FALLBACKS=b\n")
+    assert ".env: added APP_SECRET_KEY," in make_secrets(folder)
+
+
+@pytest.mark.parametrize("nothing", ["", '""', "''", "  "])
+def test_an_empty_value_is_named_and_left_alone(service: Service, nothing: str) -> None:
+    folder = service()
+    make_secrets(folder)
+    line = f"\nAPP_SECRET_KEY={nothing}\n"
+    text = re.sub(r"\nAPP_SECRET_KEY=.*\n", line, (folder / ".env").read_text())
+    (folder / ".env").write_text(text)
+    done = subprocess.run(
+        ["bin/secrets"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert ".env: APP_SECRET_KEY is empty. Delete the line" in done.stderr
+    assert (folder / ".env").read_text() == text
+
+
+def test_a_file_that_others_can_read_is_closed_and_it_says_so(service: Service) -> None:
+    folder = service()
+    make_secrets(folder)
+    (folder / ".env").chmod(0o644)
+    before = contents(folder)
+    assert ".env: others could read it" in make_secrets(folder)
+    assert mode(folder / ".env") == 0o600
+    assert contents(folder) == before
+
+
+def test_no_value_is_ever_printed(service: Service) -> None:
+    folder = service("postgresql")
+    said = make_secrets(folder) + make_secrets(folder)
+    for name in FILES:
+        for value in values(folder / name).values():
+            assert value not in said
+
+
+@pytest.mark.parametrize("point", ["os.fdopen", "os.fsync", "pathlib.Path.rename"])
+def test_a_run_killed_half_way_loses_nothing_and_the_next_one_ends_it(
+    service: Service, point: str
+) -> None:
+    folder = service()
+    (folder / ".env").write_text("APP_SECRET_KEY=mine")
+    module, _, name = point.rpartition(".")
+    killer = f"""
+import os, pathlib, runpy, signal
+os.umask(0)
+{module}.{name} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+runpy.run_path("bin/secrets", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", killer], cwd=folder, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (folder / ".env").read_text() == "APP_SECRET_KEY=mine"
+    assert all(mode(file) == 0o600 for file in folder.glob(".env?*"))
+
+    make_secrets(folder)
+    assert values(folder / ".env").keys() == KEYS
+    assert values(folder / ".env")["APP_SECRET_KEY"] == "mine"
+    assert {file.name for file in folder.glob(".env*")} == set(FILES)
+
+
+def test_runs_at_the_same_time_agree(service: Service) -> None:
+    folder = service("postgresql")
+    runs = [
+        subprocess.Popen(["bin/secrets"], cwd=folder, stdout=subprocess.PIPE, text=True)
+        for _ in range(8)
+    ]
+    said = [run.communicate()[0] for run in runs]
+    assert [run.returncode for run in runs] == [0] * 8
+    assert sum("added" in words for words in said) == 1
+    assert values(folder / ".env.production").keys() == KEYS | {"APP_DATABASE_PASSWORD"}
+
+
+def test_a_link_stays_a_link(service: Service, tmp_path: Path) -> None:
+    folder = service()
+    (folder / ".env").symlink_to(tmp_path / "elsewhere")
+    make_secrets(folder)
+    assert (folder / ".env").is_symlink()
+    assert mode(tmp_path / "elsewhere") == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can act as somebody else")
+def test_root_leaves_the_file_to_its_owner(service: Service) -> None:
+    folder = service()
+    (folder / ".env").write_text("APP_SECRET_KEY=mine\n")
+    os.chown(folder / ".env", 65534, 65534)
+    make_secrets(folder)
+    assert (folder / ".env").stat().st_uid == 65534
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    service: Service, public_folder: Path
+) -> None:
+    folder = service(folder=public_folder / "service")
+    folder.chmod(0o555)
+    somebody = "nobody" if os.geteuid() == 0 else None
+    done = subprocess.run(
+        ["bin/secrets"], cwd=folder, user=somebody, capture_output=True, check=False
+    )
+    folder.chmod(0o755)
+    assert done.returncode == 1
+    assert f"Make {folder} yours and writable" in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+
+
+# --- In the life of a service --------------------------------------------------------
+
+
+def test_a_new_service_has_them_and_git_never_sees_them(make: Make) -> None:
+    folder = make(database="postgresql")
+    commit(folder)
+    tracked = git(folder, "ls-files").split()
+    assert ".copier-answers.yml" in tracked
+    assert not set(FILES) & set(tracked)
+    assert git(folder, "status", "--porcelain") == ""
+    everything = git(folder, "grep", "-h", "", "HEAD")
+    for name in FILES:
+        assert mode(folder / name) == 0o600
+        for value in values(folder / name).values():
+            assert value not in everything
+
+
+def test_no_two_services_share_a_value(make: Make) -> None:
+    first, second = make("first"), make("second")
+    for name in FILES:
+        one, other = values(first / name), values(second / name)
+        assert not set(one.values()) & set(other.values())
+
+
+def test_who_skips_the_tasks_gets_the_same_from_the_script(
+    template: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "service"
+    run_copy(str(template), folder, defaults=True, skip_tasks=True, quiet=True)
+    assert not any((folder / name).exists() for name in FILES)
+    make_secrets(folder)
+    assert values(folder / ".env").keys() == KEYS
+
+
+def test_no_later_copy_or_update_changes_a_byte(
+    own_template: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "service"
+    run_copy(str(own_template), folder, defaults=True, unsafe=True, quiet=True)
+    before = contents(folder)
+    commit(folder)
+    for version in ("v9999.0.1", "v9999.0.2"):
+        (own_template / "template/SECURITY.md.jinja").write_text(version)
+        release(own_template, version)
+        run_update(folder, defaults=True, overwrite=True, unsafe=True, quiet=True)
+        assert (folder / "SECURITY.md").read_text() == version
+        assert contents(folder) == before
+        commit(folder)
+    run_recopy(folder, defaults=True, overwrite=True, unsafe=True, quiet=True)
+    assert contents(folder) == before
+    assert [mode(folder / name) for name in FILES] == [0o600, 0o600]
+
+
+def test_a_key_that_a_new_release_needs_arrives_with_the_update(
+    own_template: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "service"
+    run_copy(str(own_template), folder, defaults=True, unsafe=True, quiet=True)
+    before = contents(folder)
+    commit(folder)
+
+    script = own_template / "template/bin/secrets"
+    last = "]\nDATABASE_PASSWORD"
+    new = (
+        '    Secret("APP_NEW_KEY", "Lost: nothing.", lambda: secrets.token_hex(32)),\n'
+    )
+    assert last in script.read_text()
+    script.write_text(script.read_text().replace(last, new + last))
+    release(own_template, "v9999.0.1")
+    run_update(folder, defaults=True, overwrite=True, unsafe=True, quiet=True)
+
+    for old, current in zip(before, contents(folder), strict=True):
+        assert current.startswith(old)
+        assert re.search(rb"\nAPP_NEW_KEY=[0-9a-f]{64}\n$", current)
+    assert [mode(folder / name) for name in FILES] == [0o600, 0o600]
