@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import secrets
 import shutil
 import signal
@@ -13,10 +14,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import Envelope
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -64,19 +70,20 @@ class Postgres:
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         self.port = free_port()
         self.call("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-N")
-        self.process = subprocess.Popen(
-            [
-                *(self.find("postgres"), "-D", "data", "-p", str(self.port)),
-                *("-h", "127.0.0.1", "-k", "", "-c", "fsync=off"),
-                *("-c", "max_connections=200"),
-            ],
-            cwd=self.folder,
-            user=self.user,
-            group=self.user,
-            extra_groups=[] if self.user else None,
-            stdout=subprocess.DEVNULL,
-            stderr=(self.folder / "log").open("wb"),
-        )
+        with (self.folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(self.find("postgres"), "-D", "data", "-p", str(self.port)),
+                    *("-h", "127.0.0.1", "-k", "", "-c", "fsync=off"),
+                    *("-c", "max_connections=200"),
+                ],
+                cwd=self.folder,
+                user=self.user,
+                group=self.user,
+                extra_groups=[] if self.user else None,
+                stdout=log,
+                stderr=log,
+            )
         wait_for_port(self.port, self.process)
         return self
 
@@ -119,7 +126,7 @@ class Postgres:
 def running(
     *command: str | Path, log: Path, **options: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server while the block lasts; `log` gets its stdout, `log`.err its stderr."""
+    """Run a server while the block lasts; `log` gets its stdout, `log`.err the rest."""
     with log.open("ab") as stdout, log.with_suffix(".err").open("ab") as stderr:
         process = subprocess.Popen(command, stdout=stdout, stderr=stderr, **options)
     try:
@@ -129,11 +136,51 @@ def running(
         process.wait(PATIENCE)
 
 
+class Mailbox:
+    """An SMTP server that keeps what it is given: `with Mailbox().running(): …`."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.letters: list[EmailMessage] = []
+
+    async def handle_DATA(self, _: Any, __: Any, envelope: Envelope) -> str:  # noqa: N802
+        self.letters.append(
+            message_from_bytes(envelope.original_content or b"", policy=default)
+        )
+        return "250 OK"
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        self.controller = self._start()
+        yield self
+        self.controller.stop()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        self.controller.stop()
+        yield
+        self.controller = self._start()
+
+    def _start(self) -> Controller:
+        controller = Controller(self, hostname="127.0.0.1", port=self.port)
+        controller.start()
+        return controller
+
+    def link_to(self, recipient: str) -> str | None:
+        """Return the path of the link in the first mail to somebody."""
+        for letter in self.letters:
+            text = letter.get_body(("plain",))
+            if letter["To"] == recipient and text:
+                found = re.search(r"https://[^/\s]+(/\S+)", text.get_content())
+                return found[1] if found else None
+        return None
+
+
 class Nginx:
     """nginx with the files of a service, of which only paths and ports are replaced.
 
-    `ports` maps the port that a file names to the one that is listened on, `certificate`
-    is what clients have to trust, `socket` is where the service is expected.
+    `ports` maps the port that a file names to the one in use; `certificate`
+    is what clients have to trust; `socket` is where the service is expected.
     """
 
     def __init__(self, service: Path, domain: str, slug: str, folder: Path) -> None:
@@ -186,6 +233,11 @@ class Nginx:
                 include {folder}/site.conf;
             }}
         """)
+
+    def logs(self) -> list[Path]:
+        return [
+            path for path in self.folder.glob("*") if path.suffix in (".log", ".err")
+        ]
 
     @contextmanager
     def running(self) -> Iterator[Self]:

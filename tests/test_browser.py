@@ -7,7 +7,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from email import message_from_bytes
-from email.message import EmailMessage
 from email.policy import default
 from importlib.resources import files
 from pathlib import Path
@@ -271,21 +270,17 @@ def test_the_page_for_a_new_password_suits_everybody(
 def test_a_mail_is_as_good_in_html(visitor: Visitor, person: Person) -> None:
     visitor.open_letter(person.email, "Your account")
     link = visitor.page.locator("article a[href^='https:']").get_attribute("href")
-    mails = [
-        message_from_bytes(path.read_bytes(), policy=default)
-        for path in (visitor.service.folder / "instance/mailbox").glob("*.eml")
-    ]
-    (mail,) = (m for m in mails if m["To"] == person.email and "account" in m["Subject"])
-    assert isinstance(mail, EmailMessage)
-    html = mail.get_body(("html",))
-    assert html is not None
-    visitor.open("/static/favicon.svg")
-    visitor.page.set_content(html.get_content())
-    expect(visitor.page.locator("body")).to_contain_text(f"signed up at {NAME}")
+    file = visitor.page.url.rpartition("/")[2] + ".eml"
+    mail = (visitor.service.folder / "instance/mailbox" / file).read_bytes()
+    html = message_from_bytes(mail, policy=default).get_body(("html",))
     assert link
-    expect(visitor.page.get_by_role("link", name="Open the link")).to_have_attribute(
-        "href", link
-    )
+    assert html
+    visitor.open("about:blank")
+    visitor.page.set_content(html.get_content())
+    button = visitor.page.get_by_role("link", name="Open the link")
+    expect(button).to_have_attribute("href", link)
+    expect(visitor.page.locator("body")).to_contain_text(f"signed up at {NAME}")
+    assert visitor.page.title() == f"Your account at {NAME}"
 
 
 # --- Forms -----------------------------------------------------------------------------

@@ -1,89 +1,97 @@
-"""A service as it is deployed: gunicorn and its worker behind nginx, mail by SMTP."""
+"""A service as it is deployed: nginx, gunicorn, worker, certificate, SMTP, all real."""
 
 import http.client
 import json
 import os
 import re
-import shutil
 import socket
 import sqlite3
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from email import message_from_bytes
-from email.policy import default
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlencode
 
 import pytest
 import yaml
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import Envelope
 from compose_spec import PyCompose
 from copier import run_copy
 
-from tests.conftest import ROOT, run
-from tests.servers import PATIENCE, Nginx, free_port, running
+from tests.conftest import Make, run
+from tests.servers import PATIENCE, Mailbox, Nginx, running
 from tests.test_extend import NGINX
 from tests.test_extend import Service as Team
 
-pytestmark = pytest.mark.needs("nginx")
-
 DOMAIN, SLUG = "shop.bulwark-tests.net", "edge-test"
-PASSWORD = "eleven-purple-tractors-sing"
-# What every answer carries exactly once, over TLS.
+ADDRESS, PASSWORD = "jo@bulwark-tests.net", "eleven-purple-tractors-sing"
+ANSWERS = {"project_name": "Edge Test", "domain": DOMAIN}
+# What a process finds on a server: no variable of whoever runs the tests.
+ENVIRONMENT = {"APP_ENV": "production", "PATH": os.environ["PATH"]}
+# What every answer over TLS carries, exactly once.
 SECURITY_HEADERS = {
-    "Content-Security-Policy",
-    "Cross-Origin-Embedder-Policy",
-    "Cross-Origin-Opener-Policy",
-    "Cross-Origin-Resource-Policy",
-    "Permissions-Policy",
-    "Referrer-Policy",
-    "Strict-Transport-Security",
-    "X-Content-Type-Options",
-    "X-Frame-Options",
-    "X-Request-ID",
+    "content-security-policy",
+    "cross-origin-embedder-policy",
+    "cross-origin-opener-policy",
+    "cross-origin-resource-policy",
+    "permissions-policy",
+    "referrer-policy",
+    "strict-transport-security",
+    "x-content-type-options",
+    "x-frame-options",
+    "x-request-id",
 }
-# The team's half: a view that tells what reached it, one that fails, nginx locations.
-VIEWS = """
 
-@blueprint.route("/test/seen", methods=["GET", "PUT"])
+# The team's half: a page that tells what reached it, one that fails, nginx locations.
+VIEWS = f"""
+
+@blueprint.get("/test/seen")
 @public
 def seen() -> ResponseReturnValue:
     from flask import request
 
-    return {
-        "address": request.remote_addr,
-        "secure": request.is_secure,
-        "host": request.host,
-        "headers": dict(request.headers),
-    }
+    told = {{"address": request.remote_addr, "secure": request.is_secure}}
+    return told | {{"host": request.host, "headers": dict(request.headers)}}
 
 
 @blueprint.get("/test/broken")
 @public
 def broken() -> ResponseReturnValue:
-    password = "{password}"
-    raise RuntimeError(f"the letters of it are {{len(password)}}")
+    password = "{PASSWORD}"
+    raise RuntimeError(f"It has {{len(password)}} letters")
 """
 LOCATIONS = """
-location /test/files/ {{
-    alias {service}/app/static/;
-}}
-location = /test/upload {{
+location /test/files/ {
+    alias %(service)s/app/static/;
+}
+location = /test/proxied {
     client_max_body_size 2m;
-    proxy_pass http://{slug}/test/seen;
-}}
-location = /test/own-header {{
+    proxy_pass http://%(slug)s/test/seen;
+}
+location = /test/own-header {
     add_header X-Own yes always;
-    include {service}/deploy/nginx/headers.conf;
+    include %(service)s/deploy/nginx/headers.conf;
     return 204;
-}}
+}
 """
+
+T = TypeVar("T")
+
+pytestmark = pytest.mark.needs("nginx")
+
+
+def eventually(look: Callable[[], T | None], patience: float = PATIENCE) -> T:
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        time.sleep(0.1)
+    raise TimeoutError(f"nothing after {patience} s")
 
 
 class Answer(NamedTuple):
@@ -91,121 +99,672 @@ class Answer(NamedTuple):
     headers: list[tuple[str, str]]
     body: str
 
-    def __getitem__(self, name: Any) -> Any:
-        """Return the one value of a header, None if it is not there."""
-        values = [v for k, v in self.headers if k.lower() == str(name).lower()]
-        assert len(values) < 2, f"{name} more than once: {values}"
+    def header(self, name: str) -> str | None:
+        values = [value for key, value in self.headers if key.lower() == name.lower()]
+        assert len(values) < 2, f"{name} came more than once: {values}"
         return values[0] if values else None
 
+    @property
+    def security(self) -> dict[str, str]:
+        """Return the security headers, each of which came once."""
+        return {name: self.header(name) or "" for name in self.count_security()}
 
-class Client:
-    """Somebody far away; knows the server's address, and may lie about all else."""
+    def count_security(self) -> Counter[str]:
+        names = Counter(key.lower() for key, _ in self.headers)
+        return Counter({n: c for n, c in names.items() if n in SECURITY_HEADERS})
+
+
+class Visitor:
+    """Somebody far away, who may say anything to the ports of the server."""
 
     def __init__(self, nginx: Nginx) -> None:
         self.nginx = nginx
         self.cookies: dict[str, str] = {}
 
     def connect(
-        self, port: int = 443, name: str | None = DOMAIN, **options: Any
+        self, name: str | None = DOMAIN, port: int = 443, **settings: Any
     ) -> socket.socket:
-        plain = socket.create_connection(("127.0.0.1", self.nginx.ports[port]), PATIENCE)
+        """Connect, over TLS to a server of that name; settings are the context's."""
+        plain = socket.create_connection(
+            ("127.0.0.1", self.nginx.ports[port]), PATIENCE
+        )
         if port != 443:
             return plain
-        context = ssl.create_default_context(cafile=self.nginx.certificate)
+        context = ssl.create_default_context(cafile=str(self.nginx.certificate))
         context.check_hostname = name is not None
-        for option, value in options.items():
-            getattr(context, option)(value) if callable(
-                getattr(context, option)
-            ) else setattr(context, option, value)
+        for setting, value in settings.items():
+            setattr(context, setting, value)
+        context.set_alpn_protocols(["h2"] if settings else ["http/1.1"])
         return context.wrap_socket(plain, server_hostname=name)
 
     def ask(
-        self,
-        target: str,
-        method: str = "GET",
-        body: Any = None,
-        *,
-        port: int = 443,
-        **headers: str,
+        self, target: str, method: str = "GET", body: Any = None, **headers: Any
     ) -> Answer:
-        """Send one request; `X_Name` becomes the header X-Name."""
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        sent = {"Host": DOMAIN, "Referer": f"https://{DOMAIN}/", **sent}
+        """Send a request, over TLS unless the port is 80; `X_Name` names X-Name."""
+        port = headers.pop("port", 443)
+        sent = {"Host": DOMAIN, "Referer": f"https://{DOMAIN}/", "Connection": "close"}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         if self.cookies:
             sent["Cookie"] = "; ".join(f"{k}={v}" for k, v in self.cookies.items())
-        connection = http.client.HTTPConnection(DOMAIN)
-        connection.sock = self.connect(port)
-        connection.request(method, target, body, sent)
-        response = connection.getresponse()
-        answer = Answer(
-            response.status, response.getheaders(), response.read().decode()
-        )
-        connection.close()
+        with self.connect(port=port) as stream:
+            answer = exchange(stream, method, target, body, sent)
         for name, value in answer.headers:
             if name.lower() == "set-cookie":
                 key, _, rest = value.partition("=")
                 self.cookies[key] = rest.partition(";")[0]
         return answer
 
-    def send(self, path: str, **fields: str) -> Answer:
-        """Fill in the form of a page, as a browser does."""
-        from urllib.parse import urlencode
+    def say(self, *lines: str, port: int = 443) -> bytes:
+        """Send lines as they are; return all that comes back."""
+        with self.connect(port=port) as stream:
+            stream.sendall("\r\n".join([*lines, "", ""]).encode())
+            return b"".join(iter(lambda: stream.recv(65536), b""))
 
+    def fill_in(self, path: str, **fields: str) -> Answer:
+        """Send the form of a page."""
         page = self.ask(path)
-        token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page.body)
+        token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', page.body)
         assert token, page.body
-        return self.ask(
-            path,
-            "POST",
-            urlencode({"csrf_token": token[1], **fields}),
-            Content_Type="application/x-www-form-urlencoded",
+        body = urlencode({"csrf_token": token[1], **fields})
+        kind = "application/x-www-form-urlencoded"
+        return self.ask(path, "POST", body, Content_Type=kind)
+
+
+def exchange(
+    stream: socket.socket, method: str, target: str, body: Any, headers: dict[str, str]
+) -> Answer:
+    connection = http.client.HTTPConnection(DOMAIN)
+    connection.sock = stream
+    connection.request(method, target, body, headers)
+    response = connection.getresponse()
+    return Answer(response.status, response.getheaders(), response.read().decode())
+
+
+class Site:
+    """A service in production, run as deploy/ runs it; `folder` holds what they log."""
+
+    def __init__(self, service: Path, folder: Path) -> None:
+        self.service, self.folder = service, folder
+        self.nginx = Nginx(service, DOMAIN, SLUG, folder / "nginx")
+        self.mailbox = Mailbox()
+        self.settings = service / ".env.production"
+        with self.settings.open("a") as file:
+            file.write(f"APP_MAIL_URL=smtp://127.0.0.1:{self.mailbox.port}\n")
+
+    def run(self, command: str, log: str) -> AbstractContextManager[Any]:
+        program, *arguments = command.split()
+        return running(
+            self.service / ".venv/bin" / program,
+            *arguments,
+            log=self.folder / log,
+            cwd=self.service,
+            env=ENVIRONMENT | {"HOME": str(self.folder / "home")},
         )
 
-    def talk(self, *lines: str, port: int = 443) -> bytes:
-        """Send bytes as they are; return all that comes back."""
-        with self.connect(port) as connection:
-            connection.sendall("\r\n".join([*lines, "", ""]).encode())
-            return b"".join(iter(lambda: connection.recv(65536), b""))
-
-
-class Mails:
-    """A real SMTP server; keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.letters: list[Any] = []
-
-    async def handle_DATA(self, _: Any, __: Any, envelope: Envelope) -> str:  # noqa: N802
-        letter = message_from_bytes(bytes(envelope.content or b""), policy=default)
-        self.letters.append(letter)
-        return "250 OK"
-
     @contextmanager
-    def running(self) -> Iterator[None]:
-        controller = Controller(self, hostname="127.0.0.1", port=self.port)
-        controller.start()
-        yield
-        controller.stop()
+    def running(self) -> Iterator["Site"]:
+        with (
+            self.mailbox.running(),
+            self.run("flask --app wsgi prepare", "prepare") as prepare,
+        ):
+            assert prepare.wait() == 0, (self.folder / "prepare.err").read_text()
+            with (
+                self.run(f"gunicorn --bind=unix:{self.nginx.socket}", "web") as web,
+                self.run("flask --app wsgi worker", "worker"),
+                self.nginx.running(),
+            ):
+                eventually(lambda: web.poll() is not None or self.nginx.socket.exists())
+                assert web.poll() is None, (self.folder / "web.err").read_text()
+                yield self
 
-    def link_to(self, recipient: str, patience: float = PATIENCE) -> str:
-        """Wait for a mail; return the path of the link in it."""
+    def lines(self, log: str) -> list[dict[str, Any]]:
+        text = (self.folder / log).read_text()
+        return [json.loads(line) for line in text.splitlines()]
 
-        def arrived() -> str | None:
-            for letter in self.letters:
-                if letter["To"] == recipient:
-                    text = letter.get_body(("plain",)).get_content()
-                    found = re.search(rf"https://{re.escape(DOMAIN)}(/\S+)", text)
-                    assert found, text
-                    return found[1]
-            return None
-
-        return eventually(arrived, patience)
+    def all_that_is_logged(self) -> str:
+        logs = [path for path in self.folder.glob("*") if path.is_file()]
+        return "\n".join(p.read_text() for p in [*logs, *self.nginx.logs()])
 
 
-def eventually[T](look: Callable[[], T | None], patience: float = PATIENCE) -> T:
-    end = time.monotonic() + patience
-    while time.monotonic() < end:
-        if found := look():
-            return found
-        time.sleep(0.1)
-    raise TimeoutError(f"nothing after {patience} s")
+@pytest.fixture(scope="session")
+def service(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a service as a server has it, with what a team may add."""
+    folder = tmp_path_factory.mktemp("srv") / SLUG
+    run_copy(str(template), folder, ANSWERS, defaults=True, unsafe=True, quiet=True)
+    (folder / ".env").unlink()
+    run(os.environ.get("UV", "uv"), "sync", "--quiet", "--no-dev", cwd=folder)
+    with (folder / "app/views.py").open("a") as file:
+        file.write(VIEWS)
+    Team(folder).follow(NGINX)
+    text = LOCATIONS % {"service": folder, "slug": SLUG}
+    (folder / "app/nginx/test.conf").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def site(service: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(service, tmp_path_factory.mktemp("site")).running() as site:
+        yield site
+
+
+@pytest.fixture
+def visitor(site: Site) -> Visitor:
+    return Visitor(site.nginx)
+
+
+class Member(NamedTuple):
+    visitor: Visitor
+    links: list[str]
+
+
+@pytest.fixture(scope="session")
+def member(site: Site) -> Member:
+    """Return somebody who signed up, confirmed by mail and signed in, with lies."""
+    visitor = Visitor(site.nginx)
+    assert visitor.fill_in("/register", email=ADDRESS, password=PASSWORD).status == 302
+    link = eventually(lambda: site.mailbox.link_to(ADDRESS))
+    assert visitor.ask(link).status == 302
+    visitor.fill_in("/login", email=ADDRESS, password=PASSWORD)
+    assert visitor.ask("/account").status == 200
+    return Member(visitor, [link])
+
+
+# --- Which requests reach the service -------------------------------------------------
+
+
+def test_http_leads_to_https(visitor: Visitor) -> None:
+    answer = visitor.ask("/prices?page=2", port=80)
+    assert answer.status == 308
+    assert answer.header("Location") == f"https://{DOMAIN}/prices?page=2"
+    # RFC 6797, 7.2: never over a connection that somebody may have tampered with.
+    assert answer.count_security().keys() == SECURITY_HEADERS - {
+        "strict-transport-security"
+    }
+
+
+def test_certbot_can_show_that_the_domain_is_ours(site: Site, visitor: Visitor) -> None:
+    (site.nginx.folder / "www/.well-known/acme-challenge/token").write_text("proof")
+    answer = visitor.ask("/.well-known/acme-challenge/token", port=80)
+    assert (answer.status, answer.body) == (200, "proof")
+
+
+@pytest.mark.parametrize(
+    "host", ["Host: evil.example", "Host: 127.0.0.1", "X-No: host"]
+)
+def test_an_unknown_host_gets_no_answer_without_tls(
+    visitor: Visitor, host: str
+) -> None:
+    assert visitor.say("GET / HTTP/1.1", host, port=80).startswith(
+        b"HTTP/1.1 400" if host.startswith("X-") else b""
+    )
+
+
+@pytest.mark.parametrize("name", ["evil.example", f"www.{DOMAIN}", None])
+def test_an_unknown_name_gets_no_certificate(
+    visitor: Visitor, name: str | None
+) -> None:
+    with pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
+        visitor.connect(name)
+
+
+def test_a_host_other_than_the_certificates_is_misdirected(visitor: Visitor) -> None:
+    assert visitor.ask("/", Host="evil.example").status == 421
+
+
+LIES: list[dict[str, str]] = [
+    {"X_Forwarded_Host": "evil.example"},
+    {"X_Forwarded_For": "203.0.113.9", "X_Real_IP": "203.0.113.9"},
+    {"X_Forwarded_Proto": "http", "X_Forwarded_Port": "81", "X_Forwarded_Prefix": "/x"},
+    {"Forwarded": "for=203.0.113.9;host=evil.example;proto=http"},
+    {"X_Original_URL": "/account", "X_Rewrite_URL": "/account"},
+]
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_redirect_never_leads_to_a_host_that_a_visitor_names(
+    visitor: Visitor, lie: dict[str, str]
+) -> None:
+    for port in (80, 443):
+        location = visitor.ask("/account", port=port, **lie).header("Location")
+        assert location
+        assert location.startswith(("/login", f"https://{DOMAIN}/"))
+        assert "evil" not in location
+
+
+def test_a_target_with_another_host_is_not_served(visitor: Visitor) -> None:
+    for port, expected in ((80, b""), (443, b"HTTP/1.1 421")):
+        target = "GET http://evil.example/ HTTP/1.1"
+        said = visitor.say(target, f"Host: {DOMAIN}", "Connection: close", port=port)
+        assert said.startswith(expected)
+        assert b"evil" not in said
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_the_service_sees_who_really_asks(
+    visitor: Visitor, lie: dict[str, str]
+) -> None:
+    seen = json.loads(visitor.ask("/test/seen", **lie).body)
+    assert (seen["address"], seen["secure"]) == ("127.0.0.1", True)
+    assert seen["host"] == DOMAIN
+    assert "203.0.113.9" not in json.dumps(seen)
+    assert "evil" not in json.dumps(seen)
+
+
+def test_headers_that_another_name_could_stand_for_are_dropped(
+    visitor: Visitor,
+) -> None:
+    for name in ("Proxy", "Script_Name", "Path-Info", "X_Forwarded_For"):
+        line = f"{name}: /evil"
+        host = (f"Host: {DOMAIN}", "Connection: close")
+        said = visitor.say("GET /test/seen HTTP/1.1", *host, line)
+        assert said.startswith(b"HTTP/1.1 200")
+        assert (b"/evil" in said) == (name == "Path-Info"), "a header like any other"
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT"])
+def test_methods_that_echo_or_tunnel_are_refused(visitor: Visitor, method: str) -> None:
+    assert visitor.ask("/", method).status in (400, 405)
+
+
+def test_a_body_may_have_one_mebibyte(visitor: Visitor) -> None:
+    assert visitor.ask("/", "PUT", b"x" * 1024 * 1024).status != 413
+    assert visitor.ask("/", "PUT", b"x" * (1024 * 1024 + 1)).status == 413
+
+
+def test_tls_is_1_2_or_1_3_and_speaks_http_2(visitor: Visitor) -> None:
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        stream = visitor.connect(minimum_version=version, maximum_version=version)
+        with stream:
+            assert isinstance(stream, ssl.SSLSocket)
+            assert stream.selected_alpn_protocol() == "h2"
+            assert stream.version() == version.name.replace("_", ".")
+
+
+@pytest.mark.parametrize("version", ["-tls1", "-tls1_1"])
+def test_older_tls_is_refused(site: Site, version: str) -> None:
+    address = f"127.0.0.1:{site.nginx.ports[443]}"
+    said = subprocess.run(
+        [
+            *("openssl", "s_client", version, "-cipher", "ALL:@SECLEVEL=0"),
+            *("-servername", DOMAIN, "-connect", address),
+        ],
+        input=b"",
+        capture_output=True,
+        check=False,
+    )
+    assert b"alert protocol version" in said.stderr
+
+
+# --- What comes back ------------------------------------------------------------------
+
+ANSWERED: dict[str, tuple[int, dict[str, Any]]] = {
+    "a page": (200, {"target": "/"}),
+    "JSON": (200, {"target": "/healthz"}),
+    "a style sheet": (200, {"target": "/static/app.css"}),
+    "a redirect": (302, {"target": "/account"}),
+    "nothing there": (404, {"target": "/nothing"}),
+    "a form without a token": (400, {"target": "/login", "method": "POST", "body": ""}),
+    "a wrong method": (405, {"target": "/healthz", "method": "DELETE"}),
+    "a fault": (500, {"target": "/test/broken"}),
+    "TRACE, by nginx": (405, {"target": "/", "method": "TRACE"}),
+    "too large, by nginx": (
+        413,
+        {"target": "/", "method": "PUT", "body": b"x" * 2_000_000},
+    ),
+    "too many headers, by gunicorn": (
+        431,
+        {"target": "/", **{f"X_{n}": "x" for n in range(70)}},
+    ),
+    "a header of 20 kB, by nginx": (400, {"target": "/", "X_Long": "x" * 20_000}),
+    "the team's text": (200, {"target": "/robots.txt"}),
+    "the team's file": (200, {"target": "/test/files/app.css"}),
+    "the team's file, missing": (404, {"target": "/test/files/none"}),
+    "the team's proxied location": (200, {"target": "/test/proxied"}),
+    "the team's location with a header": (204, {"target": "/test/own-header"}),
+}
+
+
+@pytest.mark.parametrize("what", ANSWERED)
+def test_every_answer_carries_each_security_header_once(
+    visitor: Visitor, what: str
+) -> None:
+    status, request = ANSWERED[what]
+    answer = visitor.ask(**request)
+    assert answer.status == status, answer.body
+    assert answer.count_security() == Counter(SECURITY_HEADERS)
+
+
+@pytest.mark.parametrize("what", ANSWERED)
+def test_no_answer_names_a_version_or_what_is_behind(
+    visitor: Visitor, what: str
+) -> None:
+    answer = visitor.ask(**ANSWERED[what][1])
+    assert answer.header("Server") == "nginx"
+    assert answer.header("X-Powered-By") is None
+    said = str(answer.headers).lower() + answer.body.lower()
+    for word in ("nginx/", "gunicorn", "python/", "werkzeug", "traceback", PASSWORD):
+        assert word not in said
+
+
+def test_nginx_says_the_same_as_the_service(visitor: Visitor) -> None:
+    by_nginx, by_service = (visitor.ask(p).security for p in ("/robots.txt", "/"))
+    for header in ("content-security-policy", "x-request-id"):
+        by_nginx.pop(header)
+        by_service.pop(header)
+    assert by_nginx == by_service
+
+
+def test_a_page_is_never_compressed(visitor: Visitor) -> None:
+    assert visitor.ask("/", Accept_Encoding="gzip").header("Content-Encoding") is None
+
+
+def test_cookies_are_bound_to_the_host_and_out_of_reach(visitor: Visitor) -> None:
+    cookies = [v for k, v in visitor.ask("/login").headers if k == "Set-Cookie"]
+    assert cookies
+    for cookie in cookies:
+        name, *attributes = re.split(r"; ?", cookie)
+        assert name.startswith("__Host-")
+        assert {"Secure", "HttpOnly", "Path=/", "SameSite=Lax"} <= set(attributes)
+        assert not [a for a in attributes if a.startswith("Domain")]
+
+
+# --- When the service is away ---------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def abandoned(
+    service: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Nginx]:
+    """Return nginx before a service that does not run."""
+    folder = tmp_path_factory.mktemp("abandoned") / "nginx"
+    with Nginx(service, DOMAIN, SLUG, folder).running() as nginx:
+        yield nginx
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize("path", ["/login", "/test/proxied"])
+def test_an_absent_service_is_excused(abandoned: Nginx, method: str, path: str) -> None:
+    answer = Visitor(abandoned).ask(path, method)
+    assert answer.status == 503
+    assert answer.header("Retry-After") == "5"
+    assert answer.header("Content-Type") == "text/html; charset=utf-8"
+    assert "back in a moment" in answer.body
+    assert answer.count_security() == Counter(SECURITY_HEADERS)
+
+
+def test_an_absent_service_leaks_no_token_into_logs(abandoned: Nginx) -> None:
+    token = "WyI3YWZkYTE4ZGI5OTk0ZmU0YmRm.Xy"
+    for target in (f"/reset/{token}", f"/?token={token}", f"/users/{ADDRESS}"):
+        assert Visitor(abandoned).ask(target).status == 503
+    logged = eventually(lambda: logged_requests(abandoned, 3))
+    assert {line["path"] for line in logged} >= {"/reset/...", "/", "/users/..."}
+    assert all(line["upstream_status"] == "502" for line in logged)
+    for log in abandoned.logs():
+        assert token not in log.read_text()
+        assert ADDRESS not in log.read_text()
+
+
+def logged_requests(nginx: Nginx, least: int = 1) -> list[dict[str, Any]] | None:
+    lines = nginx.access_log.read_text().splitlines()
+    return [json.loads(line) for line in lines] if len(lines) >= least else None
+
+
+# --- Logs -----------------------------------------------------------------------------
+
+
+def test_one_request_id_joins_all_logs(site: Site, visitor: Visitor) -> None:
+    claimed = "a" * 32
+    answer = visitor.ask("/test/seen?token=secret", X_Request_ID=claimed)
+    request_id = answer.header("X-Request-ID")
+    assert request_id != claimed
+
+    def joined(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [line for line in lines if line.get("request_id") == request_id]
+
+    (by_nginx,) = eventually(lambda: joined(logged_requests(site.nginx) or []))
+    (by_service,) = eventually(lambda: joined(site.lines("web")))
+    assert (by_nginx["method"], by_nginx["path"]) == ("GET", "/test/seen")
+    assert (by_nginx["remote_addr"], by_nginx["status"]) == ("127.0.0.1", "200")
+    assert (by_service["route"], by_service["status"]) == ("/test/seen", 200)
+
+
+def test_every_line_of_the_service_is_one_json_object(
+    site: Site, member: Member, visitor: Visitor
+) -> None:
+    assert visitor.ask("/test/broken").status == 500
+    for log in ("web", "worker"):
+        for line in site.lines(log):
+            assert {"event", "level", "timestamp"} <= line.keys()
+        assert not (site.folder / f"{log}.err").read_text()
+    said = [line["event"] for line in site.lines("web")]
+    assert any(event.startswith("Starting gunicorn") for event in said)
+    assert "request" in said
+    fault = [line for line in site.lines("web") if line["level"] == "error"]
+    assert fault
+    assert all("RuntimeError" in json.dumps(line) for line in fault)
+
+
+def test_no_log_holds_a_secret_or_who_somebody_is(
+    site: Site, member: Member, visitor: Visitor
+) -> None:
+    assert visitor.ask("/test/broken").status == 500
+    assert visitor.ask(f"/login?next=/{ADDRESS}").status == 200
+    secrets = [ADDRESS, PASSWORD, *member.visitor.cookies.values()]
+    secrets += [link.rpartition("/")[2] for link in member.links]
+    secrets += re.findall(r"^APP_\w+=(.+)", site.settings.read_text(), re.MULTILINE)
+    logged = site.all_that_is_logged()
+    assert len(secrets) >= 7
+    assert not [secret for secret in secrets if secret in logged]
+
+
+# --- Accounts and mail ----------------------------------------------------------------
+
+
+def test_somebody_signs_up_confirms_by_mail_and_signs_in(
+    site: Site, member: Member
+) -> None:
+    page = member.visitor.ask("/account")
+    assert ADDRESS in page.body
+    assert "no-store" in (page.header("Cache-Control") or "")
+    with sqlite3.connect(site.service / "instance/production.db") as database:
+        query = "select current_login_ip, confirmed_at is not null from users"
+        found = database.execute(f"{query} where email = ?", [ADDRESS]).fetchone()
+    database.close()
+    assert found == ("127.0.0.1", 1)
+
+
+def test_a_mail_server_that_is_away_loses_no_account_and_no_mail(site: Site) -> None:
+    late, visitor = "late@bulwark-tests.net", Visitor(site.nginx)
+    with site.mailbox.away():
+        answer = visitor.fill_in("/register", email=late, password=PASSWORD)
+        assert answer.status == 302
+        eventually(lambda: "mail_delayed" in (site.folder / "worker").read_text())
+        assert not site.mailbox.link_to(late)
+    # The worker tries again each minute.
+    link = eventually(lambda: site.mailbox.link_to(late), patience=90)
+    assert visitor.ask(link).status == 302
+    visitor.fill_in("/login", email=late, password=PASSWORD)
+    assert visitor.ask("/account").status == 200
+
+
+# --- gunicorn -------------------------------------------------------------------------
+
+
+def test_settings_that_are_refused_end_gunicorn_with_the_reason(
+    site: Site, tmp_path: Path
+) -> None:
+    settings = tmp_path / ".env.production"
+    lines = site.settings.read_text().splitlines()
+    settings.write_text("\n".join(x for x in lines if "PEPPER" not in x))
+    settings.chmod(0o600)
+    begin = time.monotonic()
+    done = subprocess.run(
+        [site.service / ".venv/bin/gunicorn", f"--bind=unix:{tmp_path}/socket"],
+        cwd=site.service,
+        env=ENVIRONMENT | {"ENV_FILE": str(settings)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    took = time.monotonic() - begin
+    assert done.returncode == 3
+    assert "APP_PASSWORD_PEPPER is missing" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert took < 10, "2 s on a machine that does nothing else"
+
+
+def test_the_socket_is_for_the_owner_and_his_group(site: Site) -> None:
+    assert site.nginx.socket.stat().st_mode & 0o777 == 0o660
+
+
+def test_gunicorn_opens_no_other_way_in(site: Site) -> None:
+    assert not (site.folder / "home").exists()
+    assert {p.name for p in site.nginx.socket.parent.iterdir()} == {"web.sock"}
+
+
+def test_a_restart_refuses_no_request(site: Site, tmp_path: Path) -> None:
+    """systemd holds the socket, so who comes meanwhile waits in it."""
+    address = str(tmp_path / "web.sock")
+    begin = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+    def ask() -> int:
+        with socket.socket(socket.AF_UNIX) as stream:
+            stream.settimeout(PATIENCE)
+            stream.connect(address)
+            proto = {"X-Forwarded-Proto": "https"}
+            return exchange(stream, "GET", "/healthz", None, proto).status
+
+    with socket.socket(socket.AF_UNIX) as held:
+        held.bind(address)
+        held.listen()
+        for _ in range(2):
+            answers: list[int] = []
+            early = threading.Thread(target=lambda: answers.append(ask()))  # noqa: B023
+            early.start()
+            with running(
+                *(sys.executable, "-c", begin, str(held.fileno())),
+                site.service / ".venv/bin/gunicorn",
+                log=tmp_path / "web",
+                cwd=site.service,
+                env=ENVIRONMENT,
+                pass_fds=[held.fileno()],
+            ):
+                early.join()
+                assert answers == [200]
+            assert Path(address).exists()
+
+
+# --- The files for nginx, systemd and Docker ------------------------------------------
+
+
+def test_gixy_finds_nothing(service: Path, tmp_path: Path) -> None:
+    nginx = Nginx(service, DOMAIN, SLUG, tmp_path / "nginx")
+    # Without what is the machine's: its own nginx.conf.
+    files = "".join(f"include {tmp_path}/nginx/{n}.conf;" for n in ("default", "site"))
+    nginx.config.write_text(f"http {{ {files} }}")
+    run("gixy", nginx.config, cwd=tmp_path)
+
+
+def test_nginx_takes_the_longest_names(make: Make, tmp_path: Path) -> None:
+    name, domain = "x" * 31, ".".join(["y" * 60] * 3 + ["example"])
+    service = make(project_slug=name, domain=domain)
+    nginx = Nginx(service, domain, name, tmp_path / "nginx")
+    run("nginx", "-e", "stderr", "-t", "-c", nginx.config, cwd=tmp_path)
+
+
+@pytest.fixture
+def units(service: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the units, installed where systemd-analyze looks."""
+    for path in service.glob("deploy/systemd/**/*.*"):
+        if path.is_file():
+            unit = tmp_path / path.relative_to(service / "deploy/systemd")
+            unit.parent.mkdir(exist_ok=True)
+            unit.write_text(path.read_text().replace("/srv/%p", str(service)))
+    monkeypatch.setenv("SYSTEMD_UNIT_PATH", f"{tmp_path}:/lib/systemd/system")
+    return sorted(path.name for path in tmp_path.iterdir() if path.is_file())
+
+
+@pytest.mark.needs("systemd")
+def test_systemd_takes_the_units(units: list[str]) -> None:
+    assert units == [
+        f"{SLUG}@{n}" for n in ("web.service", "web.socket", "worker.service")
+    ]
+    run("systemd-analyze", "verify", *units, cwd=Path("/"))
+
+
+@pytest.mark.needs("systemd")
+@pytest.mark.parametrize(("unit", "most"), [("web", 0.3), ("worker", 1.1)])
+def test_a_unit_is_hardly_exposed(units: list[str], unit: str, most: float) -> None:
+    name = f"{SLUG}@{unit}.service"
+    command = ("systemd-analyze", "security", "--offline=true", name)
+    said = run(*command, cwd=Path("/"))
+    (exposure,) = re.findall(r"Overall exposure level for \S+: (\S+)", said)
+    assert float(exposure) <= most
+
+
+def test_hadolint_finds_nothing(service: Path) -> None:
+    run("hadolint", "deploy/docker/Dockerfile", cwd=service)
+
+
+def test_the_image_gets_no_secret(service: Path) -> None:
+    dockerfile = (service / "deploy/docker/Dockerfile").read_text()
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE)
+    names = {name for line in copied for name in line.split()}
+    ignored = (service / "deploy/docker/Dockerfile.dockerignore").read_text()
+    assert {f"!{name}" for name in names} == {
+        line for line in ignored.splitlines() if line.startswith("!")
+    }
+    assert not names & {".", "bin", ".env", ".env.production", "instance"}
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_the_compose_file_is_valid_and_locks_each_container(
+    make: Make, database: str
+) -> None:
+    service = make(**ANSWERS, database=database)
+    content = yaml.safe_load((service / "compose.yaml").read_text())
+    PyCompose.from_json(json.dumps(content))
+    containers = {"prepare", "web", "worker", "nginx"}
+    containers |= {"database"} if database == "postgresql" else set()
+    assert content["services"].keys() == containers
+    volumes = set()
+    for name, container in content["services"].items():
+        assert container["read_only"], name
+        assert container["cap_drop"] == ["ALL"], name
+        assert container["security_opt"] == ["no-new-privileges:true"], name
+        assert ("ports" in container) == (name == "nginx")
+        assert (container.get("network_mode") == "none") == (
+            name not in ("nginx", "worker")
+        )
+        volumes |= {v.split(":")[0] for v in container["volumes"] if v[0] not in "./"}
+    assert content["volumes"].keys() == volumes
+    assert content["secrets"] == {"settings": {"file": ".env.production"}}
+
+
+def test_the_health_check_of_the_container_sees_the_service(site: Site) -> None:
+    content = yaml.safe_load((site.service / "compose.yaml").read_text())
+    program = content["services"]["web"]["healthcheck"]["test"][-1]
+    run(
+        sys.executable,
+        "-c",
+        program.replace("/run/service", str(site.nginx.socket.parent)),
+        cwd=site.folder,
+    )
+    with pytest.raises(AssertionError, match="No such file"):
+        run(sys.executable, "-c", program, cwd=site.folder)
+
+
+def test_what_is_not_deployed_is_not_there(make: Make) -> None:
+    service = make(deploy=[])
+    assert {path.name for path in (service / "deploy").iterdir()} == {
+        "README.md",
+        "nginx",
+    }
+    assert not (service / "compose.yaml").exists()

@@ -1,9 +1,12 @@
 """The nine examples of docs/extend.md, done to new services as a reader would."""
 
 import ast
+import http.client
 import os
 import re
 import shutil
+import socket
+import ssl
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -14,7 +17,7 @@ import pytest
 from copier import run_copy
 
 from tests.conftest import run
-from tests.servers import Postgres
+from tests.servers import Nginx, Postgres
 
 USER, MODEL, PAGES, PERMISSION, SETTING, CSP, STYLE, NGINX, DEPENDENCY = range(1, 10)
 NEEDS = {PAGES: [MODEL], PERMISSION: [MODEL]}
@@ -294,9 +297,9 @@ def test_the_policy_holds_the_source(visitor):
 STYLE_OF_AMOUNTS = """
 def test_every_page_loads_the_style(visitor):
     assert 'rel="stylesheet" href="/static/app.css"' in visitor.get("/").text
-    style = visitor.get("/static/app.css")
-    assert style.mimetype == "text/css"
-    assert ".amount" in style.text
+    with visitor.get("/static/app.css") as style:
+        assert style.mimetype == "text/css"
+        assert ".amount" in style.text
 """
 
 
@@ -343,6 +346,26 @@ def test_a_team_adds_a_source_to_the_policy(team: Service) -> None:
 def test_a_team_adds_a_style(team: Service) -> None:
     team.follow(STYLE)
     team.proves(STYLE_OF_AMOUNTS)
+
+
+@pytest.mark.needs("nginx")
+def test_a_team_adds_an_nginx_location(team: Service, tmp_path: Path) -> None:
+    team.follow(NGINX)
+    answers = tomllib.loads((team.folder / "service.toml").read_text())
+    domain, slug = answers["domain"], answers["slug"]
+    nginx = Nginx(team.folder, domain, slug, tmp_path / "nginx")
+    trust = ssl.create_default_context(cafile=str(nginx.certificate))
+    with (
+        nginx.running(),
+        socket.create_connection(("127.0.0.1", nginx.ports[443])) as plain,
+        trust.wrap_socket(plain, server_hostname=domain) as stream,
+    ):
+        connection = http.client.HTTPConnection(domain)
+        connection.sock = stream
+        connection.request("GET", "/robots.txt")
+        answer = connection.getresponse()
+        assert answer.read() == b"User-agent: *\nDisallow: /invoices/\n"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
 def test_a_team_adds_a_dependency(team: Service) -> None:

@@ -62,15 +62,21 @@ def test_every_key_has_its_own_value_of_full_strength(service: Service) -> None:
     assert production.keys() == KEYS | {"APP_DATABASE_PASSWORD"}
     everything = [*development.values(), *production.values()]
     assert len(set(everything)) == len(everything)
-    for made in (development, production):
-        for key in ("APP_SECRET_KEY", "APP_PASSWORD_PEPPER"):
-            assert len(base64.urlsafe_b64decode(made[key] + "==")) == 64
+    for made, mark in ((development, "development"), (production, "")):
+        for key in made.keys() - {"APP_ENCRYPTION_KEYS"}:
+            value = made[key].removeprefix(f"{mark}-" if mark else "")
+            assert len(base64.urlsafe_b64decode(value + "==")) == 64
         number, _, key = made["APP_ENCRYPTION_KEYS"].partition(":")
-        assert number == "1"
+        assert number == (mark or "1")
         assert len(base64.urlsafe_b64decode(key)) == 32
-    assert (
-        len(base64.urlsafe_b64decode(production["APP_DATABASE_PASSWORD"] + "=")) == 32
-    )
+
+
+def test_a_value_for_development_says_so_and_no_other_does(service: Service) -> None:
+    folder = service()
+    make_secrets(folder)
+    development, production = (values(folder / name).values() for name in FILES)
+    assert all(value.startswith("development") for value in development)
+    assert not any(value.startswith("development") for value in production)
 
 
 def test_sqlite_needs_no_database_password(service: Service) -> None:
@@ -117,7 +123,7 @@ def test_missing_keys_are_added_behind_what_is_there(
     assert ".env: added APP_ENCRYPTION_KEYS\n" in said
     after = (folder / ".env").read_bytes()
     assert after.startswith(content)
-    assert re.search(rb"^APP_ENCRYPTION_KEYS=1:\S{44}$", after, re.MULTILINE)
+    assert re.search(rb"^APP_ENCRYPTION_KEYS=development:\S{44}$", after, re.MULTILINE)
     assert after.count(b"APP_SECRET_KEY") == after.count(b"APP_PASSWORD_PEPPER") == 1
 
 
@@ -184,15 +190,19 @@ runpy.run_path("bin/secrets", run_name="__main__")
     assert {file.name for file in folder.glob(".env*")} == set(FILES)
 
 
-def test_runs_at_the_same_time_agree(service: Service) -> None:
+def test_a_second_run_waits_for_the_first_and_agrees(service: Service) -> None:
     folder = service("postgresql")
-    runs = [
-        subprocess.Popen(["bin/secrets"], cwd=folder, stdout=subprocess.PIPE, text=True)
-        for _ in range(8)
-    ]
-    said = [run.communicate()[0] for run in runs]
-    assert [run.returncode for run in runs] == [0] * 8
-    assert sum("added" in words for words in said) == 1
+    slow = """
+import os, pathlib, runpy, time
+sync = os.fsync
+os.fsync = lambda handle: (pathlib.Path("writing").touch(), time.sleep(1), sync(handle))
+runpy.run_path("bin/secrets", run_name="__main__")
+"""
+    first = subprocess.Popen([sys.executable, "-c", slow], cwd=folder)
+    while not (folder / "writing").exists():
+        assert first.poll() is None
+    assert "added" not in make_secrets(folder)
+    assert first.wait() == 0
     assert values(folder / ".env.production").keys() == KEYS | {"APP_DATABASE_PASSWORD"}
 
 
@@ -281,6 +291,23 @@ def test_no_later_copy_or_update_changes_a_byte(
     assert [mode(folder / name) for name in FILES] == [0o600, 0o600]
 
 
+def test_a_release_that_makes_no_secrets_any_more_leaves_those_there_are(
+    own_template: Path, tmp_path: Path
+) -> None:
+    """Copier deletes what the old release's tasks make and the new one's do not."""
+    folder = tmp_path / "service"
+    run_copy(str(own_template), folder, defaults=True, unsafe=True, quiet=True)
+    before = contents(folder)
+    commit(folder)
+    questions = own_template / "copier.yml"
+    text = re.sub(r"(?ms)^_tasks:.*?(?=^_message)", "", questions.read_text())
+    assert "_migrations" not in text
+    questions.write_text(text)
+    release(own_template, "v9999.0.1")
+    run_update(folder, defaults=True, overwrite=True, unsafe=True, quiet=True)
+    assert contents(folder) == before
+
+
 def test_a_key_that_a_new_release_needs_arrives_with_the_update(
     own_template: Path, tmp_path: Path
 ) -> None:
@@ -291,9 +318,7 @@ def test_a_key_that_a_new_release_needs_arrives_with_the_update(
 
     script = own_template / "template/bin/secrets"
     last = "]\nDATABASE_PASSWORD"
-    new = (
-        '    Secret("APP_NEW_KEY", "Lost: nothing.", lambda: secrets.token_hex(32)),\n'
-    )
+    new = '    Secret("APP_NEW_KEY", "Lost: nothing.", lambda _: secrets.token_hex(32)),\n'
     assert last in script.read_text()
     script.write_text(script.read_text().replace(last, new + last))
     release(own_template, "v9999.0.1")

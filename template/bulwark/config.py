@@ -353,7 +353,7 @@ def _service(root: Path) -> dict[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _secrets_dir() -> Path | None:
+def _secrets_dir() -> Path:
     """Return the folder that Docker or systemd mounts secrets in, or one named."""
     named = os.environ.get("APP_SECRETS_DIR") or os.environ.get("CREDENTIALS_DIRECTORY")
     return Path(named or "/run/secrets")

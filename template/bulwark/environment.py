@@ -83,7 +83,7 @@ class Sources:
     places are named, and nothing else is read.
     """
 
-    def __init__(self, secrets_dir: Path | None, env_file: Path) -> None:
+    def __init__(self, secrets_dir: Path, env_file: Path) -> None:
         self.problems: list[Problem] = []
         self.secrets_dir = secrets_dir
         self.env_file = env_file
@@ -166,7 +166,7 @@ class Sources:
             yield name, _unquoted(value)
 
     def _read_secrets(self) -> Iterator[tuple[str, str]]:
-        if self.secrets_dir is None or not self.secrets_dir.is_dir():
+        if not self.secrets_dir.is_dir():
             return
         for path in sorted(self.secrets_dir.iterdir()):
             name = path.name.upper()

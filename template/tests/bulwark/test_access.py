@@ -1,5 +1,7 @@
 """Access: every route says who may call it, and is held to that."""
 
+import re
+
 import pytest
 from flask import Flask
 
@@ -82,6 +84,22 @@ def test_each_declaration_lets_the_right_people_in(
     visitor.client.delete_cookie("__Host-session")
     visitor.sign_in(add_person(guarded, "ada@example.org", "administrator"))
     assert visitor.get(path).status_code == administrator
+
+
+@pytest.mark.parametrize("signed_in", [False, True])
+def test_no_route_changes_anything_without_a_csrf_token(
+    app: Flask, visitor: Visitor, person: str, signed_in: bool
+):
+    if signed_in:
+        visitor.sign_in(person)
+    tried = []
+    for rule in app.url_map.iter_rules():
+        for method in (rule.methods or set()) & {"POST", "PUT", "PATCH", "DELETE"}:
+            path = re.sub(r"<[^>]+>", "x", rule.rule)
+            with visitor.client.open(path, method=method) as answer:
+                assert answer.status_code == 400, (method, path)
+            tried.append(path)
+    assert "/logout" in tried
 
 
 def test_a_json_client_is_told_to_sign_in(visitor: Visitor):

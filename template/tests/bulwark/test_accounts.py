@@ -263,6 +263,21 @@ def test_a_token_signs_nobody_in(where: str, visitor: Visitor, app: Flask, perso
     assert answer.status_code in (302, 401)
 
 
+def test_nobody_is_remembered_after_the_browser_closes(visitor: Visitor, person: str):
+    answer = visitor.client.post(
+        "/login",
+        json={"email": person, "password": GOOD_PASSWORD, "remember": True},
+        headers={
+            "X-CSRFToken": visitor.csrf_token(),
+            "Referer": "https://localhost/login",
+        },
+    )
+    assert visitor.is_signed_in()
+    cookies = answer.headers.getlist("Set-Cookie")
+    assert [c.partition("=")[0] for c in cookies] == ["__Host-session"]
+    assert "Expires" not in cookies[0]
+
+
 def test_signing_in_never_returns_a_token(visitor: Visitor, person: str):
     token = visitor.csrf_token()
     answer = visitor.client.post(

@@ -1,16 +1,18 @@
 """Settings: where they come from, and what production refuses to start with."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
 
 from bulwark import config
-from bulwark.environment import setting
+from bulwark.environment import setting, variable
 from tests.conftest import ROOT
 
 STRONG = "kV3r8Q_xTz0nLw6yB-Jf9uHsM1pD4aGc7eRiXoN2tYbWqUhZ"
@@ -273,12 +275,32 @@ def test_a_team_can_not_take_a_setting_of_the_base(production: Path):
     assert "declared by app/ and by bulwark/" in problems(production, CollidingSettings)
 
 
+def test_every_setting_is_in_the_example():
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    listed = re.findall(r"^# (APP_[A-Z_]+)=", example, re.MULTILINE)
+    settings = [variable(f.name) for f in fields(config.Config)]
+    assert listed == ["APP_ENV", "APP_SECRETS_DIR", *settings]
+
+
 def test_development_needs_its_secrets_too(
     production: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("APP_ENV", "development")
     monkeypatch.delenv("APP_SECRET_KEY")
     assert "bin/secrets makes it" in problems(production)
+
+
+@pytest.mark.parametrize(("file", "refused"), [(".env.production", 0), (".env", 3)])
+def test_what_bin_secrets_makes_for_production_is_all_that_production_needs(
+    production: Path, monkeypatch: pytest.MonkeyPatch, file: str, refused: int
+):
+    (production / "bin").mkdir()
+    script = shutil.copy(ROOT / "bin" / "secrets", production / "bin" / "secrets")
+    subprocess.run([sys.executable, script], check=True, capture_output=True)
+    for name in ("APP_SECRET_KEY", "APP_PASSWORD_PEPPER", "APP_ENCRYPTION_KEYS"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ENV_FILE", str(production / file))
+    assert problems(production).count("mend: ") == refused
 
 
 def test_a_server_that_must_not_start_ends_at_once_without_a_traceback():

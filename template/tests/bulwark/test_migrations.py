@@ -21,7 +21,7 @@ from sqlalchemy import (
     inspect,
     text,
 )
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from bulwark.database import UTCDateTime, db, migrate
 from bulwark.identity import accounts
@@ -79,9 +79,13 @@ def alembic(
             ) as connection:
                 connection.execute(text(f'DROP DATABASE IF EXISTS "{name}"'))
                 connection.execute(text(f'CREATE DATABASE "{name}"'))
-            engine = create_engine(url.set(database=name))
+            url, patience = url.set(database=name), {"options": "-c lock_timeout=300ms"}
         else:
-            engine = create_engine(f"sqlite:///{tmp_path / 'empty.db'}")
+            url, patience = (
+                url.set(database=str(tmp_path / "empty.db")),
+                {"timeout": 0.3},
+            )
+        engine = create_engine(url, connect_args=patience)
         with monkeypatch.context() as patch:
             patch.setitem(db.engines, None, engine)
             yield migrate.get_config()
@@ -257,3 +261,16 @@ def test_a_migration_that_leaves_references_to_nothing_is_refused(
             alembic, app_folder, 'op.execute("INSERT INTO users_roles VALUES (7, 7)")'
         )
     assert count_of_roles_given() == 1
+
+
+def test_two_processes_do_not_migrate_at_once(alembic: Config) -> None:
+    first = {
+        "postgresql": "SELECT pg_advisory_xact_lock(hashtext('migrations'))",
+        "sqlite": "BEGIN IMMEDIATE",
+    }
+    with db.engine.connect() as connection:
+        connection.exec_driver_sql(first[db.engine.name])
+        # The second waits, here until its patience ends.
+        with pytest.raises(OperationalError, match="lock"):
+            command.upgrade(alembic, "heads")
+    command.upgrade(alembic, "heads")
