@@ -1,4 +1,4 @@
-"""The pages of a new service in a real browser: each page, and the life of an account."""
+"""The pages of a new service in a real browser, and the life of an account there."""
 
 import itertools
 import os
@@ -10,11 +10,17 @@ from email import message_from_bytes
 from email.policy import default
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 from copier import run_copy
-from playwright.sync_api import Browser, ConsoleMessage, Request, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Request,
+    expect,
+    sync_playwright,
+)
 
 from tests.conftest import run
 from tests.servers import PATIENCE, free_port, wait_for_port
@@ -32,6 +38,7 @@ RUN_AXE = """axe
   .then(({violations}) => violations.flatMap(({id, nodes}) =>
     nodes.map((node) => `${id}: ${node.html}: ${node.failureSummary}`)))"""
 
+CHROMIUM = "/usr/bin/chromium"
 # Chromium refuses root a sandbox, and otherwise calls home at each start.
 ARGUMENTS = [
     *(["--no-sandbox"] if os.geteuid() == 0 else []),
@@ -123,8 +130,9 @@ class Visitor:
     def objections(self) -> list[str]:
         """Return what is wrong with the page in both colour schemes, on all screens."""
         found = []
-        for scheme, width in itertools.product(("light", "dark"), (360, 1280)):
-            self.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+        schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+        for scheme, width in itertools.product(schemes, (360, 1280)):
+            self.page.emulate_media(color_scheme=scheme)
             self.page.set_viewport_size({"width": width, "height": 800})
             found += [f"{scheme}, {width}: {fault}" for fault in self._axe()]
         # WCAG 2.2, 1.4.10: a screen of 1280 pixels at 400%.
@@ -155,7 +163,9 @@ class Visitor:
 
 
 @pytest.fixture(scope="module")
-def service(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(
+    template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     """Return a running service with a name that is hard to show."""
     folder = tmp_path_factory.mktemp("browser") / "service"
     answers = {"project_name": NAME}
@@ -182,9 +192,7 @@ def service(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=ARGUMENTS
-        )
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
         browser.close()
 
@@ -227,13 +235,15 @@ def person(browser: Browser, service: Service) -> Person:
     return Person(email, state)
 
 
-# --- Every page ------------------------------------------------------------------------
+# --- Every page --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/register", "/login", "/login?next=/account", "/reset", "/confirm"]
-    + ["/nowhere", "/dev/mailbox"],
+    [
+        *("/", "/register", "/login", "/login?next=/account", "/reset", "/confirm"),
+        *("/nowhere", "/dev/mailbox"),
+    ],
 )
 def test_a_public_page_suits_everybody(visitor: Visitor, path: str) -> None:
     visitor.open(path)
@@ -283,7 +293,7 @@ def test_a_mail_is_as_good_in_html(visitor: Visitor, person: Person) -> None:
     assert visitor.page.title() == f"Your account at {NAME}"
 
 
-# --- Forms -----------------------------------------------------------------------------
+# --- Forms -------------------------------------------------------------------------
 
 
 def test_a_refused_form_says_why_where_it_is_heard(visitor: Visitor) -> None:
@@ -354,7 +364,9 @@ def test_a_password_can_be_shown_and_is_hidden_when_it_is_sent(
     visitor.press("Hide the password")
     expect(password).to_have_attribute("type", "password")
     visitor.press("Show the password")
-    visitor.page.evaluate("document.forms[0].addEventListener('submit', event => event.preventDefault())")
+    visitor.page.evaluate(
+        "document.forms[0].addEventListener('submit', (e) => e.preventDefault())"
+    )
     visitor.send("Sign in", {"E-mail address": "zoe@example.com", "Password": "secret"})
     expect(password).to_have_attribute("type", "password")
     assert visitor.complaints == []
@@ -371,7 +383,7 @@ def test_a_keyboard_is_enough_to_sign_in(visitor: Visitor, person: Person) -> No
     visitor.reads("Signed in")
 
 
-# --- The life of an account ------------------------------------------------------------
+# --- The life of an account --------------------------------------------------------
 
 
 @pytest.mark.parametrize("javascript", [True, False], ids=["scripts", "no scripts"])

@@ -288,15 +288,11 @@ def test_certbot_can_show_that_the_domain_is_ours(site: Site, visitor: Visitor) 
     assert (answer.status, answer.body) == (200, "proof")
 
 
-@pytest.mark.parametrize(
-    "host", ["Host: evil.example", "Host: 127.0.0.1", "X-No: host"]
-)
+@pytest.mark.parametrize("host", ["evil.example", f"www.{DOMAIN}", "127.0.0.1"])
 def test_an_unknown_host_gets_no_answer_without_tls(
     visitor: Visitor, host: str
 ) -> None:
-    assert visitor.say("GET / HTTP/1.1", host, port=80).startswith(
-        b"HTTP/1.1 400" if host.startswith("X-") else b""
-    )
+    assert visitor.say("GET / HTTP/1.1", f"Host: {host}", port=80) == b""
 
 
 @pytest.mark.parametrize("name", ["evil.example", f"www.{DOMAIN}", None])
@@ -332,11 +328,15 @@ def test_a_redirect_never_leads_to_a_host_that_a_visitor_names(
 
 
 def test_a_target_with_another_host_is_not_served(visitor: Visitor) -> None:
-    for port, expected in ((80, b""), (443, b"HTTP/1.1 421")):
-        target = "GET http://evil.example/ HTTP/1.1"
-        said = visitor.say(target, f"Host: {DOMAIN}", "Connection: close", port=port)
-        assert said.startswith(expected)
-        assert b"evil" not in said
+    lines = (
+        "GET http://evil.example/ HTTP/1.1",
+        f"Host: {DOMAIN}",
+        "Connection: close",
+    )
+    assert visitor.say(*lines, port=80) == b""
+    said = visitor.say(*lines)
+    assert said.startswith(b"HTTP/1.1 421")
+    assert b"evil" not in said
 
 
 @pytest.mark.parametrize("lie", LIES)
@@ -624,9 +624,28 @@ def test_gunicorn_opens_no_other_way_in(site: Site) -> None:
     assert {p.name for p in site.nginx.socket.parent.iterdir()} == {"web.sock"}
 
 
+def ask_by_socket(address: Path, target: str, **headers: str) -> Answer:
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(PATIENCE)
+        stream.connect(str(address))
+        return exchange(stream, "GET", target, None, headers)
+
+
+def test_gunicorn_itself_believes_no_header(site: Site) -> None:
+    """It trusts who reaches its socket; bulwark.proxy says what to make of that."""
+    over_tls = {"X-Forwarded-Proto": "https"}
+    for name in ("SCRIPT_NAME", "PATH_INFO", "X_Real_IP"):
+        lie = {name: "/evil"}
+        answer = ask_by_socket(site.nginx.socket, "/test/seen", **over_tls, **lie)
+        assert answer.status == 200
+        assert "evil" not in answer.body
+    lie = {"X-Forwarded-Ssl": "on"}
+    assert ask_by_socket(site.nginx.socket, "/healthz", **lie).status == 301
+
+
 def test_a_restart_refuses_no_request(site: Site, tmp_path: Path) -> None:
     """systemd holds the socket, so who comes meanwhile waits in it."""
-    address = str(tmp_path / "web.sock")
+    address = tmp_path / "web.sock"
     begin = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
@@ -634,19 +653,16 @@ os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
-    def ask() -> int:
-        with socket.socket(socket.AF_UNIX) as stream:
-            stream.settimeout(PATIENCE)
-            stream.connect(address)
-            proto = {"X-Forwarded-Proto": "https"}
-            return exchange(stream, "GET", "/healthz", None, proto).status
+    def ask() -> None:
+        over_tls = {"X-Forwarded-Proto": "https"}
+        answers.append(ask_by_socket(address, "/healthz", **over_tls).status)
 
+    answers: list[int] = []
     with socket.socket(socket.AF_UNIX) as held:
-        held.bind(address)
+        held.bind(str(address))
         held.listen()
-        for _ in range(2):
-            answers: list[int] = []
-            early = threading.Thread(target=lambda: answers.append(ask()))  # noqa: B023
+        for start in (1, 2):
+            early = threading.Thread(target=ask)
             early.start()
             with running(
                 *(sys.executable, "-c", begin, str(held.fileno())),
@@ -657,8 +673,9 @@ os.execv(sys.argv[2], sys.argv[2:])
                 pass_fds=[held.fileno()],
             ):
                 early.join()
-                assert answers == [200]
-            assert Path(address).exists()
+                assert answers == [200] * start
+                time.sleep(1)  # gunicorn misses a SIGTERM while it forks workers
+            assert address.exists()
 
 
 # --- The files for nginx, systemd and Docker ------------------------------------------
@@ -672,11 +689,19 @@ def test_gixy_finds_nothing(service: Path, tmp_path: Path) -> None:
     run("gixy", nginx.config, cwd=tmp_path)
 
 
-def test_nginx_takes_the_longest_names(make: Make, tmp_path: Path) -> None:
-    name, domain = "x" * 31, ".".join(["y" * 60] * 3 + ["example"])
-    service = make(project_slug=name, domain=domain)
-    nginx = Nginx(service, domain, name, tmp_path / "nginx")
-    run("nginx", "-e", "stderr", "-t", "-c", nginx.config, cwd=tmp_path)
+def test_two_services_share_one_nginx_whatever_their_names(
+    service: Path, make: Make, tmp_path: Path
+) -> None:
+    slug, domain = "x" * 31, ".".join(["y" * 63] * 3 + ["example"])
+    another = make(project_slug=slug, domain=domain)
+    first = Nginx(service, DOMAIN, SLUG, tmp_path / "first")
+    second = Nginx(another, domain, slug, tmp_path / "second")
+    site = (tmp_path / "second/site.conf").read_text()
+    for port, free in second.ports.items():
+        site = site.replace(f":{free}", f":{first.ports[port]}")
+    with (tmp_path / "first/site.conf").open("a") as file:
+        file.write(site)
+    run("nginx", "-e", "stderr", "-t", "-c", first.config, cwd=tmp_path)
 
 
 @pytest.fixture
@@ -696,7 +721,7 @@ def test_systemd_takes_the_units(units: list[str]) -> None:
     assert units == [
         f"{SLUG}@{n}" for n in ("web.service", "web.socket", "worker.service")
     ]
-    run("systemd-analyze", "verify", *units, cwd=Path("/"))
+    run("systemd-analyze", "verify", "--recursive-errors=no", *units, cwd=Path("/"))
 
 
 @pytest.mark.needs("systemd")
@@ -740,9 +765,8 @@ def test_the_compose_file_is_valid_and_locks_each_container(
         assert container["cap_drop"] == ["ALL"], name
         assert container["security_opt"] == ["no-new-privileges:true"], name
         assert ("ports" in container) == (name == "nginx")
-        assert (container.get("network_mode") == "none") == (
-            name not in ("nginx", "worker")
-        )
+        reached = {"nginx": ["visitors"], "worker": ["mail"]}.get(name, "none")
+        assert container.get("networks", container.get("network_mode")) == reached
         volumes |= {v.split(":")[0] for v in container["volumes"] if v[0] not in "./"}
     assert content["volumes"].keys() == volumes
     assert content["secrets"] == {"settings": {"file": ".env.production"}}

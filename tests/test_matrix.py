@@ -131,3 +131,7 @@ def test_the_template_passes_every_check_as_it_lies(
     run("mypy", "--strict", cwd=lies, env=environment)
     run("lint-imports", cwd=lies, env=environment)
     run("bin/test", "--cov", "--cov-report=term", cwd=lies, env=environment)
+
+
+def test_an_audit_of_the_workflows_finds_nothing(template: Path) -> None:
+    run("zizmor", "--offline", ".github", "template/.github", cwd=template)

@@ -318,7 +318,7 @@ def test_a_key_that_a_new_release_needs_arrives_with_the_update(
 
     script = own_template / "template/bin/secrets"
     last = "]\nDATABASE_PASSWORD"
-    new = '    Secret("APP_NEW_KEY", "Lost: nothing.", lambda _: secrets.token_hex(32)),\n'
+    new = 'Secret("APP_NEW_KEY", "Lost: nothing.", lambda _: secrets.token_hex(32)),\n'
     assert last in script.read_text()
     script.write_text(script.read_text().replace(last, new + last))
     release(own_template, "v9999.0.1")

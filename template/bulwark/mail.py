@@ -33,10 +33,10 @@ from sqlalchemy import LargeBinary, delete, event, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from bulwark import config, crypto
-from bulwark.config import is_local
 from bulwark.database import Model, UTCDateTime, db, utcnow
 from bulwark.jobs import queue
 from bulwark.logging import log
+from bulwark.safety import is_local
 
 RETRY_AFTER = (10, 30, 60, 120, 300)  # seconds; the last repeats
 LEASE = timedelta(minutes=5)  # longer than one delivery can take

@@ -109,6 +109,7 @@ class VerifyForm(stock.VerifyForm):
 class ChangePasswordForm(stock.ChangePasswordForm):
     """Change the password, knowing the current one."""
 
+    # With the checks of the other form: this one's own takes what is no text.
     password = _password(stock.VerifyForm.password, "Current password")
     new_password = _new_password(stock.ChangePasswordForm.new_password, "New password")
     new_password_confirm = None

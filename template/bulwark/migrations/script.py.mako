@@ -1,4 +1,4 @@
-"""${message}"""
+"""${message.replace('"', "'")}"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -18,13 +18,16 @@ from sqlalchemy import (
     String,
     Table,
     create_engine,
+    func,
     inspect,
+    select,
     text,
 )
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from bulwark.database import UTCDateTime, db, migrate
 from bulwark.identity import accounts
+from bulwark.identity.models import users_roles
 from tests.conftest import ROOT, add_person
 
 BASE = ROOT / "bulwark/migrations/versions"
@@ -72,20 +75,17 @@ def alembic(
     """What Alembic's commands take, with an empty database of the same kind."""
     with app.app_context():
         url = db.engine.url
+        patience: dict[str, object] = {"timeout": 0.3}
+        name = str(tmp_path / "empty.db")
         if url.get_backend_name() == "postgresql":
+            patience = {"options": "-c lock_timeout=300ms"}
             name = f"{url.database}_migrations"
             with db.engine.connect().execution_options(
                 isolation_level="AUTOCOMMIT"
             ) as connection:
                 connection.execute(text(f'DROP DATABASE IF EXISTS "{name}"'))
                 connection.execute(text(f'CREATE DATABASE "{name}"'))
-            url, patience = url.set(database=name), {"options": "-c lock_timeout=300ms"}
-        else:
-            url, patience = (
-                url.set(database=str(tmp_path / "empty.db")),
-                {"timeout": 0.3},
-            )
-        engine = create_engine(url, connect_args=patience)
+        engine = create_engine(url.set(database=name), connect_args=patience)
         with monkeypatch.context() as patch:
             patch.setitem(db.engines, None, engine)
             yield migrate.get_config()
@@ -112,7 +112,7 @@ def tables() -> set[str]:
 
 
 def count_of_roles_given() -> int:
-    return db.session.execute(text("SELECT count(*) FROM users_roles")).scalar_one()
+    return db.session.scalar(select(func.count()).select_from(users_roles)) or 0
 
 
 def test_the_migrations_make_what_the_models_say(alembic: Config) -> None:
