@@ -1,4 +1,4 @@
-"""How gunicorn runs the service. Where it listens is said where it is started: deploy/."""
+"""How gunicorn runs the service. Where it listens is said by who starts it: deploy/."""
 
 import os
 from pathlib import Path
@@ -11,13 +11,13 @@ from bulwark.jobs import queue
 
 wsgi_app = "wsgi:app"
 
-# Threads hold slow clients, processes use the cores. At most 8 x 4 requests run at once,
-# well under the 100 connections that PostgreSQL allows (its max_connections).
+# Processes use the cores, threads wait for the database. At most 8 x 4 requests run at
+# once, well under the 100 connections of PostgreSQL (the default of max_connections).
 worker_class = "gthread"
 workers = min(max(2, len(os.sched_getaffinity(0))), 8)
 threads = 4
-# Loaded once, then forked: starts in a third of the time and of the memory, and settings
-# that are refused end gunicorn itself.
+# Loaded once, then forked: starts in a third of the time, needs a third of the memory,
+# and settings that are refused end gunicorn itself.
 preload_app = True
 # Whatever leaks, leaks for so long only; the jitter keeps workers from ending together.
 max_requests = 10_000

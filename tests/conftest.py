@@ -35,6 +35,8 @@ os.environ |= {
     "COPIER_CACHE_DIR": f"{SETTINGS.name}/cache",
 }
 # bin/test says which uv; without it, the machine's or the checkout's.
+# Without compiled files every start of a service would compile all of them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("UV", shutil.which("uv") or str(ROOT / ".uv/bin/uv"))
 for name in [name for name in os.environ if name.startswith("APP_")]:
     del os.environ[name]

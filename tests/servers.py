@@ -36,7 +36,7 @@ PATH = os.pathsep.join(
         *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)),
     ]
 )
-PATIENCE = 30
+PATIENCE = 90
 
 
 def free_port() -> int:
@@ -156,14 +156,19 @@ class Mailbox:
     @contextmanager
     def running(self) -> Iterator[Self]:
         self.controller = self._start()
-        yield self
-        self.controller.stop()
+        try:
+            yield self
+        finally:
+            self.controller.stop()
 
     @contextmanager
     def away(self) -> Iterator[None]:
+        """Refuse connections while the block lasts."""
         self.controller.stop()
-        yield
-        self.controller = self._start()
+        try:
+            yield
+        finally:
+            self.controller = self._start()
 
     def _start(self) -> Controller:
         controller = Controller(self, hostname="127.0.0.1", port=self.port)
@@ -183,8 +188,8 @@ class Mailbox:
 class Nginx:
     """nginx with the files of a service, of which only paths and ports are replaced.
 
-    `ports` maps the port that a file names to the one in use; `certificate`
-    is what clients have to trust; `socket` is where the service is expected.
+    `ports` maps the port that a file names to the one in use; `certificate` is what
+    clients have to trust; `socket` is where the service is expected.
     """
 
     def __init__(self, service: Path, domain: str, slug: str, folder: Path) -> None:

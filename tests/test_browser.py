@@ -26,6 +26,7 @@ from tests.conftest import run
 from tests.servers import PATIENCE, free_port, wait_for_port
 
 pytestmark = pytest.mark.needs("chromium")
+expect.set_options(timeout=PATIENCE * 1000)
 
 NAME = 'Café "Zoë" & Sons — <b>billing</b>'
 PASSWORD = "purple otter juggles lamps"

@@ -51,8 +51,10 @@ def test_no_python_is_a_template(template: Path) -> None:
 def test_what_is_no_template_arrives_byte_for_byte(make: Make, template: Path) -> None:
     service = make()
     for file in template_files(template):
-        made = service / file.relative_to("template")
-        if file.suffix != ".jinja" and made.exists():
+        if "{" not in str(file) and file.suffix != ".jinja":
+            made = service / file.relative_to("template")
+            if made.name == ".gitlab-ci.yml":  # the default is GitHub
+                continue
             assert made.read_bytes() == (template / file).read_bytes()
 
 

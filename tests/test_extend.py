@@ -142,7 +142,8 @@ def merge(there: str, added: str) -> str:
         lines, body = there.splitlines(), ast.parse(there).body
         same = [old for old in body if name_of(old) and name_of(old) == name_of(node)]
         if isinstance(node, ast.Import | ast.ImportFrom):
-            lines[first_line(body[1]) - 1 : 0] = source  # body[0] is the docstring
+            top = first_line(body[1]) - 1  # body[0] is the docstring
+            lines[top:top] = source
         elif same:
             lines[first_line(same[0]) - 1 : same[0].end_lineno] = source
         else:

@@ -6,6 +6,7 @@ import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
 from flask_migrate import upgrade
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from bulwark import certificate, config
 from bulwark.database import db
@@ -28,6 +29,16 @@ def prepare() -> None:
     """
     upgrade(revision="heads")
     queue.create_tables()
+    try:
+        _prepare_accounts()
+    except (OperationalError, ProgrammingError) as error:
+        raise click.ClickException(
+            f"the database lacks what the models have ({error.orig}).\n"
+            'Run bin/flask db migrate -m "what changed", then this again.'
+        ) from None
+
+
+def _prepare_accounts() -> None:
     for role in accounts.make_roles():
         click.echo(f"made the role {role}")
     db.session.commit()

@@ -225,9 +225,10 @@ def load(root: Path, own: type[Any] | None = None) -> tuple[Config, Any]:
             ],
         )
     cls = ENVIRONMENTS[chosen]
+    strict = cls is not Testing
     sources = Sources(_secrets_dir(), _env_file(root, cls))
-    config = sources.read(cls, cls.defaults(root, _service(root)))
-    settings = sources.read(own, {}) if own else None
+    config = sources.read(cls, cls.defaults(root, _service(root)), strict=strict)
+    settings = sources.read(own, {}, strict=strict) if own else None
     known = {variable(f.name): f for f in fields(cls)}
     added = {variable(f.name) for f in fields(own)} if own else set()
     problems = [

@@ -24,6 +24,9 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 
+# An exception that is logged must not show the values of its statement.
+SILENT = {"hide_parameters": True}
+
 
 class _Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
@@ -97,11 +100,13 @@ def database_url(config: Config) -> URL:
 
 def _engine_options(url: URL) -> dict[str, Any]:
     if url.get_backend_name() == "postgresql":
-        return {"pool_pre_ping": True, "pool_recycle": 1800}
+        return SILENT | {"pool_pre_ping": True, "pool_recycle": 1800}
     if url.database in (None, "", ":memory:"):
-        return {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
-    Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-    return {"connect_args": {"timeout": 5}}
+        shared = {"check_same_thread": False}
+        return SILENT | {"poolclass": StaticPool, "connect_args": shared}
+    # Data is for its owner's eyes: SQLite's files take the mode that the umask leaves.
+    Path(str(url.database)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return SILENT | {"connect_args": {"timeout": 5}}
 
 
 @event.listens_for(Engine, "connect")

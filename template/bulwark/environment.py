@@ -38,7 +38,8 @@ def setting(
 
     The field `retry_days` is read from `APP_RETRY_DAYS`. `cast` turns the text into
     the value; the message of a `ValueError` that it raises is shown at the boot. A
-    `required` setting must not be empty; a `secret` one is kept out of `repr`.
+    `required` setting must not be empty, except in tests; a `secret` one is kept out
+    of `repr`.
     """
     metadata = {"doc": doc, "cast": cast, "required": required, "secret": secret}
     return field(default=default, metadata=metadata, repr=not secret)
@@ -111,10 +112,10 @@ class Sources:
         yield from ((name, str(self.secrets_dir)) for name in self._secrets)
         yield from ((name, str(self.env_file)) for name in self._file)
 
-    def read(self, cls: type[T], defaults: Mapping[str, Any]) -> T:
+    def read(self, cls: type[T], defaults: Mapping[str, Any], *, strict: bool) -> T:
         """Build the dataclass `cls` from here, then `defaults`, then its own defaults.
 
-        What is missing or can't be read is added to `problems`.
+        What can't be read is added to `problems`, and what is missing if `strict`.
         """
         values = dict(defaults)
         for declared in fields(cls):  # type: ignore[arg-type]
@@ -133,7 +134,7 @@ class Sources:
                     )
                 )
                 continue
-            if meta["required"] and not values[declared.name]:
+            if strict and meta["required"] and not values[declared.name]:
                 self.problems.append(
                     Problem(
                         f"{name} is missing",

@@ -2,6 +2,7 @@
 
 from flask import Flask, g, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
+from flask_login import AnonymousUserMixin
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, InternalServerError, SecurityError
 
@@ -55,6 +56,9 @@ def _show(error: HTTPException) -> ResponseReturnValue:
     elif error.description != type(error).description:
         hint = error.description or hint
     headers = [(k, v) for k, v in error.get_headers() if k != "Content-Type"]
+    if code >= InternalServerError.code:
+        # The page must not ask for the visitor again: the database may be away.
+        g._login_user = AnonymousUserMixin()
     if wants_json():
         body = jsonify(error=title, hint=hint, request_id=g.get("request_id"))
         return body, code, headers

@@ -1,12 +1,14 @@
 """The security headers of every response. Talisman sets most, one function the rest."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from flask import Flask, Response, g, request
 from flask_login import current_user
 from flask_talisman import Talisman
 
-from bulwark.config import Config
+from bulwark.config import Config, ConfigurationError
+from bulwark.environment import Problem
 
 # Nothing is allowed that is not named. A script needs the nonce of its response.
 CSP: dict[str, list[str]] = {
@@ -22,6 +24,18 @@ CSP: dict[str, list[str]] = {
     "frame-ancestors": ["'none'"],
     "require-trusted-types-for": ["'script'"],
 }
+# Where an app may load from other hosts too, and how it names them.
+EXTENSIBLE = (
+    "connect-src",
+    "font-src",
+    "form-action",
+    "frame-src",
+    "img-src",
+    "media-src",
+    "script-src",
+    "style-src",
+)
+HOST = re.compile(r"(https|wss)://(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?(/[^\s;,]*)?")
 # What a browser offers a page and this service does not use.
 UNUSED_FEATURES = (
     "accelerometer",
@@ -52,7 +66,7 @@ def init_app(
     app.after_request(_set_the_rest)
     Talisman(
         app,
-        content_security_policy=_policy(csp_sources),
+        content_security_policy=_policy(config.environment, csp_sources),
         content_security_policy_nonce_in=["script-src"],
         force_https_permanent=True,
         frame_options="DENY",
@@ -69,15 +83,23 @@ def init_app(
     app.before_request(_share_nonce)
 
 
-def _policy(csp_sources: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    unknown = csp_sources.keys() - CSP.keys()
-    unsafe = [s for sources in csp_sources.values() for s in sources if "unsafe" in s]
-    if unknown or unsafe:
-        raise ValueError(
-            f"csp_sources may add hosts to {', '.join(CSP)}; it holds "
-            + ", ".join([*sorted(unknown), *unsafe])
+def _policy(
+    environment: str, csp_sources: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    unknown = csp_sources.keys() - set(EXTENSIBLE)
+    sources = [source for added in csp_sources.values() for source in added]
+    wrong = [*sorted(unknown), *(s for s in sources if not HOST.fullmatch(s))]
+    if wrong:
+        problem = Problem(
+            f"CSP_SOURCES in app/settings.py holds {', '.join(wrong)}",
+            "a policy with a gap protects as little as none",
+            f"name hosts, as https://host, under one of {', '.join(EXTENSIBLE)}",
         )
-    return {name: [*own, *csp_sources.get(name, ())] for name, own in CSP.items()}
+        raise ConfigurationError(environment, [problem])
+    policy = {name: list(own) for name, own in CSP.items()}
+    for name, added in csp_sources.items():
+        policy.setdefault(name, []).extend(added)
+    return policy
 
 
 def _share_nonce() -> None:

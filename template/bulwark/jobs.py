@@ -69,6 +69,6 @@ def init_app(app: Flask, config: Config) -> None:
 @click.command()
 @with_appcontext
 def worker() -> None:
-    """Run queued work until it is stopped. SIGHUP starts it again with new code."""
+    """Run queued work until it is stopped."""
     queue.create_tables()
     queue.create_consumer(workers=WORKERS, max_delay=MAX_DELAY).run()

@@ -270,6 +270,19 @@ def test_a_team_declares_a_setting(production: Path, monkeypatch: pytest.MonkeyP
     assert "it has three letters" in problems(production, TeamSettings)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RequiredSettings:
+    payment_key: str = setting("takes payments", required=True)
+
+
+def test_a_team_requires_a_setting_except_in_tests(
+    production: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert "APP_PAYMENT_KEY is missing" in problems(production, RequiredSettings)
+    monkeypatch.setenv("APP_ENV", "testing")
+    assert problems(production, RequiredSettings) == ""
+
+
 def test_a_team_can_not_take_a_setting_of_the_base(production: Path):
     assert "declared by app/ and by bulwark/" in problems(production, CollidingSettings)
 

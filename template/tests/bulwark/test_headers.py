@@ -4,8 +4,11 @@ import re
 
 import pytest
 from flask import Flask
+from sqlalchemy.exc import OperationalError
 
 from bulwark import headers
+from bulwark.config import ConfigurationError
+from bulwark.database import db
 from tests.conftest import Visitor
 
 EXPECTED = {
@@ -65,6 +68,22 @@ def test_a_failure_inside_has_every_header(
     assert {name: answer.headers.get(name) for name in EXPECTED} == EXPECTED
 
 
+def test_without_a_database_the_error_page_has_every_header_too(
+    visitor: Visitor, app: Flask, person: str, monkeypatch: pytest.MonkeyPatch
+):
+    def away(*_: object, **__: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("gone"))
+
+    visitor.sign_in(person)
+    monkeypatch.setattr(db.session, "execute", away)
+    monkeypatch.setattr(db.session, "scalar", away)
+    monkeypatch.setitem(app.config, "PROPAGATE_EXCEPTIONS", False)
+    answer = visitor.get("/account")
+    assert answer.status_code == 500
+    assert "Something went wrong here" in answer.get_data(as_text=True)
+    assert {name: answer.headers.get(name) for name in EXPECTED} == EXPECTED
+
+
 def test_the_policy_allows_nothing_that_is_not_named(visitor: Visitor):
     directives = csp(visitor.get("/"))
     for name in ("base-uri", "form-action", "frame-ancestors"):
@@ -86,13 +105,20 @@ def test_each_answer_has_a_nonce_of_its_own(visitor: Visitor):
         {"script-src": ["'unsafe-inline'"]},
         {"style-src": ["'unsafe-eval'"]},
         {"img": ["https://images.example"]},
+        {"img-src": ["*"]},
+        {"img-src": ["https:"]},
+        {"img-src": ["https://images.example; script-src *"]},
+        {"base-uri": ["https://images.example"]},
+        {"require-trusted-types-for": ["https://images.example"]},
     ],
 )
 def test_a_team_can_add_hosts_but_nothing_unsafe(sources: dict[str, list[str]]):
-    with pytest.raises(ValueError, match="csp_sources"):
-        headers._policy(sources)
-    added = headers._policy({"img-src": ["https://images.example"]})
+    with pytest.raises(ConfigurationError, match="CSP_SOURCES"):
+        headers._policy("testing", sources)
+    good = {"img-src": ["https://images.example"], "frame-src": ["https://*.a.example"]}
+    added = headers._policy("testing", good)
     assert added["img-src"] == ["'self'", "data:", "https://images.example"]
+    assert added["frame-src"] == ["https://*.a.example"]
     assert headers.CSP["img-src"] == ["'self'", "data:"]
 
 

@@ -8,8 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 from flask import Flask
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from bulwark import logging as bulwark_logging
+from bulwark.database import db
 from tests.conftest import GOOD_PASSWORD, Visitor
 
 
@@ -78,6 +81,16 @@ def test_one_event_is_one_line_whatever_it_holds(hostile: str, lines: io.StringI
     assert len(lines.getvalue().splitlines()) == 2
     assert logged(lines)[0]["value"] == hostile
     assert lines.getvalue().isascii()
+
+
+def test_a_failing_statement_does_not_show_its_values(app: Flask):
+    with app.app_context():
+        with pytest.raises(IntegrityError) as failure:
+            db.session.execute(
+                text("INSERT INTO users_roles VALUES (:user, 999)"), {"user": 424242}
+            )
+        db.session.rollback()
+    assert "424242" not in str(failure.value)
 
 
 def test_an_exception_is_in_the_line_with_its_request(

@@ -14,7 +14,7 @@ from flask import Flask
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from bulwark import certificate, config, jobs
+from bulwark import certificate, config, database, jobs
 from bulwark.database import database_url, db, utcnow
 from bulwark.identity.models import Role
 from bulwark.jobs import queue
@@ -73,6 +73,49 @@ def test_a_role_that_is_missing_is_made(app: Flask):
     assert (
         "made the role administrator"
         in app.test_cli_runner().invoke(args=["prepare"]).output
+    )
+
+
+def test_two_processes_may_make_the_roles_at_once(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        db.session, "scalars", lambda _: []
+    )  # as if none were there yet
+    assert app.test_cli_runner().invoke(args=["prepare"]).exit_code == 0
+
+
+def test_models_without_a_migration_are_named_with_what_to_do(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    def lacking() -> None:
+        raise OperationalError("SELECT", {}, Exception("no such column: users.phone"))
+
+    monkeypatch.setattr("bulwark.commands.accounts.make_roles", lacking)
+    said = app.test_cli_runner().invoke(args=["prepare"])
+    assert said.exit_code == 1
+    assert "no such column: users.phone" in said.output
+    assert "bin/flask db migrate" in said.output
+
+
+def test_an_operator_gives_a_role_and_takes_it(
+    visitor: Visitor, app: Flask, person: str
+):
+    run = app.test_cli_runner().invoke
+    assert (
+        "administrator"
+        in run(args=["accounts", "grant", person, "administrator"]).output
+    )
+    with app.app_context():
+        assert app.extensions["security"].datastore.find_user(email=person).roles
+    assert "no longer" in run(args=["accounts", "take", person, "administrator"]).output
+    with app.app_context():
+        assert not app.extensions["security"].datastore.find_user(email=person).roles
+    unknown = run(args=["accounts", "grant", "nobody@example.org", "administrator"])
+    assert "nobody has an account" in unknown.output
+    assert (
+        "there are administrator"
+        in run(args=["accounts", "grant", person, "admin"]).output
     )
 
 
@@ -146,6 +189,12 @@ def test_the_queue_is_in_the_service_s_own_kind_of_database(
     own.init_app(Flask("tests"), config.Testing(database_url=url.format(tmp_path)))
     own.create_tables()
     assert type(own.storage).__name__ == storage
+
+
+def test_the_folder_of_the_data_is_for_its_owner_alone(tmp_path: Path):
+    settings = config.Testing(database_url=f"sqlite:///{tmp_path}/data/service.db")
+    database.init_app(Flask("tests"), settings)
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
 def test_the_password_of_the_database_comes_from_its_own_secret():
@@ -303,7 +352,7 @@ def test_no_template_lets_text_through_unescaped(mark: str):
 
 def test_no_page_asks_anything_of_a_foreign_host(visitor: Visitor, person: str):
     visitor.sign_in(person)
-    for path in ("/", "/account", "/change", "/nowhere"):
+    for path in ("/account", "/change", "/nowhere"):
         page = visitor.get(path).get_data(as_text=True)
         loaded = re.findall(
             r'<(?:link|script|img|iframe)[^>]+(?:href|src)="([^"]+)"', page
