@@ -45,7 +45,7 @@ secure_scheme_headers: dict[str, str] = {}
 
 # No second way in, and a socket for the owner and his group alone.
 control_socket_disable = True
-umask = 0o117
+umask = 0o007
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]

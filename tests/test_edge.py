@@ -580,7 +580,7 @@ def test_a_mail_server_that_is_away_loses_no_account_and_no_mail(site: Site) -> 
         assert answer.status == 302
         eventually(lambda: "mail_delayed" in (site.folder / "worker").read_text())
         assert not site.mailbox.link_to(late)
-    # The worker tries again each minute.
+    # The worker tries again after ten seconds, then thirty.
     link = eventually(lambda: site.mailbox.link_to(late), patience=90)
     assert visitor.ask(link).status == 302
     visitor.fill_in("/login", email=late, password=PASSWORD)

@@ -21,6 +21,8 @@ from bulwark.environment import (
     words,
 )
 
+MADE = "bin/secrets makes it"
+
 
 class ConfigurationError(Exception):
     """The service must not start; `problems` lists every reason at once."""
@@ -55,7 +57,7 @@ class Config:
     )
 
     secret_key: str = setting(
-        "signs sessions, forms and links", required=True, secret=True
+        "signs sessions, forms and links", required=True, secret=True, mend=MADE
     )
     secret_key_fallbacks: tuple[str, ...] = setting(
         "older signing keys, still accepted while a new one takes over",
@@ -67,6 +69,7 @@ class Config:
         "goes into every password hash; without it nobody can sign in",
         required=True,
         secret=True,
+        mend=MADE,
     )
     encryption_keys: dict[str, bytes] = setting(
         "encrypts stored data as id:key, newest first, comma between",
@@ -74,6 +77,7 @@ class Config:
         cast=crypto.parse_keys,
         required=True,
         secret=True,
+        mend=MADE,
     )
 
     base_url: str = setting("the address in links that are made outside a request")

@@ -33,15 +33,16 @@ def setting(
     cast: Callable[[str], Any] = str,
     required: bool = False,
     secret: bool = False,
+    mend: str = "",
 ) -> Any:
     """Declare one setting as the field of a dataclass.
 
     The field `retry_days` is read from `APP_RETRY_DAYS`. `cast` turns the text into
     the value; the message of a `ValueError` that it raises is shown at the boot. A
-    `required` setting must not be empty, except in tests; a `secret` one is kept out
-    of `repr`.
+    `required` setting must not be empty, except in tests; `mend` says how to get one.
+    A `secret` one is kept out of `repr`.
     """
-    metadata = {"doc": doc, "cast": cast, "required": required, "secret": secret}
+    metadata = {"doc": doc, "cast": cast, "required": required, "mend": mend}
     return field(default=default, metadata=metadata, repr=not secret)
 
 
@@ -139,9 +140,7 @@ class Sources:
                     Problem(
                         f"{name} is missing",
                         meta["doc"],
-                        "bin/secrets makes it"
-                        if meta["secret"]
-                        else f"set {name}; .env.example shows how",
+                        meta["mend"] or f"set {name}; .env.example shows how",
                     )
                 )
         return cls(**values)

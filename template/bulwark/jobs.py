@@ -71,4 +71,9 @@ def init_app(app: Flask, config: Config) -> None:
 def worker() -> None:
     """Run queued work until it is stopped."""
     queue.create_tables()
-    queue.create_consumer(workers=WORKERS, max_delay=MAX_DELAY).run()
+    queue.create_consumer(
+        workers=WORKERS,
+        max_delay=MAX_DELAY,
+        # What systemd, containers and bin/dev send: let running work finish.
+        graceful_signal="TERM",
+    ).run()

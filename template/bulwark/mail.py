@@ -88,7 +88,7 @@ def send(subject: str, recipient: str, text: str) -> None:
     db.session.add(
         OutgoingMail(id=key, sealed_message=sealed, created_at=now, due_at=now)
     )
-    event.listen(db.session(), "after_commit", _wake_worker, once=True)
+    event.listen(db.session(), "after_commit", lambda _: _wake_worker(), once=True)
 
 
 class OutboxMailUtil(MailUtil):
@@ -151,7 +151,7 @@ def deliver_due() -> None:
 
 
 @queue.task(name="deliver_mail")  # type: ignore[untyped-decorator]
-def _deliver_now() -> None:
+def _deliver() -> None:
     deliver_due()
 
 
@@ -186,10 +186,10 @@ def _commit(response: Response) -> Response:
     return response
 
 
-def _wake_worker(session: Any) -> None:
-    """Deliver at once. When the queue is away, the minute's round delivers."""
+def _wake_worker(delay: int = 0) -> None:
+    """Deliver in so many seconds. When the queue is away, the minute's round does."""
     try:
-        _deliver_now()
+        _deliver.schedule(delay=delay) if delay else _deliver()
     except Exception:  # noqa: BLE001  whatever it is, the mail is safe in the table
         log.warning("queue_unreachable", exc_info=True)
 
@@ -221,6 +221,7 @@ def _postpone(mail: OutgoingMail) -> None:
     wait = RETRY_AFTER[min(mail.attempts, len(RETRY_AFTER)) - 1]
     mail.due_at = utcnow() + timedelta(seconds=wait)
     db.session.commit()
+    _wake_worker(wait + 1)
 
 
 def _forget(mail: OutgoingMail) -> None:

@@ -298,6 +298,21 @@ def test_a_queue_that_is_away_loses_no_mail(
     assert len(visitor.letters()) == 1
 
 
+def test_a_delayed_mail_is_tried_again_when_its_time_has_come(
+    app: Flask, mail_to, mailbox: Path
+):
+    mail_to(f"smtp://localhost:{free_port()}")
+    with app.app_context():
+        send()
+        queue.flush()
+        mail.deliver_due()
+    (task,) = queue.pending()
+    assert task.name == "deliver_mail"
+    assert not queue.ready_to_run(task)
+    queue.execute(task)  # a worker that is too early puts it aside
+    assert [later.name for later in queue.scheduled()] == ["deliver_mail"]
+
+
 def test_a_mail_goes_with_what_it_reports_or_not_at_all(app: Flask):
     with app.app_context():
         mail.send("Hello", "zoe@example.org", "You have signed up.")
