@@ -18,6 +18,7 @@ quietly() {
   log=$(mktemp)
   "$@" >"$log" 2>&1 </dev/null &
   job=$!
+  trap 'kill "$job" 2>/dev/null; rm -f "$log"; exit 130' INT TERM
   tick=0
   while kill -0 "$job" 2>/dev/null; do
     sleep 0.1
@@ -28,6 +29,7 @@ quietly() {
   wait "$job" && code=0 || code=$?
   [ "$code" -eq 0 ] || cat "$log" >&2
   rm -f "$log"
+  trap - INT TERM
   return "$code"
 }
 

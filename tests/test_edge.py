@@ -616,7 +616,7 @@ def test_settings_that_are_refused_end_gunicorn_with_the_reason(
 
 
 def test_the_socket_is_for_the_owner_and_his_group(site: Site) -> None:
-    assert site.nginx.socket.stat().st_mode & 0o777 == 0o660
+    assert site.nginx.socket.stat().st_mode & 0o777 == 0o770
 
 
 def test_gunicorn_opens_no_other_way_in(site: Site) -> None:

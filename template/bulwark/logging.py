@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 from flask import Flask, Response, g, request
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 from bulwark.config import Config
 
@@ -18,6 +18,7 @@ log = structlog.stdlib.get_logger("bulwark")
 # What a caller may send as its request id; anything else is replaced.
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{16,64}")
 REQUEST_ID_BYTES = 16
+DETAIL = re.compile(r"\nDETAIL:[^\n]*")
 # Only their warnings matter: each request has one line of ours.
 CHATTY = ("alembic", "huey", "urllib3", "werkzeug")
 
@@ -49,6 +50,7 @@ def configure(level: str, *, readable: bool) -> None:
             structlog.processors.ExceptionRenderer(
                 structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
             ),
+            _drop_details,
             structlog.processors.JSONRenderer(ensure_ascii=True),
         ]
     )
@@ -83,6 +85,13 @@ def configure(level: str, *, readable: bool) -> None:
     root.setLevel(level)
     for name in CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def _drop_details(_: object, __: str, event: EventDict) -> EventDict:
+    """Leave out PostgreSQL's DETAIL, which quotes the row: `Key (email)=(…) exists`."""
+    for raised in event.get("exception", ()):
+        raised["exc_value"] = DETAIL.sub("", raised["exc_value"])
+    return event
 
 
 def _start() -> None:

@@ -83,14 +83,16 @@ def test_one_event_is_one_line_whatever_it_holds(hostile: str, lines: io.StringI
     assert lines.getvalue().isascii()
 
 
-def test_a_failing_statement_does_not_show_its_values(app: Flask):
+def test_a_failing_statement_does_not_show_its_values(app: Flask, lines: io.StringIO):
+    statement = text("INSERT INTO users_roles VALUES (:user, 999)")
     with app.app_context():
-        with pytest.raises(IntegrityError) as failure:
-            db.session.execute(
-                text("INSERT INTO users_roles VALUES (:user, 999)"), {"user": 424242}
-            )
+        try:
+            db.session.execute(statement, {"user": 424242})
+        except IntegrityError:
+            bulwark_logging.log.exception("failed")
         db.session.rollback()
-    assert "424242" not in str(failure.value)
+    assert "IntegrityError" in lines.getvalue()
+    assert "424242" not in lines.getvalue()
 
 
 def test_an_exception_is_in_the_line_with_its_request(
