@@ -52,7 +52,7 @@ find_uv() { # sets and exports $UV: the one given, the machine's, or one in .uv
     fail "$python has no venv module, which uv is installed with." \
       "Install it (Debian, Ubuntu: apt-get install python3-venv) and try again."
   say "uv, which installs packages, into .uv"
-  quietly "$python" -m venv "$root/.uv" && quietly "$root/.uv/bin/pip" install uv ||
+  { quietly "$python" -m venv "$root/.uv" && quietly "$root/.uv/bin/pip" install uv; } ||
     fail "uv could not be installed. Its words are above." \
       "Check the network, any proxy, and that $root can be written; then try again."
 }

@@ -96,10 +96,9 @@ def main() -> None:
                 sys.exit(f"the server was not refused:\n{said}")
             refused.append(took)
             flask.append(seconds([python, "-c", "import flask"], service)[0])
-        print(
-            f"a refused production server: {statistics.median(refused):.2f} s,"
-            f" {statistics.median(refused) / statistics.median(flask):.1f} × import flask"
-        )
+        took = statistics.median(refused)
+        ratio = took / statistics.median(flask)
+        print(f"a refused production server: {took:.2f} s, {ratio:.1f} × import flask")
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.conftest import QUESTIONS, Make, run
+from tests.conftest import QUESTIONS, Make, git, run
 
 if TYPE_CHECKING:
     from tests.servers import Postgres
 
+SHELLS = (b"#!/bin/sh", b"#!/bin/bash", b"# shellcheck shell=")
 PYTHONS = ["3.11", "3.12", "3.13"]
 
 
@@ -135,3 +136,10 @@ def test_the_template_passes_every_check_as_it_lies(
 
 def test_an_audit_of_the_workflows_finds_nothing(template: Path) -> None:
     run("zizmor", "--offline", ".github", "template/.github", cwd=template)
+
+
+def test_shellcheck_finds_nothing(template: Path) -> None:
+    files = [template / line for line in git(template, "ls-files").splitlines()]
+    scripts = [file for file in files if file.read_bytes().startswith(SHELLS)]
+    assert {"new", "setup", "run"} <= {script.name for script in scripts}
+    run("shellcheck", "-x", "-P", "SCRIPTDIR", *scripts, cwd=template)

@@ -36,6 +36,12 @@ def test_a_page_without_tls_leads_to_tls(visitor: Visitor):
     assert answer.headers["Location"] == "https://localhost/login"
 
 
+def test_a_visitor_can_not_claim_that_tls_was_used(visitor: Visitor):
+    claim = {"X-Forwarded-Proto": "https"}
+    answer = visitor.get("/login", base_url="http://localhost", headers=claim)
+    assert answer.status_code == 301
+
+
 def test_what_was_sent_without_tls_is_refused(visitor: Visitor):
     answer = visitor.client.post("/login", base_url="http://localhost")
     assert answer.status_code == 403

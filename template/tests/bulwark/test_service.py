@@ -312,11 +312,14 @@ with wsgi.app.app_context():
     for bad in ('nothing', '..%2f..%2fservice'):
         assert client.get('/dev/mailbox/' + bad).status_code == 404
     assert 'Strict-Transport-Security' not in client.get('/').headers
+    wsgi.app.debug = True  # as bin/dev serves it
+    print(client.get('/login').headers['Set-Cookie'])
 """
     ran = in_environment("development", code, tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert "A &lt;b&gt;bold&lt;/b&gt; subject" in ran.stdout
     assert 'href="https://localhost/x"' in ran.stdout
+    assert re.search("__Host-session=.*; Secure; HttpOnly", ran.stdout)
 
 
 def test_production_has_no_mailbox_logs_json_and_hashes_with_twelve_rounds(
