@@ -51,7 +51,7 @@ def test_a_guessable_password_is_refused_with_its_reason(password: str, reason: 
 
 def test_the_three_thousand_most_common_passwords_are_refused_at_any_length():
     common = FREQUENCY_LISTS["passwords"][:3000]
-    assert [p for p in common if not said_of(p, least=1)] == []
+    assert [p for p in common if "Many people" not in said_of(p, least=1)] == []
     assert [p for p in common if not said_of(f"{p}123!", least=1)] == []
 
 

@@ -197,6 +197,17 @@ def test_the_folder_of_the_data_is_for_its_owner_alone(tmp_path: Path):
     assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
+def test_sqlite_keeps_foreign_keys_and_readers_beside_a_writer(tmp_path: Path):
+    app = Flask("tests")
+    settings = config.Testing(database_url=f"sqlite:///{tmp_path}/service.db")
+    database.init_app(app, settings)
+    with app.app_context(), db.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    with app.app_context():
+        db.engine.dispose()
+
+
 def test_the_password_of_the_database_comes_from_its_own_secret():
     settings = config.Production(
         database_url="postgresql://shop@/shop", database_password="p:/?w"
@@ -294,6 +305,7 @@ def in_environment(
 def test_development_shows_each_mail_in_its_mailbox(tmp_path: Path):
     code = """
 import wsgi
+wsgi.app.debug = True  # as bin/dev serves it
 from bulwark import mail
 from bulwark.database import db
 from bulwark.jobs import queue
@@ -312,7 +324,6 @@ with wsgi.app.app_context():
     for bad in ('nothing', '..%2f..%2fservice'):
         assert client.get('/dev/mailbox/' + bad).status_code == 404
     assert 'Strict-Transport-Security' not in client.get('/').headers
-    wsgi.app.debug = True  # as bin/dev serves it
     print(client.get('/login').headers['Set-Cookie'])
 """
     ran = in_environment("development", code, tmp_path)
