@@ -46,6 +46,12 @@ def test_a_role_that_grants_what_nobody_declared_stops_the_start():
         access.init_app(small_app(), {}, {"bookkeeper": ["invoices:read"]})
 
 
+def test_a_role_may_grant_what_is_declared():
+    app = small_app()
+    access.init_app(app, {"invoices:read": "See them"}, {"clerk": ["invoices:read"]})
+    assert "invoices:read" in app.extensions["permissions"]
+
+
 @pytest.fixture(scope="module")
 def guarded(whole_app: Flask) -> Flask:
     """The service with a route for each declaration, and one added too late."""

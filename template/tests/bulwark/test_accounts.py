@@ -147,6 +147,13 @@ def test_a_new_address_counts_once_it_is_confirmed(visitor: Visitor, person: str
     assert "zoe@example.net" in visitor.get("/account").get_data(as_text=True)
 
 
+def test_ones_own_address_is_not_a_new_one(visitor: Visitor, person: str):
+    visitor.sign_in(person)
+    answer = visitor.submit("/change-email", {"email": person})
+    assert "This is your address already." in answer.text
+    assert visitor.letters() == []
+
+
 def test_sensitive_pages_ask_again_after_a_quarter_of_an_hour(
     visitor: Visitor, person: str
 ):

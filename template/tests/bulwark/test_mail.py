@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from aiosmtpd.controller import Controller
-from flask import Flask
+from flask import Flask, Response
 from sqlalchemy import func, select, update
 
 from bulwark import certificate, crypto, mail
@@ -316,6 +316,14 @@ def test_a_delayed_mail_is_tried_again_when_its_time_has_come(
 def test_a_mail_goes_with_what_it_reports_or_not_at_all(app: Flask):
     with app.app_context():
         mail.send("Hello", "zoe@example.org", "You have signed up.")
+        db.session.rollback()
+        assert waiting() == 0
+
+
+def test_a_request_that_failed_inside_sends_no_mail(app: Flask):
+    with app.app_context():
+        mail.send("Hello", "zoe@example.org", "You have signed up.")
+        mail._commit(Response(status=500))
         db.session.rollback()
         assert waiting() == 0
 

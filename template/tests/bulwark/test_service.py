@@ -1,10 +1,12 @@
 """The service as a whole: health, worker, set-up, certificate, templates."""
 
+import os
 import re
 import ssl
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from flask import Flask
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from bulwark import certificate, config, database, jobs
+from app import create_app
+from bulwark import certificate, config, database, jobs, mail
 from bulwark.database import database_url, db, utcnow
 from bulwark.identity.models import Role
 from bulwark.jobs import queue
@@ -270,67 +273,65 @@ def test_the_authority_vouches_for_this_machine_and_nothing_else(tmp_path: Path)
     assert context.cert_store_stats()["x509_ca"] == 1
 
 
-def in_environment(
-    name: str, code: str, tmp_path: Path
-) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own, in another environment."""
-    import os
+STRONG = "kV3r8Q_xTz0nLw6yB-Jf9uHsM1pD4aGc7eRiXoN2tYbWqUhZ"
+SETTINGS = {
+    "ENV_FILE": "/nonexistent",
+    "APP_SECRET_KEY": STRONG,
+    "APP_PASSWORD_PEPPER": STRONG,
+    "APP_ENCRYPTION_KEYS": f"1:{STRONG[:43]}",
+    "APP_ALLOWED_HOSTS": "localhost",
+}
 
-    strong = "kV3r8Q_xTz0nLw6yB-Jf9uHsM1pD4aGc7eRiXoN2tYbWqUhZ"
-    own = {k: v for k, v in os.environ.items() if not k.startswith("APP_")}
-    mail = {"development": f"mailbox:{tmp_path}", "production": "smtp://localhost"}[
-        name
-    ]
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=own
-        | {
-            "APP_ENV": name,
-            "ENV_FILE": "/nonexistent",
-            "APP_SECRET_KEY": strong,
-            "APP_PASSWORD_PEPPER": strong,
-            "APP_ENCRYPTION_KEYS": f"1:{strong[:43]}",
-            "APP_ALLOWED_HOSTS": "localhost",
-            "APP_MAIL_URL": mail,
-            "APP_DATABASE_URL": f"sqlite:///{tmp_path}/service.db",
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+
+@pytest.fixture
+def development(
+    whole_app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Flask]:
+    """The service as bin/dev serves it, beside the one of the other tests."""
+    settings = SETTINGS | {
+        "APP_ENV": "development",
+        "APP_MAIL_URL": f"mailbox:{tmp_path}/mailbox",
+        "APP_DATABASE_URL": f"sqlite:///{tmp_path}/development.db",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    app = create_app()
+    app.debug = True
+    with app.app_context():
+        db.create_all()
+        queue.create_tables()
+        yield app
+        db.session.remove()
+        db.engine.dispose()
+    queue.storage.close()
+    queue.init_app(whole_app, whole_app.extensions["bulwark"])
+
+
+def test_development_shows_each_mail_in_its_mailbox(development: Flask):
+    client = development.test_client()
+    mail.send(
+        "A <b>bold</b> subject", "zoe@example.org", "Text.\n\nhttps://localhost/x"
     )
-
-
-def test_development_shows_each_mail_in_its_mailbox(tmp_path: Path):
-    code = """
-import wsgi
-wsgi.app.debug = True  # as bin/dev serves it
-from bulwark import mail
-from bulwark.database import db
-from bulwark.jobs import queue
-with wsgi.app.app_context():
-    db.create_all(); queue.create_tables()
-    mail.send('A <b>bold</b> subject', 'zoe@example.org', 'Text.\\n\\nhttps://localhost/x')
     db.session.commit()
-    client = wsgi.app.test_client()
-    print(client.get('/dev/mailbox').get_data(as_text=True))
+    assert client.get("/dev/mailbox").status_code == 200
     mail.deliver_due()
-    page = client.get('/dev/mailbox').get_data(as_text=True)
-    print(page)
-    import re
-    link = re.search(r'/dev/mailbox/[\\w-]+', page)[0]
-    print(client.get(link).get_data(as_text=True))
-    for bad in ('nothing', '..%2f..%2fservice'):
-        assert client.get('/dev/mailbox/' + bad).status_code == 404
-    assert 'Strict-Transport-Security' not in client.get('/').headers
-    print(client.get('/login').headers['Set-Cookie'])
-"""
-    ran = in_environment("development", code, tmp_path)
-    assert ran.returncode == 0, ran.stderr
-    assert "A &lt;b&gt;bold&lt;/b&gt; subject" in ran.stdout
-    assert 'href="https://localhost/x"' in ran.stdout
-    assert re.search("__Host-session=.*; Secure; HttpOnly", ran.stdout)
+    page = client.get("/dev/mailbox").text
+    assert "A &lt;b&gt;bold&lt;/b&gt; subject" in page
+    found = re.search(r"/dev/mailbox/[\w-]+", page)
+    assert found
+    assert 'href="https://localhost/x"' in client.get(found[0]).text
+    for bad in ("nothing", "..%2f..%2fdevelopment"):
+        assert client.get(f"/dev/mailbox/{bad}").status_code == 404
+
+
+def test_development_has_secure_cookies_and_leaves_other_ports_alone(
+    development: Flask,
+):
+    answer = development.test_client().get("/login")
+    assert re.search(
+        "__Host-session=.*; Secure; HttpOnly", answer.headers["Set-Cookie"]
+    )
+    assert "Strict-Transport-Security" not in answer.headers
 
 
 def test_production_has_no_mailbox_logs_json_and_hashes_with_twelve_rounds(
@@ -344,7 +345,21 @@ with wsgi.app.test_request_context():
     print(hash_password('x' * 15)[:7])
 print(wsgi.app.test_client().get('/healthz', base_url='https://localhost').status)
 """
-    ran = in_environment("production", code, tmp_path)
+    own = {k: v for k, v in os.environ.items() if not k.startswith("APP_")}
+    settings = SETTINGS | {
+        "APP_ENV": "production",
+        "APP_MAIL_URL": "smtp://localhost",
+        "APP_DATABASE_URL": f"sqlite:///{tmp_path}/production.db",
+    }
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=own | settings,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert "/login" in ran.stdout, ran.stderr
     assert "/dev" not in ran.stdout
     assert "$2b$12$" in ran.stdout
