@@ -295,6 +295,7 @@ def development(
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
+    queue.storage.close()
     app = create_app()
     app.debug = True
     with app.app_context():
