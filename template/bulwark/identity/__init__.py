@@ -75,20 +75,16 @@ def _settings(config: Config) -> dict[str, Any]:
         "CHANGE_EMAIL": True,
         "TRACKABLE": True,
         "PASSWORD_HASH": "bcrypt",
-        "PASSWORD_SCHEMES": ["bcrypt", "argon2"],
+        "PASSWORD_SCHEMES": ["bcrypt"],
         "DEPRECATED_PASSWORD_SCHEMES": ["auto"],
         "PASSWORD_HASH_PASSLIB_OPTIONS": {"bcrypt__rounds": rounds},
         # Flask-Security calls it a salt; it is the key of an HMAC before bcrypt.
         "PASSWORD_SALT": config.password_pepper,
-        "PASSWORD_LENGTH_MIN": config.password_min_length,
         "PASSWORD_CONFIRM_REQUIRED": False,
         # The hash inside a reset link; a slow one would tell known from unknown.
         "HASHING_SCHEMES": ["hex_sha256"],
         "RETURN_GENERIC_RESPONSES": True,
         "USER_IDENTITY_ATTRIBUTES": [{"email": {"mapper": uia_email_mapper}}],
-        "EMAIL_VALIDATOR_ARGS": {
-            "test_environment": config.environment != "production"
-        },
         "CONFIRM_EMAIL_WITHIN": timedelta(days=2),
         "RESET_PASSWORD_WITHIN": timedelta(hours=1),
         "CHANGE_EMAIL_WITHIN": timedelta(hours=1),
