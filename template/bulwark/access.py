@@ -7,25 +7,36 @@ def prices(): ...
 @blueprint.get("/invoices")
 @permission("invoices:read")
 def invoices(): ...
+
+@blueprint.post("/invoices/<number>/pay")
+@permission("invoices:pay")
+@recent
+def pay(number): ...
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
-from flask import Flask, abort, current_app, request
+from flask import Flask, abort, current_app, jsonify, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
+from flask_security.utils import check_and_update_authn_fresh
 
+from bulwark import events
+from bulwark.errors import wants_json
 from bulwark.logging import log
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 PUBLIC = "public"
 SIGNED_IN = "signed in"
+NO_GRACE = timedelta(0)
 # What the base's own pages ask for.
 PERMISSIONS = {
-    "users:read": "See who has an account",
-    "users:write": "Lock accounts, give and take roles",
+    "users:read": "See who has an account, their sessions and the security history",
+    "users:write": "Lock and unlock accounts, end sessions, force a new password",
+    "roles:write": "Make and change roles, give and take them",
 }
 
 
@@ -46,6 +57,18 @@ def signed_in(view: View) -> View:
 def permission(name: str) -> Callable[[View], View]:
     """Let those call this view who have a role with the permission."""
     return lambda view: _declare(view, name)
+
+
+def recent(view: View) -> View:
+    """Ask again for password or passkey when the last time was 15 minutes ago."""
+    view.recent = True  # type: ignore[attr-defined]
+    return view
+
+
+def while_setting_up(view: View) -> View:
+    """Let also those call this view who have yet to set up a required factor."""
+    view.while_setting_up = True  # type: ignore[attr-defined]
+    return view
 
 
 def declare(app: Flask, access: str, endpoints: Iterable[str]) -> None:
@@ -111,6 +134,7 @@ def _undeclared_in(
 def _enforce() -> ResponseReturnValue | None:
     if request.endpoint is None:
         return None  # Nothing to call: Flask answers 404 or 405.
+    view = current_app.view_functions[request.endpoint]
     access = of(current_app, request.endpoint)
     if access == PUBLIC:
         return None
@@ -121,6 +145,34 @@ def _enforce() -> ResponseReturnValue | None:
     if not current_user.is_authenticated:
         unauthorized: ResponseReturnValue = current_app.login_manager.unauthorized()  # type: ignore[attr-defined]
         return unauthorized
+    if not (
+        hasattr(view, "while_setting_up")
+        or not current_user.must_have_second_factor
+        or current_user.has_second_factor
+    ):
+        return _lead_to_second_factor()
     if access != SIGNED_IN and not current_user.has_permission(access):
+        events.record("authz_fail", current_user, permission=access)
         abort(403)
+    if hasattr(view, "recent") and not _is_recent():
+        reauthenticate: ResponseReturnValue = current_app.extensions[
+            "security"
+        ]._reauthn_handler(_freshness(), NO_GRACE)
+        return reauthenticate
     return None
+
+
+def _lead_to_second_factor() -> ResponseReturnValue:
+    """Let somebody whose role requires a second factor do nothing but set one up."""
+    if wants_json():
+        return jsonify(error="Set up a second factor first"), 403
+    return redirect(url_for("bulwark.second_factor"))
+
+
+def _is_recent() -> bool:
+    return bool(check_and_update_authn_fresh(_freshness(), NO_GRACE))
+
+
+def _freshness() -> timedelta:
+    freshness: timedelta = current_app.config["SECURITY_FRESHNESS"]
+    return freshness

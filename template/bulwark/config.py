@@ -19,6 +19,7 @@ from bulwark.environment import (
     variable,
     whole_number,
     words,
+    yes_or_no,
 )
 
 MADE = "bin/secrets makes it"
@@ -110,6 +111,21 @@ class Config:
         " 800-63B-4, 3.1.1.2), never under 8 (OWASP ASVS 6.2.1)",
         default=15,
         cast=whole_number(8, 64),
+    )
+    session_idle_minutes: int = setting(
+        "minutes after which an unused session ends (OWASP ASVS 5.0, 7.3.1)",
+        default=60,
+        cast=whole_number(5, 1440),
+    )
+    session_hours: int = setting(
+        "hours after which each session ends, used or not (OWASP ASVS 5.0, 7.3.2)",
+        default=24,
+        cast=whole_number(1, 720),
+    )
+    email_codes: bool = setting(
+        "whether a code by mail may be a second factor; it is the weakest one",
+        default=False,
+        cast=yes_or_no,
     )
     log_level: str = setting(
         "how much is logged",

@@ -73,6 +73,13 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
     return cast
 
 
+def yes_or_no(text: str) -> bool:
+    """Read `yes` or `no`, and nothing that might mean either."""
+    if text not in ("yes", "no"):
+        raise ValueError(f"{text!r} is not yes or no")
+    return text == "yes"
+
+
 def words(text: str) -> tuple[str, ...]:
     """Split a comma-separated list."""
     return tuple(word.strip() for word in text.split(",") if word.strip())

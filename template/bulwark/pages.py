@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import func, select
 
 from bulwark import access, config
-from bulwark.access import public, signed_in
+from bulwark.access import public, signed_in, while_setting_up
 from bulwark.database import db
 from bulwark.mail import OutgoingMail
 
@@ -42,6 +42,14 @@ def init_app(app: Flask, settings: config.Config) -> None:
 def account() -> ResponseReturnValue:
     """Show a person's own account."""
     return render_template("bulwark/account.html")
+
+
+@pages.get("/account/second-factor")
+@signed_in
+@while_setting_up
+def second_factor() -> ResponseReturnValue:
+    """Offer the second factors to somebody who must, or wants to, have one."""
+    return render_template("bulwark/second_factor.html")
 
 
 @development.get("/mailbox")

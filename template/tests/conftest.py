@@ -125,8 +125,11 @@ class Visitor:
         return found[1]
 
     def sign_in(self, email: str, password: str = GOOD_PASSWORD) -> TestResponse:
-        """Sign in with the form."""
-        return self.submit("/login", {"email": email, "password": password})
+        """Sign in with the form, and the authenticator app of whoever has one."""
+        answer = self.submit("/login", {"email": email, "password": password})
+        if answer.headers.get("Location", "").startswith("/login/code"):
+            answer = self.submit("/login/code", {"code": totp_code(self.app, email)})
+        return answer
 
     def is_signed_in(self) -> bool:
         """Tell whether the account page opens."""
@@ -170,16 +173,38 @@ def person(app: Flask) -> str:
     return add_person(app, "zoe@example.org")
 
 
-def add_person(app: Flask, email: str, *roles: str) -> str:
-    """Add somebody with a confirmed account; return the address."""
+def add_person(app: Flask, email: str, *roles: str, totp: bool = False) -> str:
+    """Add somebody with a confirmed account; return the address.
+
+    With `totp`, or where a role requires a second factor, they have an authenticator
+    app, whose codes `totp_code` returns.
+    """
     from bulwark.database import db, utcnow
 
     with app.app_context():
-        app.extensions["security"].datastore.create_user(
+        security = app.extensions["security"]
+        user = security.datastore.create_user(
             email=email,
             password=hash_password(GOOD_PASSWORD),
             confirmed_at=utcnow(),
             roles=list(roles),
         )
+        db.session.flush()
+        if totp or user.must_have_second_factor:
+            user.tf_totp_secret = security.totp_factory.generate_totp_secret()
+            user.tf_primary_method = "authenticator"
         db.session.commit()
     return email
+
+
+def totp_code(app: Flask, email: str) -> str:
+    """Return the code that somebody's authenticator app shows, as if never used."""
+    from bulwark.database import db
+
+    with app.app_context():
+        security = app.extensions["security"]
+        user = security.datastore.find_user(email=email)
+        user.totp_counter = None
+        db.session.commit()
+        code: str = security.totp_factory.generate_totp_password(user.tf_totp_secret)
+    return code

@@ -13,22 +13,46 @@ from bulwark import access
 from bulwark.config import Config
 from bulwark.database import db, utcnow
 from bulwark.errors import wants_json
-from bulwark.identity.accounts import ADMINISTRATOR, commands
+from bulwark.identity import (
+    devices,
+    factors,
+    passkeys,
+    sessions,
+    signals,
+    signup,
+    tokens,
+)
+from bulwark.identity.accounts import commands
 from bulwark.identity.forms import FORMS, MESSAGES
-from bulwark.identity.models import BaseUser, Role
+from bulwark.identity.models import ADMINISTRATOR, BaseUser, Passkey, Role
 from bulwark.identity.passwords import PasswordPolicy
 from bulwark.mail import OutboxMailUtil
 
 PUBLIC_VIEWS = (
     "login",
-    "register",
+    "tf_select",
+    "two_factor_token_validation",
+    "two_factor_rescue",
+    "mf_recovery",
+    "wan_signin",
+    "wan_signin_response",
     "forgot_password",
     "reset_password",
-    "send_confirmation",
-    "confirm_email",
     "change_email_confirm",
 )
-SIGNED_IN_VIEWS = ("logout", "verify", "change_password", "change_email")
+SIGNED_IN_VIEWS = ("change_password", "change_email", "wan_delete")
+# Also for somebody who must set up a second factor before anything else.
+SETUP_VIEWS = (
+    "logout",
+    "verify",
+    "wan_verify",
+    "wan_verify_response",
+    "two_factor_setup",
+    "two_factor_setup_validate",
+    "mf_recovery_codes",
+    "wan_register",
+    "wan_register_response",
+)
 
 BCRYPT_ROUNDS = 12
 BCRYPT_ROUNDS_IN_TESTS = 4
@@ -47,18 +71,35 @@ def init_app(
     csrf.init_app(app)
     security = Security(
         app,
-        SQLAlchemyUserDatastore(db, user_model, Role),
+        SQLAlchemyUserDatastore(db, user_model, Role, Passkey),
         mail_util_cls=OutboxMailUtil,
         password_util_cls=PasswordPolicy,
+        totp_cls=factors.OneTimeTotp,
+        mf_recovery_codes_util_cls=factors.HashedRecoveryCodes,
+        webauthn_util_cls=passkeys.Passkeys,
         **FORMS,
+        **passkeys.FORMS,
     )
     security.render_json(_render_json)
     security.unauthn_handler(lambda *_: make_response(_ask_to_sign_in()))
     app.login_manager.unauthorized_handler(_ask_to_sign_in)  # type: ignore[attr-defined]
     # Stock, a token in a header or in the URL signs in: `?auth_token=`.
     app.login_manager.request_loader(lambda _: None)  # type: ignore[attr-defined]
+    # Its page would mail the administrator at anybody's wish; codes are the way back.
+    app.view_functions["security.two_factor_rescue"] = lambda: redirect(
+        url_for("security.mf_recovery")
+    )
+    sessions.init_app(app)
+    signals.init_app(app)
+    signup.init_app(app)
     access.declare(app, access.PUBLIC, [f"security.{v}" for v in PUBLIC_VIEWS])
-    access.declare(app, access.SIGNED_IN, [f"security.{v}" for v in SIGNED_IN_VIEWS])
+    access.declare(
+        app,
+        access.SIGNED_IN,
+        [f"security.{view}" for view in (*SIGNED_IN_VIEWS, *SETUP_VIEWS)],
+    )
+    for view in SETUP_VIEWS:
+        access.while_setting_up(app.view_functions[f"security.{view}"])
     app.extensions["roles"] = {ADMINISTRATOR: list(access.PERMISSIONS), **roles}
     app.cli.add_command(commands)
 
@@ -68,8 +109,8 @@ def _settings(config: Config) -> dict[str, Any]:
         BCRYPT_ROUNDS_IN_TESTS if config.environment == "testing" else BCRYPT_ROUNDS
     )
     options = {
-        "REGISTERABLE": True,
-        "CONFIRMABLE": True,
+        **factors.settings(config),
+        **passkeys.settings(config),
         "RECOVERABLE": True,
         "CHANGEABLE": True,
         "CHANGE_EMAIL": True,
@@ -85,19 +126,16 @@ def _settings(config: Config) -> dict[str, Any]:
         "HASHING_SCHEMES": ["hex_sha256"],
         "RETURN_GENERIC_RESPONSES": True,
         "USER_IDENTITY_ATTRIBUTES": [{"email": {"mapper": uia_email_mapper}}],
-        "CONFIRM_EMAIL_WITHIN": timedelta(days=2),
         "RESET_PASSWORD_WITHIN": timedelta(hours=1),
         "CHANGE_EMAIL_WITHIN": timedelta(hours=1),
-        "AUTO_LOGIN_AFTER_CONFIRM": False,
         "AUTO_LOGIN_AFTER_RESET": False,
         "POST_LOGIN_VIEW": "/account",
-        "POST_CONFIRM_VIEW": "/login",
-        "POST_REGISTER_VIEW": "/login",
         "POST_CHANGE_VIEW": "/account",
         "POST_CHANGE_EMAIL_VIEW": "/account",
         "LOGOUT_METHODS": ["POST"],
         "FRESHNESS": timedelta(minutes=15),
-        "FRESHNESS_GRACE_PERIOD": timedelta(minutes=5),
+        # None: it would be prolonged by each visit.
+        "FRESHNESS_GRACE_PERIOD": timedelta(0),
         "FRESHNESS_ALLOW_AUTH_TOKEN": False,
         "API_ENABLED_METHODS": ["session"],
         "DATETIME_FACTORY": utcnow,
@@ -110,20 +148,13 @@ def _settings(config: Config) -> dict[str, Any]:
         "CLI_ROLES_NAME": None,
         **_subjects(config.name),
     }
-    cookies = {
-        "REMEMBER_COOKIE_NAME": "__Host-remember",
-        "REMEMBER_COOKIE_SECURE": True,
-        "REMEMBER_COOKIE_HTTPONLY": True,
-        "REMEMBER_COOKIE_SAMESITE": "Lax",
+    return {f"SECURITY_{name}": value for name, value in options.items()} | {
         "WTF_CSRF_TIME_LIMIT": None,  # A token lives as long as its session.
     }
-    return {f"SECURITY_{name}": value for name, value in options.items()} | cookies
 
 
 def _subjects(name: str) -> dict[str, str]:
     return {
-        "EMAIL_SUBJECT_REGISTER": f"Your account at {name}",
-        "EMAIL_SUBJECT_CONFIRM": f"Confirm your address for {name}",
         "EMAIL_SUBJECT_PASSWORD_RESET": f"Set a new password for {name}",
         "EMAIL_SUBJECT_PASSWORD_NOTICE": f"Your password for {name} was set anew",
         "EMAIL_SUBJECT_PASSWORD_CHANGE_NOTICE": f"Your password for {name} was changed",

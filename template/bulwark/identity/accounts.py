@@ -13,9 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from bulwark import config
 from bulwark.database import db, utcnow
-from bulwark.identity.models import BaseUser, Role
-
-ADMINISTRATOR = "administrator"
+from bulwark.identity.models import ADMINISTRATOR, BaseUser, Role
 
 commands = AppGroup("accounts", help="Accounts and roles.")
 
@@ -36,7 +34,13 @@ def make_roles() -> Iterator[str]:
             continue
         with suppress(IntegrityError):  # another process made it meanwhile
             with db.session.begin_nested():
-                db.session.add(Role(name=name, permissions=list(permissions)))
+                db.session.add(
+                    Role(
+                        name=name,
+                        permissions=list(permissions),
+                        requires_second_factor=name == ADMINISTRATOR,
+                    )
+                )
             yield name
 
 

@@ -62,21 +62,6 @@ class SignInForm(stock.LoginForm):
         self.password.description = ""
 
 
-class SignUpForm(stock.RegisterFormV2):
-    """Make an account."""
-
-    email = _email(stock.RegisterFormV2.email)
-    password = _new_password(stock.RegisterFormV2.password)
-    submit = SubmitField("Sign up")
-
-
-class SendConfirmationForm(stock.SendConfirmationForm):
-    """Ask for the mail that confirms an address once more."""
-
-    email = _email(stock.SendConfirmationForm.email)
-    submit = SubmitField("Send the mail again")
-
-
 class ForgotPasswordForm(stock.ForgotPasswordForm):
     """Ask for the mail with which a new password is set."""
 
@@ -133,8 +118,6 @@ class ChangeAddressForm(ChangeEmailForm):
 
 FORMS: dict[str, Any] = {
     "login_form": SignInForm,
-    "register_form": SignUpForm,
-    "send_confirmation_form": SendConfirmationForm,
     "forgot_password_form": ForgotPasswordForm,
     "reset_password_form": ResetPasswordForm,
     "verify_form": VerifyForm,
@@ -147,10 +130,6 @@ FORMS: dict[str, Any] = {
 MESSAGES = {
     f"SECURITY_MSG_{name}": message
     for name, message in {
-        "ALREADY_CONFIRMED": (
-            "This address is confirmed already. You can sign in.",
-            "info",
-        ),
         "ANONYMOUS_USER_REQUIRED": ("You are signed in already.", "info"),
         "API_ERROR": ("This can't be used any more. Start again here.", "error"),
         "CHANGE_EMAIL_CONFIRMED": ("Your e-mail address is changed.", "success"),
@@ -163,32 +142,9 @@ MESSAGES = {
             " address; until then nothing changes.",
             "success",
         ),
-        "CONFIRMATION_EXPIRED": (
-            "The link was too old: it works for %(within)s. We can send a new one.",
-            "error",
-        ),
-        "CONFIRMATION_REQUEST": (
-            "If %(email)s has an account that waits to be confirmed, a mail with a new"
-            " link is on its way.",
-            "success",
-        ),
-        "CONFIRM_REGISTRATION": (
-            "Nearly done. We sent a mail to %(email)s: open the link in it, then sign"
-            " in here.",
-            "success",
-        ),
-        "EMAIL_CONFIRMED": (
-            "Thank you, your address is confirmed. You can sign in now.",
-            "success",
-        ),
         "EMAIL_NOT_PROVIDED": ("Write your e-mail address.", "error"),
         "GENERIC_AUTHN_FAILED": (
-            "Check the address and the password. If the account is new, first open the"
-            " link that we sent to you.",
-            "error",
-        ),
-        "INVALID_CONFIRMATION_TOKEN": (
-            "The link is not complete, or not the newest. We can send a new one.",
+            "Check the address and the password.",
             "error",
         ),
         "INVALID_EMAIL_ADDRESS": ("Write an address like name@example.com.", "error"),

@@ -1,0 +1,268 @@
+"""Security events: what happened, to whom, by whom. Kept in a table and logged.
+
+The names are those of the OWASP Logging Vocabulary; it has none for second factors and
+resets, so those are declared here.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from flask import Response, after_this_request, g, has_request_context, request
+from flask_login import current_user
+from sqlalchemy import JSON, BigInteger, Index, Integer, String, event
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from bulwark import config
+from bulwark.database import Model, UTCDateTime, db, utcnow
+from bulwark.logging import log
+
+if TYPE_CHECKING:
+    from flask_security import UserMixin
+
+USER_AGENT_LENGTH = 256
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one kind of event means.
+
+    Args:
+        level: of the log line, as `logging` numbers it.
+        told: what the person concerned reads in their own history; "" hides it there.
+        meaning: what an operator should know.
+    """
+
+    level: int
+    told: str
+    meaning: str
+
+
+INFO, WARNING, CRITICAL = logging.INFO, logging.WARNING, logging.CRITICAL
+
+CATALOGUE: dict[str, Kind] = {
+    "authn_login_success": Kind(INFO, "You signed in", "Somebody signed in"),
+    "authn_login_successafterfail": Kind(
+        INFO, "You signed in, after failed tries", "Somebody signed in after failures"
+    ),
+    "authn_login_fail": Kind(
+        WARNING, "A wrong password was tried", "A sign-in failed at the first step"
+    ),
+    "authn_login_fail_max": Kind(
+        WARNING,
+        "Too many wrong tries: signing in was paused",
+        "Tries for an account reached the limit",
+    ),
+    "authn_login_lock": Kind(
+        WARNING, "Your account was locked", "An account is locked"
+    ),
+    "authn_login_unlock": Kind(
+        INFO, "Your account was unlocked", "An account is unlocked"
+    ),
+    "authn_logout": Kind(INFO, "You signed out", "Somebody signed out"),
+    "authn_password_change": Kind(
+        INFO, "Your password was changed", "A password was changed, knowing the old one"
+    ),
+    "authn_password_change_fail": Kind(
+        WARNING,
+        "A password change failed: the current password was wrong",
+        "Somebody signed in did not know the password",
+    ),
+    "authn_reset_requested": Kind(
+        INFO, "A mail to set a new password was asked for", "A reset was asked for"
+    ),
+    "authn_reset_completed": Kind(
+        INFO, "A new password was set by mail", "A password was set by a mailed link"
+    ),
+    "authn_reauth_fail": Kind(
+        WARNING,
+        "A wrong password was tried before a sensitive page",
+        "Somebody signed in could not show that it is still them",
+    ),
+    "authn_mfa_enrolled": Kind(
+        INFO, "A second factor was added", "A second factor was added"
+    ),
+    "authn_mfa_removed": Kind(
+        WARNING, "A second factor was removed", "A second factor was removed"
+    ),
+    "authn_mfa_success": Kind(
+        INFO, "Your second factor was accepted", "A second factor was accepted"
+    ),
+    "authn_mfa_fail": Kind(
+        WARNING,
+        "A wrong second factor was tried after your password",
+        "The password was right and the second factor wrong",
+    ),
+    "authn_recovery_codes_made": Kind(
+        INFO, "New recovery codes were made", "Recovery codes were made anew"
+    ),
+    "authn_recovery_code_used": Kind(
+        WARNING, "A recovery code was used", "Somebody signed in with a recovery code"
+    ),
+    "authn_token_created": Kind(
+        INFO, "An access token was made", "A personal access token was made"
+    ),
+    "authn_token_revoked": Kind(
+        INFO, "An access token was revoked", "A personal access token was revoked"
+    ),
+    "authn_token_reuse": Kind(
+        WARNING,
+        "An expired or revoked access token was used",
+        "An access token that is not valid any more was used",
+    ),
+    "authz_fail": Kind(WARNING, "", "Somebody asked for what they may not do"),
+    "authz_change": Kind(
+        INFO, "Your roles were changed", "A person's roles were changed"
+    ),
+    "authz_admin": Kind(
+        WARNING, "An administrator acted on your account", "An administrator acted"
+    ),
+    "privilege_permissions_changed": Kind(
+        WARNING, "", "The permissions of a role were changed"
+    ),
+    "user_created": Kind(INFO, "Your account was made", "An account was made"),
+    "user_updated": Kind(
+        INFO, "Your account was changed", "An account's data was changed"
+    ),
+    "user_email_changed": Kind(
+        WARNING, "Your e-mail address was changed", "An account's address was changed"
+    ),
+    "user_deleted": Kind(WARNING, "", "An account was deleted"),
+    "session_created": Kind(INFO, "", "A session began"),
+    "session_expired": Kind(INFO, "", "A session reached its limit"),
+    "session_revoked": Kind(
+        INFO, "Sessions were signed out", "Sessions were ended from elsewhere"
+    ),
+    "session_use_after_expire": Kind(
+        WARNING, "", "A session cookie was used that is not valid any more"
+    ),
+    "excess_rate_limit_exceeded": Kind(WARNING, "", "A limit was reached"),
+    "sys_limiter_degraded": Kind(
+        CRITICAL, "", "Redis is away: each process counts for itself"
+    ),
+}
+
+
+class SecurityEvent(Model):
+    """One event. Rows are only ever added, and outlive the accounts they name."""
+
+    __tablename__ = "security_events"
+    __table_args__ = (Index("ix_security_events_user_id_at", "user_id", "at"),)
+
+    id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True
+    )
+    at: Mapped[datetime] = mapped_column(UTCDateTime, index=True)
+    name: Mapped[str] = mapped_column(String(64))
+    # Whom it concerns, and who did it; None is a visitor, or the operator's shell.
+    user_id: Mapped[int | None]
+    actor_id: Mapped[int | None]
+    address: Mapped[str | None] = mapped_column(String(64))
+    user_agent: Mapped[str | None] = mapped_column(String(USER_AGENT_LENGTH))
+    session: Mapped[str | None] = mapped_column(String(16))
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    method: Mapped[str | None] = mapped_column(String(16))
+    route: Mapped[str | None] = mapped_column(String(256))
+    reason: Mapped[str | None] = mapped_column(String(256))
+    details: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+    @property
+    def kind(self) -> Kind:
+        """What this kind of event means."""
+        return CATALOGUE[self.name]
+
+
+def record(
+    name: str,
+    user: "UserMixin | None" = None,
+    *,
+    actor: "UserMixin | None" = None,
+    reason: str = "",
+    **details: Any,
+) -> None:
+    """Add an event to the current transaction; a request commits it at its end.
+
+    Args:
+        name: one of `CATALOGUE`.
+        user: whose account it concerns.
+        actor: who did it; by default whoever is signed in.
+        reason: why, in words that hold no secret and no personal data.
+        details: small facts, such as `factor="passkey"`. Never a password, code,
+            token, link or address.
+
+    Raises:
+        KeyError: the catalogue does not know the name.
+    """
+    CATALOGUE[name]
+    here = _of_request() if has_request_context() else {}
+    if actor is None and has_request_context() and current_user.is_authenticated:
+        actor = current_user
+    db.session.add(
+        SecurityEvent(
+            at=utcnow(),
+            name=name,
+            user_id=user.id if user else None,
+            actor_id=actor.id if actor else None,
+            reason=reason[:256] or None,
+            details=details,
+            **here,
+        )
+    )
+    if has_request_context():
+        after_this_request(_commit)
+
+
+def _of_request() -> dict[str, Any]:
+    return {
+        "address": request.remote_addr,
+        "user_agent": request.user_agent.string[:USER_AGENT_LENGTH] or None,
+        "session": g.get("session_mark"),
+        "request_id": g.get("request_id"),
+        "method": request.method,
+        "route": request.url_rule.rule if request.url_rule else None,
+    }
+
+
+def _commit(response: Response) -> Response:
+    if response.status_code < 500:  # noqa: PLR2004
+        db.session.commit()
+    return response
+
+
+@event.listens_for(db.session, "after_flush")
+def _remember(session: Session, _: object) -> None:
+    waiting = session.info.setdefault("events", [])
+    waiting += [_line(new) for new in session.new if isinstance(new, SecurityEvent)]
+
+
+@event.listens_for(db.session, "after_commit")
+def _log(session: Session) -> None:
+    for level, name, fields in session.info.pop("events", []):
+        log.log(level, name, **fields)
+
+
+@event.listens_for(db.session, "after_soft_rollback")
+def _forget(session: Session, previous: Any) -> None:
+    if previous.parent is None:
+        session.info.pop("events", None)
+
+
+def _line(new: SecurityEvent) -> tuple[int, str, dict[str, Any]]:
+    """Return the log line of an event: its level, its name and its fields."""
+    settings = config.current()
+    fields = {
+        "service": settings.slug,
+        "host": settings.domain,
+        "description": new.kind.meaning,
+        "user_id": new.user_id,
+        "actor_id": new.actor_id,
+        "address": new.address,
+        "user_agent": new.user_agent,
+        "session": new.session,
+        "method": new.method,
+        "route": new.route,
+        "reason": new.reason,
+        **new.details,
+    }
+    return new.kind.level, new.name, {k: v for k, v in fields.items() if v is not None}

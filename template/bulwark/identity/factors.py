@@ -1,0 +1,145 @@
+"""The authenticator app and recovery codes, each code good for one use."""
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask, current_app
+from flask_security import MfRecoveryCodesUtil, Totp, UserMixin
+from passlib.exc import TokenError
+from passlib.totp import TOTP
+from sqlalchemy import delete, or_, update
+
+from bulwark import config, events
+from bulwark.database import db
+from bulwark.identity.models import RecoveryCode
+
+TOTP_STEP = 30  # seconds (RFC 6238, 5.2); codes are good one step before and after
+RECOVERY_CODES = 10
+RECOVERY_CODE_BYTES = 10  # 80 bits: 16 letters and digits, four by four
+
+
+class OneTimeTotp(Totp):
+    """Accepts a code once, and the codes of one step either side of now."""
+
+    def __init__(self, secrets: Mapping[str, str], issuer: str) -> None:
+        # Newest first, as the settings have them; passlib would take the greatest id.
+        self._totp = TOTP.using(
+            issuer=issuer, secrets=dict(secrets), default_tag=next(iter(secrets))
+        )
+
+    def verify_totp(
+        self, token: str, totp_secret: str, user: UserMixin, window: int = 0
+    ) -> bool:
+        """Tell whether the code is right, near in time and newer than the last one."""
+        try:
+            match = self._totp.verify(token, totp_secret, window=window)
+        except (TokenError, ValueError):
+            return False
+        return self._is_newest(user, match.counter)
+
+    @staticmethod
+    def _is_newest(user: UserMixin, counter: int) -> bool:
+        """Take the time step for this use: of many at once, the database lets one."""
+        person = current_app.extensions["security"].datastore.user_model
+        taken = db.session.execute(
+            update(person)
+            .where(
+                person.id == user.id,
+                or_(person.totp_counter.is_(None), person.totp_counter < counter),
+            )
+            .values(totp_counter=counter)
+            .returning(person.id)
+            .execution_options(synchronize_session=False)
+        )
+        return taken.first() is not None
+
+
+class HashedRecoveryCodes(MfRecoveryCodesUtil):
+    """Recovery codes of which only keyed hashes are stored."""
+
+    def __init__(self, app: Flask) -> None:
+        """Need no key of their own: the pepper is one."""
+
+    def create_recovery_codes(self, user: UserMixin) -> list[str]:
+        """Replace somebody's codes by new ones, and return them this once."""
+        codes = [_new_code() for _ in range(RECOVERY_CODES)]
+        user.mf_recovery_codes = [
+            RecoveryCode(code_hash=_hash(user, code)) for code in codes
+        ]
+        events.record("authn_recovery_codes_made", user)
+        return codes
+
+    def get_recovery_codes(self, user: UserMixin) -> list[str]:
+        """Return none: a code is shown when it is made, and never again."""
+        return []
+
+    def check_recovery_code(self, user: UserMixin, code: str) -> bool:
+        """Take a code out, and tell whether it was there: of many at once, one wins."""
+        taken = db.session.execute(
+            delete(RecoveryCode)
+            .where(
+                RecoveryCode.user_id == user.id,
+                RecoveryCode.code_hash == _hash(user, code),
+            )
+            .returning(RecoveryCode.user_id)
+            .execution_options(synchronize_session=False)
+        )
+        found = taken.first() is not None
+        if not found:
+            user.track_failed_authn("recovery_code", tfa=True)
+        return found
+
+    def delete_recovery_code(self, user: UserMixin, code: str) -> bool:
+        """Do nothing more: `check_recovery_code` took it."""
+        return True
+
+
+def totp_secrets(keys: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the keys that seal a seed while it is set up, made from those of data."""
+    return {
+        key_id: hmac.digest(key, b"totp", "sha256").hex()
+        for key_id, key in keys.items()
+    }
+
+
+def _new_code() -> str:
+    text = base64.b32encode(secrets.token_bytes(RECOVERY_CODE_BYTES)).decode().lower()
+    return "-".join(text[i : i + 4] for i in range(0, len(text), 4))
+
+
+def _hash(user: UserMixin, code: str) -> str:
+    plain = "".join(c for c in code.lower() if c.isalnum())
+    key = config.current().password_pepper.encode()
+    message = f"recovery code:{user.id}:{plain}".encode()
+    return hmac.new(key, message, hashlib.sha256).hexdigest()
+
+
+def settings(settings: config.Config) -> dict[str, Any]:
+    """Return what Flask-Security has to know of second factors."""
+    methods = ["authenticator", *(["email"] if settings.email_codes else [])]
+    return {
+        "TWO_FACTOR": True,
+        "TWO_FACTOR_ENABLED_METHODS": methods,
+        "TWO_FACTOR_AUTHENTICATOR_VALIDITY": TOTP_STEP,
+        "TWO_FACTOR_RESCUE_EMAIL": False,
+        "TWO_FACTOR_ALWAYS_VALIDATE": True,
+        "TWO_FACTOR_SETUP_URL": "/account/authenticator",
+        "TWO_FACTOR_TOKEN_VALIDATION_URL": "/login/code",
+        "TWO_FACTOR_SELECT_URL": "/login/factor",
+        "TWO_FACTOR_RESCUE_URL": "/login/lost",
+        "TWO_FACTOR_POST_SETUP_VIEW": "/account",
+        "TWO_FACTOR_IMPLEMENTATIONS": {
+            "code": "flask_security.twofactor.CodeTfPlugin",
+            "webauthn": "bulwark.identity.passkeys.SecondStep",
+        },
+        "TOTP_SECRETS": totp_secrets(settings.encryption_keys),
+        "TOTP_ISSUER": settings.name,
+        "MULTI_FACTOR_RECOVERY_CODES": True,
+        "MULTI_FACTOR_RECOVERY_CODES_N": RECOVERY_CODES,
+        "MULTI_FACTOR_RECOVERY_CODES_URL": "/account/recovery-codes",
+        "MULTI_FACTOR_RECOVERY_URL": "/login/recovery",
+    }

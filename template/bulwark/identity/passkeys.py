@@ -1,0 +1,141 @@
+"""Passkeys and security keys: the only step of a sign-in, or the second after one.
+
+Each verifies its user by a PIN, finger or face, so each is good for both, and
+Flask-Security's split into keys for the first and for the second step is not shown.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from flask import session
+from flask_security import UserMixin, WebAuthnMixin, WebauthnUtil
+from flask_security.utils import get_message
+from flask_security.webauthn import (
+    WebAuthnDeleteForm,
+    WebAuthnRegisterForm,
+    WebAuthnSigninResponseForm,
+    WebAuthnTfPlugin,
+)
+from webauthn.helpers.structs import (
+    AuthenticatorSelectionCriteria,
+    AuthenticatorTransport,
+    PublicKeyCredentialDescriptor,
+    ResidentKeyRequirement,
+    UserVerificationRequirement,
+)
+from wtforms import HiddenField, StringField, SubmitField
+
+from bulwark import config, limits
+from bulwark.identity.sessions import HALF_SIGNED_IN
+
+USAGE = "first"  # What Flask-Security calls a key that may be the only step.
+
+
+class Passkeys(WebauthnUtil):
+    """Asks browsers for any authenticator that verifies its user."""
+
+    def authenticator_selection(
+        self, user: UserMixin, usage: str
+    ) -> AuthenticatorSelectionCriteria:
+        """Take phones, laptops and security keys alike; stock, phones fail silently."""
+        return AuthenticatorSelectionCriteria(
+            resident_key=ResidentKeyRequirement.REQUIRED,
+            user_verification=UserVerificationRequirement.REQUIRED,
+        )
+
+    def authentication_options(
+        self, user: UserMixin | None, usage: list[str], existing_options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Name the keys of somebody whose password was right, and of nobody else."""
+        return existing_options | {
+            "user_verification": UserVerificationRequirement.REQUIRED,
+            "allow_credentials": [_descriptor(key) for key in user.webauthn]
+            if user
+            else None,
+        }
+
+
+class SecondStep(WebAuthnTfPlugin):
+    """Offers passkeys after a password to whoever has one."""
+
+    def get_setup_methods(self, user: UserMixin) -> list[tuple[str, str]]:
+        """Return the passkey as a way to go on, if there is one."""
+        if not user.webauthn:
+            return []
+        return [("webauthn", "Passkey")]
+
+
+class PasskeyForm(WebAuthnRegisterForm):
+    """Add a passkey under a name."""
+
+    name = StringField(
+        "Name",
+        description="So that you know it again, such as “Phone” or “Blue key”.",
+        validators=WebAuthnRegisterForm.name.kwargs["validators"],
+        render_kw={"autocomplete": "off"},
+    )
+    usage = HiddenField(default=USAGE)
+    submit = SubmitField("Add a passkey")
+
+    def validate(self, **options: Any) -> bool:
+        """Take what anybody says of its usage for what it is here."""
+        self.usage.data = USAGE
+        return bool(super().validate(**options))
+
+
+class PasskeyResponseForm(WebAuthnSigninResponseForm):
+    """What a passkey answered, at a sign-in or to show that it is still you."""
+
+    def validate(self, **options: Any) -> bool:
+        """Close what Flask-Security leaves open: replay, other people's, locked."""
+        self.is_secondary = False  # Each is good for both steps.
+        self.remember.data = ""
+        once = limits.count("passkey", self.challenge, timedelta(minutes=5))
+        if once.count > 1:
+            self.credential.errors = [get_message("API_ERROR")[0]]
+            return False
+        # An error that it adds for a locked account does not make it return False.
+        if not super().validate(**options) or self.credential.errors:
+            return False
+        wanted = session.get(HALF_SIGNED_IN)
+        if wanted and self.user and self.user.fs_uniquifier != wanted:
+            self.credential.errors = [get_message("WEBAUTHN_MISMATCH_USER_HANDLE")[0]]
+            return False
+        return True
+
+
+class PasskeyRemovalForm(WebAuthnDeleteForm):
+    """Remove a passkey."""
+
+    submit = SubmitField("Remove")
+
+
+FORMS: dict[str, Any] = {
+    "wan_register_form": PasskeyForm,
+    "wan_signin_response_form": PasskeyResponseForm,
+    "wan_delete_form": PasskeyRemovalForm,
+}
+
+
+def settings(settings: config.Config) -> dict[str, Any]:
+    """Return what Flask-Security has to know of passkeys."""
+    return {
+        "WEBAUTHN": True,
+        "WAN_RP_NAME": settings.name,
+        "WAN_ALLOW_USER_HINTS": False,
+        "WAN_ALLOW_AS_FIRST_FACTOR": True,
+        "WAN_ALLOW_AS_MULTI_FACTOR": True,
+        "WAN_ALLOW_AS_VERIFY": [USAGE],
+        "WAN_POST_REGISTER_VIEW": "/account",
+        "WAN_REGISTER_URL": "/account/passkeys",
+        "WAN_DELETE_URL": "/account/passkeys/remove",
+        "WAN_SIGNIN_URL": "/login/passkey",
+        "WAN_VERIFY_URL": "/verify/passkey",
+        "WAN_SIGNIN_WITHIN": timedelta(minutes=5),
+    }
+
+
+def _descriptor(key: WebAuthnMixin) -> PublicKeyCredentialDescriptor:
+    known = {transport.value for transport in AuthenticatorTransport}
+    transports = [AuthenticatorTransport(t) for t in key.transports or () if t in known]
+    return PublicKeyCredentialDescriptor(id=key.credential_id, transports=transports)

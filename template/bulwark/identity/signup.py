@@ -1,0 +1,179 @@
+"""Sign-up: first the address, then, with the link that was mailed there, a password.
+
+Nothing is stored before the address is proven, so that nobody can prepare an account
+for somebody else's address, and what a stranger sees never depends on who has one.
+"""
+
+from typing import Any
+
+from flask import (
+    Blueprint,
+    Flask,
+    current_app,
+    flash,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
+from flask.typing import ResponseReturnValue
+from flask_login import current_user
+from flask_security import forms as stock
+from flask_security import hash_password
+from flask_security.utils import base_render_json
+from itsdangerous import BadData, URLSafeTimedSerializer
+from sqlalchemy.exc import IntegrityError
+from werkzeug.datastructures import MultiDict
+from wtforms import EmailField, SubmitField
+
+from bulwark import config, events, mail
+from bulwark.access import public
+from bulwark.database import db, utcnow
+from bulwark.errors import wants_json
+from bulwark.identity.forms import NewPasswordField
+
+LINK_HOURS = 24
+
+blueprint = Blueprint("sign_up", __name__)
+
+
+class SignUpForm(stock.Form):
+    """Say which address the account is for."""
+
+    email = EmailField(
+        "E-mail address",
+        validators=[
+            stock.IsString(),
+            stock.email_required,
+            stock.EmailValidation(verify=True),
+        ],
+        render_kw={"autocomplete": "username"},
+    )
+    submit = SubmitField("Send me a link")
+
+
+class FirstPasswordForm(stock.Form):
+    """Choose the password of a new account."""
+
+    password = NewPasswordField(
+        label="Password",
+        validators=[stock.IsString(), stock.password_required],
+        render_kw={"autocomplete": "new-password"},
+    )
+    submit = SubmitField("Make the account")
+
+    def __init__(self, email: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.address = email
+
+    def validate(self, **options: Any) -> bool:
+        """Hold the password to the policy."""
+        if not super().validate(**options):
+            return False
+        util = current_app.extensions["security"].password_util
+        bad, self.password.data = util.validate(
+            self.password.data, True, email=self.address
+        )
+        self.password.errors = bad or []
+        return not bad
+
+
+def init_app(app: Flask) -> None:
+    """Serve the two pages."""
+    app.register_blueprint(blueprint)
+
+
+@blueprint.route("/register", methods=["GET", "POST"])
+@public
+def register() -> ResponseReturnValue:
+    """Ask for an address, and mail it a link."""
+    if current_user.is_authenticated:
+        return redirect(url_for("bulwark.account"))
+    form = SignUpForm(formdata=_sent())
+    if form.validate_on_submit():
+        _send_link(form.email.data)
+        if not wants_json():
+            flash(
+                f"We sent a mail to {form.email.data}. Open the link in it to go on."
+                " No mail? Look among the spam, and at the spelling of the address.",
+                "success",
+            )
+    if wants_json():
+        return base_render_json(form, include_user=False)
+    return render_template("security/register_user.html", form=form)
+
+
+@blueprint.route("/register/<token>", methods=["GET", "POST"])
+@public
+def complete(token: str) -> ResponseReturnValue:
+    """Make the account, with the password that its owner chooses."""
+    email = _address(token)
+    if email is None or _find(email):
+        return _refuse("The link was used already, is too old or not complete.")
+    form = FirstPasswordForm(email, formdata=_sent())
+    if not form.validate_on_submit():
+        if wants_json():
+            return base_render_json(form, include_user=False)
+        return render_template("security/first_password.html", form=form, email=email)
+    user = current_app.extensions["security"].datastore.create_user(
+        email=email, password=hash_password(form.password.data), confirmed_at=utcnow()
+    )
+    try:
+        db.session.flush()
+    except IntegrityError:
+        db.session.rollback()  # Somebody was faster with the same link.
+        return _refuse("The link was used already.")
+    events.record("user_created", user, actor=user)
+    db.session.commit()
+    if wants_json():
+        return base_render_json(form, include_user=False)
+    flash("Your account is made. Sign in with it.", "success")
+    return redirect(url_for("security.login"))
+
+
+def _sent() -> MultiDict[str, Any] | None:
+    """Return what was sent, as a form or as JSON."""
+    if request.method != "POST":
+        return None
+    return MultiDict(request.get_json()) if request.is_json else request.form
+
+
+def _find(email: str) -> Any:
+    return current_app.extensions["security"].datastore.find_user(email=email)
+
+
+def _refuse(reason: str) -> ResponseReturnValue:
+    if wants_json():
+        return {"response": {"errors": [reason]}}, 400
+    flash(f"{reason} We can send a new one.", "error")
+    return redirect(url_for("sign_up.register"))
+
+
+def _send_link(email: str) -> None:
+    """Mail a link; to somebody who has an account, say so instead."""
+    name = config.current().name
+    if user := _find(email):
+        text = render_template("security/email/welcome_existing.txt", user=user)
+        mail.send(f"You have an account at {name}", email, text)
+    else:
+        link = url_for(
+            "sign_up.complete", token=_serializer().dumps(email), _external=True
+        )
+        text = render_template(
+            "security/email/welcome.txt", link=link, hours=LINK_HOURS
+        )
+        mail.send(f"Your account at {name}", email, text)
+    db.session.commit()
+
+
+def _address(token: str) -> str | None:
+    try:
+        return str(_serializer().loads(token, max_age=LINK_HOURS * 3600))
+    except BadData:
+        return None
+
+
+def _serializer() -> URLSafeTimedSerializer:
+    settings = config.current()
+    keys = [*reversed(settings.secret_key_fallbacks), settings.secret_key]
+    return URLSafeTimedSerializer(keys, salt="bulwark.sign-up")
