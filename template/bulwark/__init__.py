@@ -7,6 +7,7 @@ from flask import Flask
 
 from bulwark import (
     access,
+    account,
     commands,
     config,
     database,
@@ -60,6 +61,7 @@ def init_app(
     mail.init_app(app, settings_of_base)
     pages.init_app(app, settings_of_base)
     identity.init_app(app, settings_of_base, user_model, roles or {})
+    account.init_app(app)
     health.init_app(app)
     commands.init_app(app)
     access.init_app(app, permissions or {}, roles or {})

@@ -166,7 +166,7 @@ def _lead_to_second_factor() -> ResponseReturnValue:
     """Let somebody whose role requires a second factor do nothing but set one up."""
     if wants_json():
         return jsonify(error="Set up a second factor first"), 403
-    return redirect(url_for("bulwark.second_factor"))
+    return redirect(url_for("account.second_factor"))
 
 
 def _is_recent() -> bool:

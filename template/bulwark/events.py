@@ -9,9 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from flask import Response, after_this_request, g, has_request_context, request
+from blinker import Signal
+from flask import (
+    Response,
+    after_this_request,
+    current_app,
+    g,
+    has_request_context,
+    request,
+)
 from flask_login import current_user
-from sqlalchemy import JSON, BigInteger, Index, Integer, String, event
+from sqlalchemy import JSON, BigInteger, Index, Integer, String, event, inspect
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from bulwark import config
@@ -22,6 +30,9 @@ if TYPE_CHECKING:
     from flask_security import UserMixin
 
 USER_AGENT_LENGTH = 256
+
+# Sent by the app for each new event, with `event` and `user`, in its transaction.
+recorded = Signal()
 
 
 @dataclass(frozen=True)
@@ -180,7 +191,7 @@ def record(
     actor: "UserMixin | None" = None,
     reason: str = "",
     **details: Any,
-) -> None:
+) -> SecurityEvent:
     """Add an event to the current transaction; a request commits it at its end.
 
     Args:
@@ -198,19 +209,20 @@ def record(
     here = _of_request() if has_request_context() else {}
     if actor is None and has_request_context() and current_user.is_authenticated:
         actor = current_user
-    db.session.add(
-        SecurityEvent(
-            at=utcnow(),
-            name=name,
-            user_id=user.id if user else None,
-            actor_id=actor.id if actor else None,
-            reason=reason[:256] or None,
-            details=details,
-            **here,
-        )
+    new = SecurityEvent(
+        at=utcnow(),
+        name=name,
+        user_id=user.id if user else None,
+        actor_id=actor.id if actor else None,
+        reason=reason[:256] or None,
+        details=details,
+        **here,
     )
+    recorded.send(current_app._get_current_object(), event=new, user=user)  # type: ignore[attr-defined]
+    db.session.add(new)
     if has_request_context():
         after_this_request(_commit)
+    return new
 
 
 def _of_request() -> dict[str, Any]:
@@ -233,19 +245,19 @@ def _commit(response: Response) -> Response:
 @event.listens_for(db.session, "after_flush")
 def _remember(session: Session, _: object) -> None:
     waiting = session.info.setdefault("events", [])
-    waiting += [_line(new) for new in session.new if isinstance(new, SecurityEvent)]
+    waiting += [
+        (new, _line(new)) for new in session.new if isinstance(new, SecurityEvent)
+    ]
 
 
 @event.listens_for(db.session, "after_commit")
 def _log(session: Session) -> None:
-    for level, name, fields in session.info.pop("events", []):
-        log.log(level, name, **fields)
-
-
-@event.listens_for(db.session, "after_soft_rollback")
-def _forget(session: Session, previous: Any) -> None:
-    if previous.parent is None:
-        session.info.pop("events", None)
+    """Log what is kept for good: not at a savepoint, nor what was rolled back."""
+    if session.in_nested_transaction():
+        return
+    for new, (level, name, fields) in session.info.pop("events", []):
+        if inspect(new).persistent:
+            log.log(level, name, **fields)
 
 
 def _line(new: SecurityEvent) -> tuple[int, str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The base's own pages: the account, and in development the mailbox."""
+"""The base's templates and static files, and in development the mailbox."""
 
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import func, select
 
 from bulwark import access, config
-from bulwark.access import public, signed_in, while_setting_up
+from bulwark.access import public
 from bulwark.database import db
 from bulwark.mail import OutgoingMail
 
@@ -26,7 +26,7 @@ development = Blueprint("development", __name__, url_prefix="/dev")
 
 
 def init_app(app: Flask, settings: config.Config) -> None:
-    """Serve the pages. The mailbox does not exist outside development."""
+    """Serve the files. The mailbox does not exist outside development."""
     access.declare(app, access.PUBLIC, ["bulwark.static"])
     app.register_blueprint(pages)
     if settings.environment == "development":
@@ -35,21 +35,6 @@ def init_app(app: Flask, settings: config.Config) -> None:
     @app.context_processor
     def _service() -> dict[str, object]:
         return {"service": config.current()}
-
-
-@pages.get("/account")
-@signed_in
-def account() -> ResponseReturnValue:
-    """Show a person's own account."""
-    return render_template("bulwark/account.html")
-
-
-@pages.get("/account/second-factor")
-@signed_in
-@while_setting_up
-def second_factor() -> ResponseReturnValue:
-    """Offer the second factors to somebody who must, or wants to, have one."""
-    return render_template("bulwark/second_factor.html")
 
 
 @development.get("/mailbox")

@@ -22,7 +22,7 @@ from bulwark.identity import (
     signup,
     tokens,
 )
-from bulwark.identity.accounts import commands
+from bulwark.identity.commands import commands
 from bulwark.identity.forms import FORMS, MESSAGES
 from bulwark.identity.models import ADMINISTRATOR, BaseUser, Passkey, Role
 from bulwark.identity.passwords import PasswordPolicy

@@ -1,26 +1,211 @@
-"""What an operator does to accounts: roles and the first administrator."""
+"""What administrators and operators do: invite, lock, sign out, give and take roles.
 
-from collections.abc import Iterator
+Each function adds its one event to the current transaction, which the caller commits.
+`by` is who asks; None is the operator at the command line, who may do everything.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-import click
-from flask import current_app, url_for
-from flask.cli import AppGroup
+from flask import current_app, render_template
 from flask_security import SQLAlchemyUserDatastore
+from flask_security.mail_util import EmailValidateException
 from flask_security.recoverable import generate_reset_password_token
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from bulwark import config
-from bulwark.database import db, utcnow
-from bulwark.identity.models import ADMINISTRATOR, BaseUser, Role
+from bulwark import config, events, mail
+from bulwark.database import db
+from bulwark.identity import sessions
+from bulwark.identity.models import (
+    ADMINISTRATOR,
+    BaseUser,
+    Role,
+    permissions_of,
+    users_roles,
+)
 
-commands = AppGroup("accounts", help="Accounts and roles.")
+ROLE_NAME = re.compile(r"[a-z0-9][a-z0-9 _-]{0,79}")
+FIRST = "the first administrator"
 
 
-def _datastore() -> SQLAlchemyUserDatastore:
-    datastore: SQLAlchemyUserDatastore = current_app.extensions["security"].datastore
-    return datastore
+class RefusedError(Exception):
+    """It was not done; the text says why, to whoever asked."""
+
+
+class NotAllowedError(RefusedError):
+    """It takes rights that whoever asked does not have."""
+
+
+# --- Accounts -------------------------------------------------------------------------
+
+
+def lock(user: BaseUser, *, by: BaseUser | None, reason: str) -> None:
+    """Keep somebody out, from their next request until `unlock`."""
+    _one_at_a_time()
+    check_rights(by, user.roles)
+    if not user.active:
+        raise RefusedError("This account is locked already.")
+    _keep_an_administrator(user)
+    user.active = False
+    sessions.end_all(user)
+    _record("authn_login_lock", user, by, reason)
+
+
+def unlock(user: BaseUser, *, by: BaseUser | None, reason: str) -> None:
+    """Let somebody sign in again."""
+    _one_at_a_time()
+    check_rights(by, user.roles)
+    if user.active:
+        raise RefusedError("This account is not locked.")
+    user.active = True
+    _record("authn_login_unlock", user, by, reason)
+
+
+def sign_out(
+    user: BaseUser, session_id: int | None = None, *, by: BaseUser | None, reason: str
+) -> None:
+    """End one session of somebody, or all."""
+    check_rights(by, user.roles)
+    ended = (
+        sessions.end_all(user)
+        if session_id is None
+        else sessions.end(user, session_id)
+    )
+    if not ended:
+        raise RefusedError("There is nothing to end: they are signed out already.")
+    _record("session_revoked", user, by, reason, sessions=int(ended))
+
+
+def force_reset(user: BaseUser, *, by: BaseUser | None, reason: str) -> None:
+    """Take the password away, and mail its owner a link to choose another.
+
+    Nobody else ever chooses it. Passkeys and the authenticator app stay.
+    """
+    check_rights(by, user.roles)
+    user.password = None
+    _datastore().set_uniquifier(user)
+    sessions.end_all(user)
+    _record("authz_admin", user, by, reason, action="force_reset")
+    db.session.flush()
+    text = render_template(
+        "security/email/forced_reset.txt", link=_password_link(user), hours=_hours()
+    )
+    mail.send(f"Set a new password for {config.current().name}", user.email, text)
+
+
+def require_second_factor(
+    user: BaseUser, required: bool, *, by: BaseUser | None, reason: str
+) -> None:
+    """Let somebody do nothing without a second factor, or no longer so."""
+    check_rights(by, user.roles)
+    if user.second_factor_required == required:
+        raise RefusedError("It is so already.")
+    user.second_factor_required = required
+    action = "require_second_factor" if required else "no_longer_require_second_factor"
+    _record("authz_admin", user, by, reason, action=action)
+
+
+def reset_factors(user: BaseUser, *, by: BaseUser | None, reason: str) -> None:
+    """Remove authenticator app, passkeys and recovery codes of somebody who lost them.
+
+    Only for operators: it needs proof of who asks, as strong as when the factors were
+    added (OWASP ASVS 5.0, 6.4.4), which no page can see.
+    """
+    check_rights(by, user.roles)
+    if not (user.has_second_factor or user.mf_recovery_codes):
+        raise RefusedError("They have no second factor.")
+    user.tf_totp_secret = user.tf_primary_method = None
+    user.webauthn = []
+    user.mf_recovery_codes = []  # type: ignore[assignment]
+    sessions.end_all(user)
+    _record("authn_mfa_removed", user, by, reason, factor="all")
+
+
+# --- Invitations ----------------------------------------------------------------------
+
+
+def invite(email: str, *, by: BaseUser | None, reason: str) -> tuple[BaseUser, str]:
+    """Make an account without a password; return it, and the link to choose one.
+
+    Somebody who has not used a link yet gets another.
+    """
+    try:
+        email = current_app.extensions["security"].mail_util.validate(email)
+    except EmailValidateException:
+        raise RefusedError("Write an address like name@example.com.") from None
+    user = find(email)
+    if user is None:
+        user = _datastore().create_user(email=email, password=None)  # type: ignore[assignment]
+        assert user
+        try:
+            with db.session.begin_nested():
+                db.session.flush()
+        except IntegrityError:  # Somebody was faster.
+            raise RefusedError(f"{email} has an account already.") from None
+        _record("user_created", user, by, reason)
+    else:
+        check_rights(by, user.roles)
+        if user.password or user.webauthn:
+            raise RefusedError(f"{email} has an account already.")
+        _record("authz_admin", user, by, reason, action="invite_again")
+    return user, _password_link(user)
+
+
+def mail_invitation(user: BaseUser, link: str) -> None:
+    """Mail somebody the link that `invite` returned."""
+    text = render_template(
+        "security/email/invitation.txt", link=link, hours=_hours(), user=user
+    )
+    mail.send(f"Your account at {config.current().name}", user.email, text)
+
+
+def invitation() -> str:
+    """Return a one-time link with which the first administrator sets a password.
+
+    Their address is the setting `admin_email`. Once they have a password there is no
+    link any more: a forgotten password is mended by mail, as everybody's.
+    """
+    email = config.current().admin_email.lower()
+    user, link = find(email), ""
+    if user is None or not user.password:
+        user, link = invite(email, by=None, reason=FIRST)
+    role = db.session.scalars(select(Role).where(Role.name == ADMINISTRATOR)).one()
+    if role not in user.roles:
+        give_role(user, role, by=None, reason=FIRST)
+    if not link:
+        return f"The administrator {email} has a password already."
+    return f"{email} sets a password here, once, within an hour:\n{link}"
+
+
+# --- Roles ----------------------------------------------------------------------------
+
+
+def give_role(
+    user: BaseUser, role: Role, *, by: BaseUser | None, reason: str
+) -> None:
+    """Let somebody do what a role may, from their next request on."""
+    _one_at_a_time()
+    check_rights(by, [*user.roles, role])
+    if role in user.roles:
+        raise RefusedError(f"They have the role {role.name} already.")
+    user.roles.append(role)
+    _record("authz_change", user, by, reason, role=role.name, given=True)
+
+
+def take_role(
+    user: BaseUser, role: Role, *, by: BaseUser | None, reason: str
+) -> None:
+    """Let somebody no longer do what a role may, from their next request on."""
+    _one_at_a_time()
+    check_rights(by, [*user.roles, role])
+    if role not in user.roles:
+        raise RefusedError(f"They do not have the role {role.name}.")
+    if role.name == ADMINISTRATOR:
+        _keep_an_administrator(user)
+    user.roles.remove(role)
+    _record("authz_change", user, by, reason, role=role.name, given=False)
 
 
 def make_roles() -> Iterator[str]:
@@ -44,63 +229,178 @@ def make_roles() -> Iterator[str]:
             yield name
 
 
-def invitation() -> str:
-    """Return a one-time link with which the first administrator sets a password.
+def make_role(
+    name: str,
+    permissions: Iterable[str],
+    requires_second_factor: bool,
+    *,
+    by: BaseUser | None,
+    reason: str,
+) -> Role:
+    """Make a role that the code does not declare."""
+    if not ROLE_NAME.fullmatch(name):
+        raise RefusedError("A name is of small letters, digits, blanks, - and _.")
+    role = Role(
+        name=name,
+        permissions=sorted(permissions),
+        requires_second_factor=requires_second_factor,
+    )
+    check_rights(by, [role])
+    try:
+        with db.session.begin_nested():
+            db.session.add(role)
+    except IntegrityError:
+        raise RefusedError(f"There is a role {name} already.") from None
+    _record_role("made", role, by, reason, role.permissions, [])
+    return role
 
-    Their address is the setting `admin_email`. Once they have a password there is no
-    link any more: a forgotten password is mended by mail, as everybody's.
+
+def change_role(
+    role: Role,
+    permissions: Iterable[str],
+    requires_second_factor: bool,
+    *,
+    by: BaseUser | None,
+    reason: str,
+) -> None:
+    """Give a role other permissions; people with it notice at their next request."""
+    _one_at_a_time()
+    _keep_role_of_administrators(role)
+    before, after = set(role.permissions), set(permissions)
+    check_rights(by, [role])
+    if before == after and role.requires_second_factor == requires_second_factor:
+        raise RefusedError("Nothing was changed.")
+    role.permissions = sorted(after)
+    role.requires_second_factor = requires_second_factor
+    check_rights(by, [role])
+    _record_role("changed", role, by, reason, after - before, before - after)
+
+
+def delete_role(role: Role, *, by: BaseUser | None, reason: str) -> None:
+    """Delete a role that nobody has."""
+    _one_at_a_time()
+    _keep_role_of_administrators(role)
+    check_rights(by, [role])
+    if role.name in current_app.extensions["roles"]:
+        raise RefusedError("The code declares this role: remove it there first.")
+    if holders(role):
+        raise RefusedError("Somebody has this role: take it from them first.")
+    _record_role("deleted", role, by, reason, [], role.permissions)
+    db.session.delete(role)
+
+
+def holders(role: Role) -> int:
+    """Return how many people have a role."""
+    query = select(func.count()).where(users_roles.c.role_id == role.id)
+    return db.session.scalar(query) or 0
+
+
+# --- Who may do what ------------------------------------------------------------------
+
+
+def find(email: str) -> BaseUser | None:
+    """Return who has an address."""
+    found: BaseUser | None = _datastore().find_user(email=email.lower())  # type: ignore[assignment]
+    return found
+
+
+def may_manage(by: BaseUser | None, roles: Iterable[Role]) -> bool:
+    """Tell whether somebody may do everything that people with these roles may."""
+    if by is None or any(own.name == ADMINISTRATOR for own in by.roles):
+        return True
+    roles = list(roles)
+    return permissions_of(roles) <= permissions_of(by.roles) and not any(
+        role.name == ADMINISTRATOR for role in roles
+    )
+
+
+def check_rights(by: BaseUser | None, roles: Iterable[Role]) -> None:
+    """Refuse to touch what allows more than whoever asks may do."""
+    if not may_manage(by, roles):
+        raise NotAllowedError("This takes permissions that you do not have yourself.")
+
+
+def _one_at_a_time() -> None:
+    """Let nobody else change roles or locks until this transaction has ended.
+
+    The lock is the row of the administrators' role, by an update that changes nothing:
+    SQLite has no SELECT … FOR UPDATE. What was read before it may be old by now.
     """
-    datastore = _datastore()
-    email = config.current().admin_email.lower()
-    user = datastore.find_user(email=email)
-    if user is None:
-        user = datastore.create_user(email=email, password=None, confirmed_at=utcnow())
-    datastore.add_role_to_user(user, ADMINISTRATOR)
     db.session.flush()
-    if user.password:
-        return f"The administrator {email} has a password already."
+    db.session.execute(
+        update(Role)
+        .where(Role.name == ADMINISTRATOR)
+        .values(name=ADMINISTRATOR)
+        .execution_options(synchronize_session=False)
+    )
+    db.session.expire_all()
+
+
+def _keep_an_administrator(user: BaseUser) -> None:
+    """Refuse to lose the last administrator who can sign in."""
+    person = _datastore().user_model
+    query = select(person.id).where(
+        person.roles.any(Role.name == ADMINISTRATOR),
+        person.active,
+        # An invitation that nobody accepted yet is no administrator.
+        person.confirmed_at.is_not(None),
+    )
+    if list(db.session.scalars(query.limit(2))) == [user.id]:
+        raise RefusedError(
+            f"{user.email} is the last administrator. Make somebody else one first."
+        )
+
+
+def _keep_role_of_administrators(role: Role) -> None:
+    if role.name == ADMINISTRATOR:
+        raise RefusedError("Administrators always have every permission.")
+
+
+def _record(
+    name: str, user: BaseUser | None, by: BaseUser | None, reason: str, **details: object
+) -> None:
+    if by is None:
+        details["by"] = "operator"
+    events.record(name, user, actor=by, reason=reason, **details)
+
+
+def _record_role(
+    action: str,
+    role: Role,
+    by: BaseUser | None,
+    reason: str,
+    added: Iterable[str],
+    removed: Iterable[str],
+) -> None:
+    _record(
+        "privilege_permissions_changed",
+        None,
+        by,
+        reason,
+        role=role.name,
+        action=action,
+        added=sorted(added),
+        removed=sorted(removed),
+        requires_second_factor=role.requires_second_factor,
+    )
+
+
+def _datastore() -> SQLAlchemyUserDatastore:
+    datastore: SQLAlchemyUserDatastore = current_app.extensions["security"].datastore
+    return datastore
+
+
+def _password_link(user: BaseUser) -> str:
+    """Return a link for choosing a password, which works once.
+
+    On the service's own address, whatever host a request named.
+    """
     token: str = generate_reset_password_token(user)  # type: ignore[no-untyped-call]
-    with current_app.test_request_context(base_url=config.current().base_url):
-        link = url_for("security.reset_password", token=token, _external=True)
-    return f"{email} sets a password here, once, within an hour:\n{link}"
+    routes = current_app.url_map.bind("localhost")
+    path = routes.build("security.reset_password", {"token": token})
+    return f"{config.current().base_url}{path}"
 
 
-def _find(email: str, role: str) -> tuple[BaseUser, Role]:
-    """Return the two, or say which is missing."""
-    user: BaseUser | None = _datastore().find_user(email=email.lower())  # type: ignore[assignment]
-    if user is None:
-        raise click.ClickException(f"nobody has an account with the address {email}")
-    found = db.session.scalar(select(Role).where(Role.name == role))
-    if found is None:
-        names = ", ".join(db.session.scalars(select(Role.name).order_by(Role.name)))
-        raise click.ClickException(f"there is no role {role!r}; there are {names}")
-    return user, found
-
-
-@commands.command()
-@click.argument("email")
-@click.argument("role")
-def grant(email: str, role: str) -> None:
-    """Give a person a role."""
-    user, found = _find(email, role)
-    user.roles = list({*user.roles, found})
-    db.session.commit()
-    click.echo(f"{user.email} has {', '.join(sorted(r.name for r in user.roles))}.")
-
-
-@commands.command()
-@click.argument("email")
-@click.argument("role")
-def take(email: str, role: str) -> None:
-    """Take a role from a person."""
-    user, found = _find(email, role)
-    user.roles = [r for r in user.roles if r != found]
-    db.session.commit()
-    click.echo(f"{user.email} has the role {found.name} no longer.")
-
-
-@commands.command()
-def invite() -> None:
-    """Print a one-time link with which the first administrator sets a password."""
-    click.echo(invitation())
-    db.session.commit()
+def _hours() -> int:
+    within = current_app.config["SECURITY_RESET_PASSWORD_WITHIN"]
+    return int(within.total_seconds() // 3600)

@@ -1,11 +1,59 @@
 """Browsers that somebody signed in with before, and what they are called."""
 
-from datetime import datetime
+import hashlib
+import re
+import secrets
+from datetime import datetime, timedelta
 
-from sqlalchemy import ForeignKey, String
+from flask import Response, after_this_request, request
+from huey import crontab
+from sqlalchemy import ForeignKey, String, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, mapped_column
 
-from bulwark.database import Model, UTCDateTime
+from bulwark import events
+from bulwark.database import Model, UTCDateTime, db, utcnow
+from bulwark.identity.models import BaseUser
+from bulwark.jobs import queue
+
+COOKIE = "__Host-device"
+KEPT = timedelta(days=400)  # the longest that browsers keep a cookie (RFC 6265bis, 5.5)
+TOKEN_BYTES = 32
+TOKEN = re.compile(r"[\w-]{43}", re.ASCII)
+
+# What a User-Agent holds and what that is called; the first that is found counts, for
+# most browsers also give the names of those that came before them.
+BROWSERS = {
+    "Edg/": "Edge",
+    "EdgA/": "Edge",
+    "EdgiOS/": "Edge",
+    "OPR/": "Opera",
+    "SamsungBrowser/": "Samsung Internet",
+    "Vivaldi/": "Vivaldi",
+    "Firefox/": "Firefox",
+    "FxiOS/": "Firefox",
+    "CriOS/": "Chrome",
+    "HeadlessChrome/": "Chrome without a window",
+    "Chrome/": "Chrome",
+    "Version/": "Safari",
+    "curl/": "curl",
+    "Wget/": "Wget",
+    "python-requests/": "a Python script",
+    "python-httpx/": "a Python script",
+    "Python-urllib/": "a Python script",
+    "Go-http-client/": "a Go program",
+    "okhttp/": "an app",
+    "PostmanRuntime/": "Postman",
+}
+SYSTEMS = {
+    "iPhone": "iPhone",
+    "iPad": "iPad",
+    "Android": "Android",
+    "CrOS": "ChromeOS",
+    "Windows": "Windows",
+    "Macintosh": "Mac",
+    "Linux": "Linux",
+}
 
 
 class KnownDevice(Model):
@@ -19,3 +67,92 @@ class KnownDevice(Model):
     token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
     last_seen_at: Mapped[datetime] = mapped_column(UTCDateTime, index=True)
+
+
+def name_of(user_agent: str | None) -> str:
+    """Return what a browser is called, such as `Firefox on Linux`.
+
+    Nothing of what it says of itself is returned, only names from the two tables.
+    """
+    text = (user_agent or "")[: events.USER_AGENT_LENGTH]
+    browser = _first(BROWSERS, text) or "Unknown browser"
+    system = _first(SYSTEMS, text)
+    return f"{browser} on {system}" if system else browser
+
+
+def known_to(user: BaseUser | None) -> str:
+    """Return a stable id of this browser if the user signed in with it, else ""."""
+    token = _token()
+    if user is None or not token:
+        return ""
+    found = db.session.scalar(
+        select(KnownDevice.token_hash).where(
+            KnownDevice.user_id == user.id,
+            KnownDevice.token_hash == _hash(user, token),
+            KnownDevice.last_seen_at > utcnow() - KEPT,
+        )
+    )
+    return found or ""
+
+
+def remember(user: BaseUser) -> None:
+    """Know this browser from now on, with this transaction: the user has signed in."""
+    token, now = _token() or secrets.token_urlsafe(TOKEN_BYTES), utcnow()
+    dialect = postgresql if db.engine.dialect.name == "postgresql" else sqlite
+    row = dialect.insert(KnownDevice).values(
+        user_id=user.id,
+        token_hash=_hash(user, token),
+        created_at=now,
+        last_seen_at=now,
+    )
+    db.session.execute(
+        row.on_conflict_do_update(
+            index_elements=[KnownDevice.user_id, KnownDevice.token_hash],
+            set_={"last_seen_at": now},
+        )
+    )
+
+    @after_this_request
+    def _set_cookie(response: Response) -> Response:
+        response.set_cookie(
+            COOKIE,
+            token,
+            max_age=KEPT,
+            path="/",
+            secure=True,
+            httponly=True,
+            samesite="Lax",
+        )
+        return response
+
+
+def forget_others(user: BaseUser) -> None:
+    """Know only this browser, if it was known: whoever was in others is new again."""
+    db.session.execute(
+        delete(KnownDevice).where(
+            KnownDevice.user_id == user.id, KnownDevice.token_hash != known_to(user)
+        )
+    )
+
+
+@queue.periodic_task(crontab(hour="3", minute="41"), name="forget_old_devices")  # type: ignore[untyped-decorator]
+def forget_old() -> None:
+    """Delete browsers whose cookie has ended."""
+    db.session.execute(
+        delete(KnownDevice).where(KnownDevice.last_seen_at <= utcnow() - KEPT)
+    )
+    db.session.commit()
+
+
+def _first(names: dict[str, str], text: str) -> str:
+    return next((name for part, name in names.items() if part in text), "")
+
+
+def _token() -> str:
+    token = request.cookies.get(COOKIE, "")
+    return token if TOKEN.fullmatch(token) else ""
+
+
+def _hash(user: BaseUser, token: str) -> str:
+    # With the user, so that the table does not show who shares a browser.
+    return hashlib.sha256(f"{user.id}:{token}".encode()).hexdigest()

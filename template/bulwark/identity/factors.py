@@ -67,8 +67,9 @@ class HashedRecoveryCodes(MfRecoveryCodesUtil):
     def create_recovery_codes(self, user: UserMixin) -> list[str]:
         """Replace somebody's codes by new ones, and return them this once."""
         codes = [_new_code() for _ in range(RECOVERY_CODES)]
-        user.mf_recovery_codes = [
-            RecoveryCode(code_hash=_hash(user, code)) for code in codes
+        user.mf_recovery_codes = [  # type: ignore[misc]
+            RecoveryCode(code_hash=_hash(user, code))
+            for code in codes
         ]
         events.record("authn_recovery_codes_made", user)
         return codes

@@ -6,13 +6,17 @@ are ours. `templates/bulwark/forms.html` shows them.
 
 from typing import Any
 
+from flask import current_app
 from flask_login import current_user
 from flask_security import forms as stock
 from flask_security import hash_password
 from flask_security.change_email import ChangeEmailForm
+from flask_security.utils import get_message
+from sqlalchemy import update
 from wtforms import EmailField, PasswordField, SubmitField
 
 from bulwark import config
+from bulwark.database import db
 
 
 class NewPasswordField(PasswordField):  # type: ignore[misc]
@@ -82,6 +86,26 @@ class ResetPasswordForm(stock.ResetPasswordForm):
     password = _new_password(stock.ResetPasswordForm.password, "New password")
     password_confirm = None
     submit = SubmitField("Set the password")
+
+    def validate(self, **options: Any) -> bool:
+        """Hold the link until the commit: of many at once, one finds it unused."""
+        if not super().validate(**options):
+            return False
+        person = current_app.extensions["security"].datastore.user_model
+        held = db.session.execute(
+            update(person)
+            .where(
+                person.id == self.user.id,
+                person.fs_uniquifier == self.user.fs_uniquifier,
+            )
+            .values(fs_uniquifier=person.fs_uniquifier)
+            .returning(person.id)
+            .execution_options(synchronize_session=False)
+        )
+        if held.first():
+            return True
+        self.form_errors.append(get_message("INVALID_RESET_PASSWORD_TOKEN")[0])
+        return False
 
 
 class VerifyForm(stock.VerifyForm):

@@ -88,9 +88,13 @@ class Sessions(SecureCookieSessionInterface):
         if "Authorization" in request.headers:
             # An access token speaks for itself: no cookie may lend it anything.
             return self.session_class()
-        if "." in token:
-            return super().open_session(app, request)
-        return (token and _load(token)) or self.session_class()
+        if "." not in token:
+            return (token and _load(token)) or self.session_class()
+        session = super().open_session(app, request) or self.session_class()
+        for name in (SIGNED_IN, HALF_SIGNED_IN):
+            # Whoever has the secret key could sign one; only a row names a person.
+            session.pop(name, None)
+        return session
 
     def save_session(
         self, app: Flask, session: SessionMixin, response: Response

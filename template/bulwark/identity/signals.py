@@ -8,10 +8,16 @@ from flask_security import signals
 
 from bulwark import events
 from bulwark.database import utcnow
-from bulwark.identity import sessions
+from bulwark.identity import devices, notices, sessions, tokens
 from bulwark.identity.models import BaseUser
 
 REAUTHENTICATION = ("security.verify", "security.wan_verify_response")
+# Where a sign-in is completed after a password, and by what.
+SECOND_STEPS = {
+    "security.two_factor_token_validation": "totp",
+    "security.mf_recovery": "recovery_code",
+    "security.wan_signin_response": "passkey",
+}
 # Flask-Security's names of factors, and ours.
 FACTORS = {"authenticator": "totp", "code": "totp", "webauthn": "passkey"}
 
@@ -35,15 +41,18 @@ def init_app(app: Flask) -> None:
 def _signed_in(_: Flask, user: BaseUser, authn_via: Any, **__: Any) -> None:
     if authn_via == ["change"]:
         return  # A changed password is reported by its own signal.
-    factor = g.get("second_factor")
-    if factor == "recovery_code":
+    second = None if authn_via else SECOND_STEPS.get(str(request.endpoint))
+    if second == "recovery_code":
         events.record("authn_recovery_code_used", user, actor=user)
-    elif factor:
+    elif second:
+        factor = g.get("second_factor", second)
         events.record("authn_mfa_success", user, actor=user, factor=factor)
     first = (authn_via or ["password"])[0]
-    events.record(
-        "authn_login_success", user, actor=user, factor=FACTORS.get(first, first)
-    )
+    details: dict[str, Any] = {"factor": FACTORS.get(first, first)}
+    if not devices.known_to(user) and (user.login_count or 0) > 1:
+        details["new_device"] = True
+    devices.remember(user)
+    events.record("authn_login_success", user, actor=user, **details)
 
 
 def _failed(_: Flask, user: BaseUser, auth_type: str, tfa: bool, **__: Any) -> None:
@@ -69,6 +78,8 @@ def _password_reset(_: Flask, user: BaseUser, **__: Any) -> None:
     """The link came by mail, so it also shows whose address it is."""
     user.confirmed_at = user.confirmed_at or utcnow()
     sessions.end_all(user)
+    tokens.revoke_all(user)
+    devices.forget_others(user)
     events.record("authn_reset_completed", user, actor=user)
 
 
@@ -105,7 +116,7 @@ def _removed(user: BaseUser, factor: str, removed: str = "") -> None:
 
 def _address_changed(_: Flask, user: BaseUser, old_email: str, **__: Any) -> None:
     sessions.end_others(user)
-    events.record("user_email_changed", user)
+    notices.send(events.record("user_email_changed", user), old_email)
 
 
 def _signed_out(_: Flask, user: BaseUser, **__: Any) -> None:

@@ -88,7 +88,7 @@ def init_app(app: Flask) -> None:
 def register() -> ResponseReturnValue:
     """Ask for an address, and mail it a link."""
     if current_user.is_authenticated:
-        return redirect(url_for("bulwark.account"))
+        return redirect(url_for("account.index"))
     form = SignUpForm(formdata=_sent())
     if form.validate_on_submit():
         _send_link(form.email.data)

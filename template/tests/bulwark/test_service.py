@@ -137,7 +137,7 @@ def test_the_first_administrator_sets_a_password_with_a_link_that_works_once(
         or app.config["ADMIN_EMAIL"]
     )
     visitor.sign_in(admin)
-    assert visitor.is_signed_in()
+    assert visitor.get("/account").headers["Location"] == "/account/second-factor"
     assert other_visitor.get(link).headers["Location"] == "/reset"
     assert "has a password already" in invite(app)
     with app.app_context():

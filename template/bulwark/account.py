@@ -1,0 +1,204 @@
+"""A person's own security page: second factors, sessions, and what happened lately.
+
+Setting up factors is Flask-Security's part, see `identity/factors.py`; this leads there.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from flask import (
+    Blueprint,
+    Flask,
+    abort,
+    flash,
+    jsonify,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
+from flask.typing import ResponseReturnValue
+from flask_login import current_user
+from sqlalchemy import Select, select
+
+from bulwark import events
+from bulwark.access import signed_in, while_setting_up
+from bulwark.database import db
+from bulwark.errors import wants_json
+from bulwark.events import SecurityEvent
+from bulwark.identity import devices, sessions
+
+LATEST = 5
+PAGE = 25
+NEWEST = 2**63 - 1  # The greatest id that a database holds.
+FEW_CODES = 3
+TOLD = [name for name, kind in events.CATALOGUE.items() if kind.told]
+# What events call a factor, and what people call it.
+FACTORS = {
+    "password": "password",
+    "totp": "authenticator app",
+    "passkey": "passkey",
+    "recovery_code": "recovery code",
+    "email": "code by e-mail",
+}
+
+blueprint = Blueprint("account", __name__)
+
+
+def init_app(app: Flask) -> None:
+    """Serve the pages."""
+    app.register_blueprint(blueprint)
+
+
+@blueprint.get("/account")
+@signed_in
+def index() -> ResponseReturnValue:
+    """Show how somebody signs in, where they are signed in, and what happened."""
+    open_sessions = [_facts_of_session(row) for row in sessions.of(current_user)]
+    latest = db.session.scalars(_history().limit(LATEST))
+    recent = [_facts_of_event(event) for event in latest]
+    codes_left = len(current_user.mf_recovery_codes)
+    if wants_json():
+        return jsonify(
+            email=current_user.email,
+            passkeys=[
+                {
+                    "name": key.name,
+                    "added_at": key.created_at.isoformat(),
+                    "last_used_at": key.lastuse_datetime.isoformat(),
+                }
+                for key in current_user.webauthn
+            ],
+            authenticator_app=current_user.sealed_totp_secret is not None,
+            recovery_codes_left=codes_left,
+            sessions=len(open_sessions),
+            activity=_plain(recent),
+        )
+    return render_template(
+        "bulwark/account.html",
+        sessions=open_sessions,
+        activity=recent,
+        codes_left=codes_left,
+        few_codes=FEW_CODES,
+    )
+
+
+@blueprint.get("/account/sessions")
+@signed_in
+def session_list() -> ResponseReturnValue:
+    """Show where somebody is signed in."""
+    open_sessions = [_facts_of_session(row) for row in sessions.of(current_user)]
+    if wants_json():
+        return jsonify(sessions=_plain(open_sessions))
+    return render_template("bulwark/sessions.html", sessions=open_sessions)
+
+
+@blueprint.post("/account/sessions/<int(max=2147483647):session_id>/end")
+@signed_in
+def end_session(session_id: int) -> ResponseReturnValue:
+    """Sign out one of somebody's own sessions."""
+    if not sessions.end(current_user, session_id):
+        abort(404)
+    events.record("session_revoked", current_user, ended=1)
+    return _ended(1, "That session is signed out.")
+
+
+@blueprint.post("/account/sessions/end-others")
+@signed_in
+def end_other_sessions() -> ResponseReturnValue:
+    """Sign out everywhere but here."""
+    ended = sessions.end_others(current_user)
+    if ended:
+        events.record("session_revoked", current_user, ended=ended)
+    return _ended(ended, "You are signed out everywhere else.")
+
+
+@blueprint.get("/account/activity")
+@signed_in
+def activity() -> ResponseReturnValue:
+    """Show what happened to somebody's account, newest first, a page at a time."""
+    before = max(0, min(request.args.get("before", NEWEST, type=int), NEWEST))
+    found = db.session.scalars(
+        _history().where(SecurityEvent.id < before).limit(PAGE + 1)
+    ).all()
+    page = [_facts_of_event(event) for event in found[:PAGE]]
+    older = page[-1]["id"] if len(found) > PAGE else None
+    if wants_json():
+        return jsonify(activity=_plain(page), older_than=older)
+    return render_template("bulwark/activity.html", activity=page, older=older)
+
+
+@blueprint.get("/account/second-factor")
+@signed_in
+@while_setting_up
+def second_factor() -> ResponseReturnValue:
+    """Offer the second factors to somebody who must, or wants to, have one."""
+    return render_template("bulwark/second_factor.html")
+
+
+@blueprint.get("/account/second-factor/done")
+@signed_in
+def factors_changed() -> ResponseReturnValue:
+    """Lead whoever has a factor and no recovery codes on to these."""
+    if current_user.has_second_factor and not current_user.mf_recovery_codes:
+        return redirect(url_for("security.mf_recovery_codes"))
+    return redirect(url_for(".index"))
+
+
+def _ended(count: int, said: str) -> ResponseReturnValue:
+    if wants_json():
+        return jsonify(ended=count)
+    flash(said, "success")
+    return redirect(url_for(".session_list"))
+
+
+def _history() -> Select[tuple[SecurityEvent]]:
+    return (
+        select(SecurityEvent)
+        .where(SecurityEvent.user_id == current_user.id, SecurityEvent.name.in_(TOLD))
+        .order_by(SecurityEvent.at.desc(), SecurityEvent.id.desc())
+    )
+
+
+def _facts_of_session(row: sessions.UserSession) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "device": devices.name_of(row.user_agent),
+        "address": row.address,
+        "signed_in_at": row.created_at,
+        "last_used_at": row.last_used_at,
+        "current": row.id == sessions.current_id(),
+    }
+
+
+def _facts_of_event(event: SecurityEvent) -> dict[str, Any]:
+    """Return what the person concerned may know; not where an administrator sits."""
+    doer = _doer(event)
+    return {
+        "id": event.id,
+        "at": event.at,
+        "name": event.name,
+        "told": event.kind.told,
+        "factor": FACTORS.get(event.details.get("factor", "")),
+        "by": doer,
+        "device": None if doer else devices.name_of(event.user_agent),
+        "address": None if doer else event.address,
+    }
+
+
+def _doer(event: SecurityEvent) -> str | None:
+    """Return who else did it; None for the person, or a stranger who is not known."""
+    if event.actor_id not in (None, event.user_id):
+        return "an administrator"
+    return "the operator of this service" if event.method is None else None
+
+
+def _plain(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return facts with moments as JSON has them."""
+    return [
+        {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in one.items()
+        }
+        for one in facts
+    ]

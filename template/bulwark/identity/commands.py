@@ -1,0 +1,159 @@
+"""`flask accounts`: what an operator does at the command line, each act an event."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+from sqlalchemy import select
+from sqlalchemy.orm import selectinload
+
+from bulwark.database import db
+from bulwark.identity import accounts
+from bulwark.identity.models import BaseUser, Role
+
+commands = AppGroup("accounts", help="Accounts and roles.")
+
+why = click.option("--reason", default="", help="Why, for the security history.")
+why_required = click.option(
+    "--reason", required=True, help="Why, for the security history."
+)
+
+
+@commands.command("list")
+@click.option("--role", "role_name", help="Only people with this role.")
+@click.option("--locked", is_flag=True, help="Only locked accounts.")
+def list_accounts(role_name: str | None, locked: bool) -> None:
+    """List people, with roles and second factors."""
+    person = current_app.extensions["security"].datastore.user_model
+    query = select(person).order_by(person.email)
+    query = query.options(selectinload(person.roles), selectinload(person.webauthn))
+    if role_name:
+        query = query.where(person.roles.any(Role.id == _role(role_name).id))
+    if locked:
+        query = query.where(person.active.is_(False))
+    for user in db.session.scalars(query.execution_options(yield_per=1000)):
+        click.echo("  ".join([user.email, *_facts(user)]))
+
+
+@commands.command()
+@click.argument("email", required=False)
+@click.option("--role", "role_name", help="A role to give them.")
+@why
+def invite(email: str | None, role_name: str | None, reason: str) -> None:
+    """Make an account, and print a one-time link for its owner to set a password.
+
+    Without EMAIL, it is for the first administrator, whom the setting admin_email names.
+    """
+    with _transaction():
+        if email is None:
+            click.echo(accounts.invitation())
+            return
+        user, link = accounts.invite(email, by=None, reason=reason)
+        if role_name:
+            accounts.give_role(user, _role(role_name), by=None, reason=reason)
+        click.echo(f"{user.email} sets a password here, once, within an hour:\n{link}")
+
+
+@commands.command()
+@click.argument("email")
+@click.argument("role")
+@why
+def grant(email: str, role: str, reason: str) -> None:
+    """Give a person a role."""
+    with _transaction():
+        user = _person(email)
+        accounts.give_role(user, _role(role), by=None, reason=reason)
+        click.echo(f"{user.email} has {', '.join(sorted(r.name for r in user.roles))}.")
+
+
+@commands.command()
+@click.argument("email")
+@click.argument("role")
+@why
+def take(email: str, role: str, reason: str) -> None:
+    """Take a role from a person."""
+    with _transaction():
+        user = _person(email)
+        accounts.take_role(user, _role(role), by=None, reason=reason)
+        click.echo(f"{user.email} has the role {role} no longer.")
+
+
+@commands.command()
+@click.argument("email")
+@why_required
+def lock(email: str, reason: str) -> None:
+    """Sign a person out and keep them out."""
+    with _transaction():
+        accounts.lock(_person(email), by=None, reason=reason)
+        click.echo(f"{email} is locked and signed out.")
+
+
+@commands.command()
+@click.argument("email")
+@why
+def unlock(email: str, reason: str) -> None:
+    """Let a person sign in again."""
+    with _transaction():
+        accounts.unlock(_person(email), by=None, reason=reason)
+        click.echo(f"{email} can sign in again.")
+
+
+@commands.command()
+@click.argument("email")
+@why_required
+def reset_factors(email: str, reason: str) -> None:
+    """Remove all second factors of a person who lost them.
+
+    Be sure first that it is them who asks: by video or in person, never by mail alone.
+    """
+    with _transaction():
+        accounts.reset_factors(_person(email), by=None, reason=reason)
+        click.echo(f"{email} has no second factor any more, and is signed out.")
+
+
+@commands.command()
+@click.argument("email")
+@why
+def sign_out(email: str, reason: str) -> None:
+    """End all sessions of a person."""
+    with _transaction():
+        accounts.sign_out(_person(email), by=None, reason=reason)
+        click.echo(f"{email} is signed out everywhere.")
+
+
+@contextmanager
+def _transaction() -> Iterator[None]:
+    """Keep what was done, or say why it was refused."""
+    try:
+        yield
+    except accounts.RefusedError as error:
+        db.session.rollback()
+        raise click.ClickException(str(error)) from None
+    db.session.commit()
+
+
+def _person(email: str) -> BaseUser:
+    user = accounts.find(email)
+    if user is None:
+        raise click.ClickException(f"nobody has an account with the address {email}")
+    return user
+
+
+def _role(name: str) -> Role:
+    role = db.session.scalar(select(Role).where(Role.name == name))
+    if role is None:
+        names = ", ".join(db.session.scalars(select(Role.name).order_by(Role.name)))
+        raise click.ClickException(f"there is no role {name!r}; there are {names}")
+    return role
+
+
+def _facts(user: BaseUser) -> Iterator[str]:
+    if not user.active:
+        yield "locked"
+    if user.password is None and not user.webauthn:
+        yield "no password yet"
+    yield "second factor" if user.has_second_factor else "no second factor"
+    if user.roles:
+        yield ", ".join(sorted(role.name for role in user.roles))

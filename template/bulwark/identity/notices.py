@@ -1,0 +1,227 @@
+"""What is told by mail: changes of an account's security, and what looks like misuse.
+
+A notice is written where its event is recorded, in the same transaction, so an action
+that is recorded is told, whether its person, an administrator or the operator did it.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Flask, current_app, render_template
+from sqlalchemy import select
+
+from bulwark import config, events, mail
+from bulwark.database import db
+from bulwark.events import SecurityEvent
+from bulwark.identity import devices
+from bulwark.identity.models import BaseUser
+
+RESET, TOKENS = "security.forgot_password", "tokens.index"
+SELDOM = timedelta(hours=1)
+
+# What to do "if not": if it was not the person who is told.
+SIGN_OUT = "set a new password at once: it signs out whoever is in."
+TAKEN = (
+    "somebody else is in your account. Set a new password at once, it signs them out."
+    " If you can't sign in any more, write to {admin}."
+)
+ASK = "write to {admin}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """What one kind of event tells its person.
+
+    Args:
+        subject: of the mail.
+        what: what happened.
+        otherwise: what to do if it was not the person.
+        endpoint: the page where they do it.
+        only_if: the detail of the event without which it is not told.
+        seldom: tell it once an hour, however often it happens.
+    """
+
+    subject: str
+    what: str
+    otherwise: str
+    endpoint: str = ""
+    only_if: str = ""
+    seldom: bool = False
+
+
+NEW_DEVICE = Notice(
+    subject="New sign-in to {service}",
+    what="Somebody signed in to your account at {service} with a device that it has"
+    " not seen before.",
+    otherwise=TAKEN,
+    endpoint=RESET,
+    only_if="new_device",
+)
+
+NOTICES = {
+    "authn_login_success": NEW_DEVICE,
+    "authn_login_successafterfail": NEW_DEVICE,
+    "authn_login_fail_max": Notice(
+        subject="Many wrong passwords for {service}",
+        what="Somebody tried to sign in to your account at {service} with a wrong"
+        " password, too many times. Nobody got in, and further tries have to wait.",
+        otherwise="your password held. Do you use it elsewhere too, or is it easy to"
+        " guess? Then set a better one.",
+        endpoint=RESET,
+        seldom=True,
+    ),
+    "authn_mfa_fail": Notice(
+        subject="Right password, wrong second step for {service}",
+        what="Somebody gave your right password for {service}, then failed at the"
+        " second step ({factor}). They did not get in.",
+        otherwise="somebody knows your password. Set a new one at once, and change it"
+        " wherever else you use it.",
+        endpoint=RESET,
+        seldom=True,
+    ),
+    "authn_password_change": Notice(
+        subject="Your password for {service} was changed",
+        what="The password of your account at {service} was changed. All other devices"
+        " are signed out; access tokens go on working.",
+        otherwise=SIGN_OUT,
+        endpoint=RESET,
+    ),
+    "authn_reset_completed": Notice(
+        subject="Your password for {service} was set anew",
+        what="The password of your account at {service} was set with a link that we"
+        " mailed you. All devices are signed out, and access tokens are revoked.",
+        otherwise="somebody may read your mail. Change the password of your mailbox"
+        " first, then set a new one here.",
+        endpoint=RESET,
+    ),
+    "authn_mfa_enrolled": Notice(
+        subject="A second factor was added at {service}",
+        what="Your account at {service} has a new second factor: {factor}.",
+        otherwise=TAKEN,
+        endpoint=RESET,
+    ),
+    "authn_mfa_removed": Notice(
+        subject="A second factor was removed at {service}",
+        what="Your account at {service} has one second factor less: {factor}.",
+        otherwise=TAKEN,
+        endpoint=RESET,
+    ),
+    "authn_recovery_codes_made": Notice(
+        subject="New recovery codes for {service}",
+        what="New recovery codes for your account at {service} were made. Codes from"
+        " before work no longer.",
+        otherwise=TAKEN,
+        endpoint=RESET,
+    ),
+    "authn_recovery_code_used": Notice(
+        subject="A recovery code was used at {service}",
+        what="Somebody signed in to your account at {service} with your password and"
+        " one of your recovery codes. That code works no longer.",
+        otherwise="somebody has your password and your codes. Set a new password at"
+        " once, then make new codes.",
+        endpoint=RESET,
+    ),
+    "authn_token_created": Notice(
+        subject="A new access token at {service}",
+        what="An access token for your account at {service} was made. A program that"
+        " has it may act in your name.",
+        otherwise="revoke it here, then change your password.",
+        endpoint=TOKENS,
+    ),
+    "authn_login_lock": Notice(
+        subject="Your account at {service} was locked",
+        what="Your account at {service} was locked. You are signed out everywhere and"
+        " can't sign in until it is unlocked.",
+        otherwise=ASK,
+    ),
+    "authn_login_unlock": Notice(
+        subject="Your account at {service} was unlocked",
+        what="Your account at {service} was unlocked. You can sign in again.",
+        otherwise=ASK,
+    ),
+    "user_email_changed": Notice(
+        subject="Your address for {service} was changed",
+        what="Your account at {service} has a new e-mail address. From now on you sign"
+        " in with that one, and mails go there.",
+        otherwise="write to {admin} at once. A new password would not help: its link"
+        " goes to the new address.",
+    ),
+}
+
+FACTORS = {
+    "totp": "authenticator app",
+    "passkey": "passkey",
+    "recovery_code": "recovery code",
+    "email": "code by mail",
+}
+
+
+def init_app(app: Flask) -> None:
+    """Listen to what is recorded."""
+    events.recorded.connect(_tell, app)
+
+
+def send(event: SecurityEvent, recipient: str) -> None:
+    """Mail the notice of an event, with the current transaction."""
+    notice = NOTICES[event.name]
+    settings = config.current()
+    words = {
+        "service": settings.name,
+        "admin": settings.admin_email,
+        "factor": FACTORS.get(str(event.details.get("factor")), "second factor"),
+    }
+    by = _by(event)
+    text = render_template(
+        "bulwark/mail/notice.txt",
+        what=notice.what.format_map(words),
+        when=f"{event.at:%A, %-d %B %Y, at %H:%M} UTC",
+        by=by,
+        device=devices.name_of(event.user_agent),
+        address=event.address,
+        otherwise=(ASK if by else notice.otherwise).format_map(words),
+        link=_link(notice.endpoint) if notice.endpoint and not by else "",
+    )
+    mail.send(notice.subject.format_map(words), recipient, text)
+
+
+def _tell(_: Flask, event: SecurityEvent, user: BaseUser | None, **__: Any) -> None:
+    notice = NOTICES.get(event.name)
+    if notice is None or user is None:
+        return
+    if notice.only_if and not event.details.get(notice.only_if):
+        return
+    if notice.seldom:
+        if _was_told(event):
+            return
+        event.details = {**event.details, "told": True}
+    send(event, user.email)
+
+
+def _was_told(event: SecurityEvent) -> bool:
+    """Tell whether a mail about the same went out less than an hour ago."""
+    earlier = db.session.scalars(
+        select(SecurityEvent.details).where(
+            SecurityEvent.user_id == event.user_id,
+            SecurityEvent.at > event.at - SELDOM,
+            SecurityEvent.name == event.name,
+        )
+    )
+    return any(details.get("told") for details in earlier)
+
+
+def _by(event: SecurityEvent) -> str:
+    """Say who acted on somebody else's account, without showing from where."""
+    if event.method is None:
+        return "the operator of the service"
+    if event.actor_id not in (None, event.user_id):
+        return "an administrator"
+    return ""
+
+
+def _link(endpoint: str) -> str:
+    """Return the address of a page, also outside a request."""
+    base = urlsplit(config.current().base_url)
+    urls = current_app.url_map.bind(base.netloc, base.path, url_scheme=base.scheme)
+    return urls.build(endpoint, force_external=True)

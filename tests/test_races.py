@@ -1,0 +1,260 @@
+"""Races: what may happen once happens once, also when many ask at the same moment."""
+
+import base64
+import hmac
+import http.client
+import json
+import os
+import re
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlencode
+
+import pytest
+from copier import run_copy
+
+from tests.conftest import run
+from tests.servers import Mailbox, Postgres, running
+from tests.test_edge import DOMAIN, ENVIRONMENT, eventually
+
+PASSWORD = "eleven-purple-tractors-sing"
+AT_ONCE = 20
+
+T = TypeVar("T")
+
+
+class Answer(NamedTuple):
+    status: int
+    location: str
+    body: str
+
+    @property
+    def values(self) -> Any:
+        return json.loads(self.body)["response"]
+
+
+class Service:
+    """A service under gunicorn; each browser comes from an address of its own."""
+
+    def __init__(self, folder: Path, database: str | None) -> None:
+        self.folder, self.mailbox = folder, Mailbox()
+        self.socket = folder / "web.sock"
+        with (folder / "service/.env.production").open("a") as file:
+            file.write(f"APP_MAIL_URL=smtp://127.0.0.1:{self.mailbox.port}\n")
+            if database:
+                file.write(f"APP_DATABASE_URL={database}\n")
+
+    def command(self, *words: str, log: str) -> Any:
+        program, *arguments = words
+        return running(
+            self.folder / "service/.venv/bin" / program,
+            *arguments,
+            log=self.folder / log,
+            cwd=self.folder / "service",
+            env=ENVIRONMENT | {"HOME": str(self.folder)},
+        )
+
+    def person(self, email: str) -> "Browser":
+        """Return the browser of somebody who made an account and signed in."""
+        browser = Browser(self)
+        browser.fill_in("/register", email=email)
+        browser.fill_in(self.link_to(email), password=PASSWORD)
+        assert browser.fill_in("/login", email=email, password=PASSWORD).status == 302
+        return browser
+
+    def link_to(self, email: str) -> str:
+        return eventually(lambda: self.mailbox.link_to(email))
+
+    def failures(self) -> list[str]:
+        """Return the lines of requests that ended in a fault of the service."""
+        lines = (self.folder / "web").read_text().splitlines()
+        return [line for line in lines if '"status": 500' in line]
+
+
+class Browser:
+    """Keeps cookies; comes from an address that no other browser has."""
+
+    count = 0
+
+    def __init__(self, service: Service) -> None:
+        Browser.count += 1
+        self.service, self.cookies = service, dict[str, str]()
+        self.address = f"198.51.{Browser.count // 250}.{Browser.count % 250 + 1}"
+
+    def ask(self, target: str, body: str | None = None, **headers: str) -> Answer:
+        sent = {
+            "Host": DOMAIN,
+            "Referer": f"https://{DOMAIN}/",
+            "X-Forwarded-For": self.address,
+            "X-Forwarded-Proto": "https",
+            "Cookie": "; ".join(f"{k}={v}" for k, v in self.cookies.items()),
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
+        with closing(http.client.HTTPConnection(DOMAIN, timeout=60)) as connection:
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.connect(str(self.service.socket))
+            connection.request(
+                "POST" if body is not None else "GET", target, body, sent
+            )
+            response = connection.getresponse()
+            for cookie in response.headers.get_all("Set-Cookie", []):
+                key, _, rest = cookie.partition("=")
+                self.cookies[key] = rest.partition(";")[0]
+            text = response.read().decode()
+        return Answer(response.status, response.headers.get("Location", ""), text)
+
+    def prepare(self, path: str, **fields: str) -> Callable[[], Answer]:
+        """Open a page; return what sends its form."""
+        page = self.ask(path)
+        token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', page.body)
+        assert token, page
+        body = urlencode({"csrf_token": token[1], **fields})
+        kind = "application/x-www-form-urlencoded"
+        return lambda: self.ask(path, body, Content_Type=kind)
+
+    def fill_in(self, path: str, **fields: str) -> Answer:
+        return self.prepare(path, **fields)()
+
+    def send(self, path: str, **values: Any) -> Answer:
+        """Send JSON, as a script of a page does."""
+        token = re.search(
+            r'name="csrf_token"[^>]* value="([^"]+)"', self.ask("/reset").body
+        )
+        assert token
+        kind = {"Content_Type": "application/json", "Accept": "application/json"}
+        return self.ask(path, json.dumps(values), X_CSRFToken=token[1], **kind)
+
+    def is_signed_in(self) -> bool:
+        return self.ask("/account").status == 200
+
+
+def at_once(*actions: Callable[[], T]) -> list[T]:
+    """Do all of it at the same moment; return what came of each."""
+    start, done = threading.Barrier(len(actions)), list[T]()
+
+    def act(action: Callable[[], T]) -> None:
+        start.wait()
+        done.append(action())
+
+    threads = [threading.Thread(target=act, args=[action]) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(done) == len(actions)
+    return done
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def service(
+    request: pytest.FixtureRequest,
+    template: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Service]:
+    """Return a service in production, on each database."""
+    folder = tmp_path_factory.mktemp(f"races-{request.param}")
+    answers = {"domain": DOMAIN, "database": request.param}
+    made = folder / "service"
+    run_copy(str(template), made, answers, defaults=True, unsafe=True, quiet=True)
+    run(os.environ.get("UV", "uv"), "sync", "--quiet", "--no-dev", cwd=made)
+    database = None
+    if request.param == "postgresql":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        database = postgres.database()
+    service = Service(folder, database)
+    with service.mailbox.running():
+        with service.command(
+            "flask", "--app", "wsgi", "prepare", log="prepare"
+        ) as done:
+            assert done.wait() == 0, (folder / "prepare.err").read_text()
+        with (
+            service.command("gunicorn", f"--bind=unix:{service.socket}", log="web"),
+            service.command("flask", "--app", "wsgi", "worker", log="worker"),
+        ):
+            eventually(service.socket.exists)
+            yield service
+    assert service.failures() == []
+
+
+def half_signed_in(service: Service, email: str) -> list[Browser]:
+    """Return browsers in which somebody gave the password and owes the second step."""
+    browsers = [Browser(service) for _ in range(AT_ONCE)]
+    for browser in browsers:
+        answer = browser.fill_in("/login", email=email, password=PASSWORD)
+        assert answer.location.startswith("/login/code")
+    return browsers
+
+
+def code_of(seed: str, moment: float) -> str:
+    """Return the code that an authenticator app shows (RFC 6238, 4.2)."""
+    counter = struct.pack(">Q", int(moment) // 30)
+    digest = hmac.digest(base64.b32decode(seed), counter, "sha1")
+    (number,) = struct.unpack_from(">I", digest, digest[-1] & 15)
+    return f"{(number & 0x7FFFFFFF) % 1_000_000:06}"
+
+
+def add_app(person: Browser) -> str:
+    """Give somebody an authenticator app; return its seed."""
+    begun = person.send("/account/authenticator", setup="authenticator").values
+    seed: str = begun["tf_authr_b32key"]
+    path = f"/account/authenticator/{begun['tf_state_token']}"
+    # The code of the step before leaves this step's unused.
+    code = code_of(seed, time.time() - 30)
+    assert person.send(path, code=code).status == 200
+    return seed
+
+
+@pytest.mark.needs("postgresql")
+def test_one_code_of_an_authenticator_app_signs_in_once(service: Service) -> None:
+    email = "totp@bulwark-tests.net"
+    seed = add_app(service.person(email))
+    browsers = half_signed_in(service, email)
+    code = code_of(seed, time.time())
+    at_once(*(b.prepare("/login/code", code=code) for b in browsers))
+    assert sum(b.is_signed_in() for b in browsers) == 1
+
+
+@pytest.mark.needs("postgresql")
+def test_one_recovery_code_signs_in_once(service: Service) -> None:
+    email = "codes@bulwark-tests.net"
+    person = service.person(email)
+    add_app(person)
+    made = person.send("/account/recovery-codes", generate_new_codes=True)
+    code = made.values["recovery_codes"][0]
+    browsers = half_signed_in(service, email)
+    at_once(*(b.prepare("/login/recovery", code=code) for b in browsers))
+    assert sum(b.is_signed_in() for b in browsers) == 1
+
+
+@pytest.mark.needs("postgresql")
+def test_one_reset_link_sets_one_password(service: Service) -> None:
+    email = "reset@bulwark-tests.net"
+    service.person(email)
+    service.mailbox.letters.clear()
+    Browser(service).fill_in("/reset", email=email)
+    link = service.link_to(email)
+    browsers = [Browser(service) for _ in range(AT_ONCE)]
+    forms = [
+        browser.prepare(link, password=f"{PASSWORD} number {number}")
+        for number, browser in enumerate(browsers)
+    ]
+    answers = at_once(*forms)
+    assert [a.location for a in answers].count("/login") == 1
+
+
+@pytest.mark.needs("postgresql")
+def test_fifty_sign_ups_of_one_address_make_one_account(service: Service) -> None:
+    email = "fifty@bulwark-tests.net"
+    browsers = [Browser(service) for _ in range(50)]
+    answers = at_once(*(b.prepare("/register", email=email) for b in browsers))
+    assert {answer.status for answer in answers} == {200}
+    link = service.link_to(email)
+    forms = [b.prepare(link, password=PASSWORD) for b in browsers[:AT_ONCE]]
+    locations = [answer.location for answer in at_once(*forms)]
+    assert locations.count("/login") == 1
