@@ -51,6 +51,7 @@ ARGUMENTS = [
 class Service(NamedTuple):
     folder: Path
     address: str
+    name: str
 
 
 class Visitor:
@@ -141,7 +142,7 @@ class Visitor:
         width = self.page.evaluate("document.documentElement.scrollWidth")
         if width > 320:
             found.append(f"scrolls sideways: {width} pixels")
-        if NAME not in self.page.title() or self.page.locator("b").count():
+        if self.service.name not in self.page.title() or self.page.locator("b").count():
             found.append("the service's name is not shown as text")
         return found + self.complaints
 
@@ -184,7 +185,7 @@ def service(
         )
     try:
         wait_for_port(port, process)
-        yield Service(folder, address)
+        yield Service(folder, address, NAME)
     finally:
         process.terminate()
         process.wait(PATIENCE)

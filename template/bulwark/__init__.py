@@ -8,6 +8,7 @@ from flask import Flask
 from bulwark import (
     access,
     account,
+    admin,
     commands,
     config,
     database,
@@ -17,8 +18,10 @@ from bulwark import (
     identity,
     inputs,
     jobs,
+    limits,
     logging,
     mail,
+    matrix,
     pages,
     proxy,
 )
@@ -60,8 +63,11 @@ def init_app(
     jobs.init_app(app, settings_of_base)
     mail.init_app(app, settings_of_base)
     pages.init_app(app, settings_of_base)
+    limits.init_app(app, settings_of_base)
     identity.init_app(app, settings_of_base, user_model, roles or {})
     account.init_app(app)
+    admin.init_app(app)
     health.init_app(app)
     commands.init_app(app)
+    matrix.init_app(app)
     access.init_app(app, permissions or {}, roles or {})

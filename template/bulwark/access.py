@@ -151,7 +151,7 @@ def _enforce() -> ResponseReturnValue | None:
         or current_user.has_second_factor
     ):
         return _lead_to_second_factor()
-    if access != SIGNED_IN and not current_user.has_permission(access):
+    if not _may(view, access):
         events.record("authz_fail", current_user, permission=access)
         abort(403)
     if hasattr(view, "recent") and not _is_recent():
@@ -160,6 +160,14 @@ def _enforce() -> ResponseReturnValue | None:
         ]._reauthn_handler(_freshness(), NO_GRACE)
         return reauthenticate
     return None
+
+
+def _may(view: Callable[..., Any], access: str) -> bool:
+    """Tell whether the visitor may call a view; an access token is for permissions."""
+    personal = access == SIGNED_IN or hasattr(view, "recent")
+    if personal and current_user.token_permissions is not None:
+        return False
+    return access == SIGNED_IN or bool(current_user.has_permission(access))
 
 
 def _lead_to_second_factor() -> ResponseReturnValue:

@@ -1,6 +1,6 @@
 """A person's own security page: second factors, sessions, and what happened lately.
 
-Setting up factors is Flask-Security's part, see `identity/factors.py`; this leads there.
+Setting up factors is Flask-Security's part, see `identity/factors.py`.
 """
 
 from datetime import datetime
@@ -33,14 +33,6 @@ PAGE = 25
 NEWEST = 2**63 - 1  # The greatest id that a database holds.
 FEW_CODES = 3
 TOLD = [name for name, kind in events.CATALOGUE.items() if kind.told]
-# What events call a factor, and what people call it.
-FACTORS = {
-    "password": "password",
-    "totp": "authenticator app",
-    "passkey": "passkey",
-    "recovery_code": "recovery code",
-    "email": "code by e-mail",
-}
 
 blueprint = Blueprint("account", __name__)
 
@@ -152,7 +144,7 @@ def _ended(count: int, said: str) -> ResponseReturnValue:
     return redirect(url_for(".session_list"))
 
 
-def _history() -> Select[tuple[SecurityEvent]]:
+def _history() -> Select[SecurityEvent]:
     return (
         select(SecurityEvent)
         .where(SecurityEvent.user_id == current_user.id, SecurityEvent.name.in_(TOLD))
@@ -173,24 +165,16 @@ def _facts_of_session(row: sessions.UserSession) -> dict[str, Any]:
 
 def _facts_of_event(event: SecurityEvent) -> dict[str, Any]:
     """Return what the person concerned may know; not where an administrator sits."""
-    doer = _doer(event)
     return {
         "id": event.id,
         "at": event.at,
         "name": event.name,
         "told": event.kind.told,
-        "factor": FACTORS.get(event.details.get("factor", "")),
-        "by": doer,
-        "device": None if doer else devices.name_of(event.user_agent),
-        "address": None if doer else event.address,
+        "factor": event.factor or None,
+        "by": event.by or None,
+        "device": None if event.by else devices.name_of(event.user_agent),
+        "address": None if event.by else event.address,
     }
-
-
-def _doer(event: SecurityEvent) -> str | None:
-    """Return who else did it; None for the person, or a stranger who is not known."""
-    if event.actor_id not in (None, event.user_id):
-        return "an administrator"
-    return "the operator of this service" if event.method is None else None
 
 
 def _plain(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -98,7 +98,11 @@ class Config:
     database_password: str = setting(
         "goes into APP_DATABASE_URL when that has none", secret=True
     )
-    redis_url: str = setting("where Redis is, for services that use it", secret=True)
+    redis_url: str = setting(
+        "where Redis is, which counts requests for their limits; without it each"
+        " process counts those that it answers",
+        secret=True,
+    )
     mail_url: str = setting(
         "the mail server: smtp://user:password@host:587 or smtps://…:465",
         required=True,

@@ -1,11 +1,14 @@
 """What a visitor sees when something is wrong: a page or JSON, with the request id."""
 
+import math
+
 from flask import Flask, g, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_login import AnonymousUserMixin
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, InternalServerError, SecurityError
 
+A_FEW_SECONDS = 10
 PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
 # Plain words for what people meet; other codes show their standard name.
 TITLES = {
@@ -32,16 +35,27 @@ HINTS = {
 
 def init_app(app: Flask) -> None:
     """Show every error in the service's own style."""
-    app.register_error_handler(HTTPException, _show)
+    app.register_error_handler(HTTPException, show)
 
 
 def wants_json() -> bool:
-    """Tell whether the caller asks for JSON rather than a page."""
+    """Tell whether the caller asks for JSON rather than a page, or is a script."""
+    if "Authorization" in request.headers:
+        return True
     best = request.accept_mimetypes.best_match(["text/html", "application/json"])
     return request.is_json or best == "application/json"
 
 
-def _show(error: HTTPException) -> ResponseReturnValue:
+def in_words(seconds: int) -> str:
+    """Say how long that is, never less than it is."""
+    if seconds <= A_FEW_SECONDS:
+        return "a few seconds"
+    minutes = math.ceil(seconds / 60)
+    return "a minute" if minutes == 1 else f"{minutes} minutes"
+
+
+def show(error: HTTPException) -> ResponseReturnValue:
+    """Return the page, or the JSON, of an error."""
     if error.response is not None:
         return error.response
     if isinstance(error, SecurityError):
@@ -55,6 +69,8 @@ def _show(error: HTTPException) -> ResponseReturnValue:
         hint = "Go back, reload the page and send it again."
     elif error.description != type(error).description:
         hint = error.description or hint
+    elif isinstance(wait := getattr(error, "retry_after", None), int):
+        hint = f"Try again in {in_words(wait)}."
     headers = [(k, v) for k, v in error.get_headers() if k != "Content-Type"]
     if code >= InternalServerError.code:
         # The page must not ask for the visitor again: the database may be away.

@@ -133,25 +133,29 @@ CATALOGUE: dict[str, Kind] = {
         WARNING, "", "The permissions of a role were changed"
     ),
     "user_created": Kind(INFO, "Your account was made", "An account was made"),
-    "user_updated": Kind(
-        INFO, "Your account was changed", "An account's data was changed"
-    ),
     "user_email_changed": Kind(
         WARNING, "Your e-mail address was changed", "An account's address was changed"
     ),
-    "user_deleted": Kind(WARNING, "", "An account was deleted"),
-    "session_created": Kind(INFO, "", "A session began"),
     "session_expired": Kind(INFO, "", "A session reached its limit"),
     "session_revoked": Kind(
         INFO, "Sessions were signed out", "Sessions were ended from elsewhere"
-    ),
-    "session_use_after_expire": Kind(
-        WARNING, "", "A session cookie was used that is not valid any more"
     ),
     "excess_rate_limit_exceeded": Kind(WARNING, "", "A limit was reached"),
     "sys_limiter_degraded": Kind(
         CRITICAL, "", "Redis is away: each process counts for itself"
     ),
+}
+
+
+# What `factor` says in the details of an event, and what people call it.
+FACTORS = {
+    "password": "password",
+    "totp": "authenticator app",
+    "passkey": "passkey",
+    "email": "code by e-mail",
+    "code": "code",
+    "recovery_code": "recovery code",
+    "all": "authenticator app, passkeys and recovery codes",
 }
 
 
@@ -182,6 +186,18 @@ class SecurityEvent(Model):
     def kind(self) -> Kind:
         """What this kind of event means."""
         return CATALOGUE[self.name]
+
+    @property
+    def factor(self) -> str:
+        """The factor that it is about, in plain words, or ""."""
+        return FACTORS.get(str(self.details.get("factor")), "")
+
+    @property
+    def by(self) -> str:
+        """Who else did it; "" for the person concerned, or a stranger."""
+        if self.actor_id not in (None, self.user_id):
+            return "an administrator"
+        return "the operator of this service" if self.method is None else ""
 
 
 def record(

@@ -37,7 +37,7 @@ def _refuse(constant: str) -> NoReturn:
 def _refuse_lists_for_forms() -> None:
     """Flask-Security reads a body's fields without asking whether it has any."""
     if (
-        request.blueprint in ("security", "sign_up")
+        request.blueprint in ("security", "sign_up", "tokens", "admin")
         and request.is_json
         and not isinstance(request.get_json(), dict)
     ):

@@ -1,21 +1,177 @@
-"""Limits: how often one address may ask, and how often one secret may be guessed at.
+"""Limits: how often one network may ask, and how often one secret may be guessed at.
 
-Guesses are counted in the database, so that all processes see them and no restart
-forgets them.
+Requests are counted in Redis; in each process when there is none, or it is away.
+Guesses are counted in the database: all processes see them, no restart forgets them.
+
+@blueprint.post("/prices")
+@public
+@limit("10 per minute")
+def ask(): ...
 """
 
 import hmac
+import math
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from ipaddress import IPv4Address, ip_address, ip_network
+from typing import Any, TypeVar
 
+from flask import Flask, Response, current_app, request
+from flask_limiter import Limiter, RequestLimit
 from huey import crontab
-from sqlalchemy import String, case, delete
+from limits.storage import MemoryStorage, RedisStorage, Storage
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisAwayError
+from redis.exceptions import RedisError
+from redis.retry import Retry
+from sqlalchemy import String, case, delete, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, mapped_column
+from werkzeug.exceptions import TooManyRequests
 
-from bulwark import config
+from bulwark import config, errors, events
 from bulwark.database import Model, UTCDateTime, db, utcnow
 from bulwark.jobs import queue
+from bulwark.logging import log
+
+T = TypeVar("T")
+
+# A Redis that answers at all does so in a millisecond; no visitor waits for another.
+REDIS_TIMEOUT = 0.25  # seconds
+REDIS_PAUSE = 5  # seconds until one that was away is asked again
+REDIS_OUTAGE = timedelta(hours=1)  # how long processes take it for the same outage
+
+
+def network() -> str:
+    """Return whom a limit is for: an IPv4 address, or the /64 of an IPv6 address.
+
+    One home or server has at least a /64 (RFC 6177), and could use each address once.
+    """
+    sent = request.remote_addr or "unknown"
+    try:
+        address = ip_address(sent)
+    except ValueError:
+        return sent
+    if isinstance(address, IPv4Address):
+        return str(address)
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return str(ip_network((address, 64), strict=False))
+
+
+class Counters(Storage):
+    """Counts in Redis, and in this process while there is none."""
+
+    STORAGE_SCHEME = ["bulwark"]  # noqa: RUF012  as its base declares it
+    base_exceptions = RedisError
+
+    def __init__(self, uri: str, redis_url: str = "", **options: Any) -> None:
+        super().__init__(uri)
+        self._own = MemoryStorage()
+        self._redis: RedisStorage | None = None
+        self._ask_again_at = 0.0
+        self._away = False
+        if redis_url:
+            # One more try at once, for a connection that was closed meanwhile.
+            again = Retry(NoBackoff(), 1, supported_errors=(RedisAwayError,))
+            self._redis = RedisStorage(
+                redis_url,
+                socket_connect_timeout=REDIS_TIMEOUT,
+                socket_timeout=REDIS_TIMEOUT,
+                retry=again,  # type: ignore[arg-type]
+                **options,
+            )
+
+    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        """Count, and return how many there are in this window."""
+        return self._ask(lambda store: store.incr(key, int(expiry), amount))
+
+    def get(self, key: str) -> int:
+        """Return how many there are in this window."""
+        return self._ask(lambda store: store.get(key))
+
+    def get_expiry(self, key: str) -> float:
+        """Return when the window ends, in seconds since 1970."""
+        return self._ask(lambda store: store.get_expiry(key))
+
+    def clear(self, key: str) -> None:
+        """Forget one window."""
+        self._ask(lambda store: store.clear(key))
+
+    def check(self) -> bool:
+        """Tell whether counting works, which it always does."""
+        return True
+
+    def reset(self) -> int | None:
+        """Forget all windows."""
+        return self._ask(lambda store: store.reset())
+
+    def _ask(self, question: Callable[[RedisStorage | MemoryStorage], T]) -> T:
+        if self._redis and time.monotonic() >= self._ask_again_at:
+            if self._away:
+                # One request finds out whether it is back; the others need not wait.
+                self._ask_again_at = time.monotonic() + REDIS_PAUSE
+            try:
+                answer = question(self._redis)
+            except RedisError as error:
+                self._lose(error)
+            else:
+                self._find()
+                return answer
+        return question(self._own)
+
+    def _lose(self, error: RedisError) -> None:
+        self._ask_again_at = time.monotonic() + REDIS_PAUSE
+        if self._away:
+            return
+        self._away = True
+        # The database knows which process noticed first.
+        if count("outage", "redis", REDIS_OUTAGE).count == 1:
+            events.record("sys_limiter_degraded", reason=type(error).__name__)
+
+    def _find(self) -> None:
+        if not self._away:
+            return
+        self._away = False
+        self._ask_again_at = 0.0
+        forget(("outage", "redis"))
+        db.session.commit()
+        log.info("limiter_recovered")
+
+
+def _refuse(breached: RequestLimit) -> Response:
+    """Say how long to wait; record it once, for an attacker would fill the table."""
+    seconds = max(1, int(breached.reset_at - time.time()))
+    told = f"told/{breached.key}"
+    if (
+        limiter.storage.incr(told, seconds) == 1
+        and count("told", breached.key, timedelta(seconds=seconds)).count == 1
+    ):
+        events.record("excess_rate_limit_exceeded", limit=str(breached.limit))
+    answer = errors.show(TooManyRequests(retry_after=seconds))
+    return current_app.make_response(answer)
+
+
+limiter = Limiter(network, storage_uri="bulwark://", on_breach=_refuse)
+# Limits how often each network may call a view. Put it right above the function.
+limit = limiter.limit
+
+
+def init_app(app: Flask, settings: config.Config) -> None:
+    """Count where the settings say."""
+    app.config["RATELIMIT_KEY_PREFIX"] = settings.slug
+    app.config["RATELIMIT_STORAGE_OPTIONS"] = {"redis_url": settings.redis_url}
+    limiter.init_app(app)
+
+
+def share(app: Flask, rule: str, name: str, endpoints: Iterable[str]) -> None:
+    """Let what is sent to these routes of an extension count towards one limit."""
+    shared = limiter.shared_limit(rule, name, methods=["POST"])
+    for endpoint in endpoints:
+        view: Callable[..., Any] = app.view_functions[endpoint]
+        app.view_functions[endpoint] = shared(view)
 
 
 class Guess(Model):
@@ -37,10 +193,9 @@ class Tally:
     expires_at: datetime
 
     @property
-    def minutes_left(self) -> int:
-        """Whole minutes until it is forgotten, at least one."""
-        seconds = (self.expires_at - utcnow()).total_seconds()
-        return max(1, -int(-seconds // 60))
+    def seconds_left(self) -> int:
+        """Whole seconds until it is forgotten, at least one."""
+        return max(1, math.ceil((self.expires_at - utcnow()).total_seconds()))
 
 
 def count(kind: str, subject: str, window: timedelta) -> Tally:
@@ -74,9 +229,25 @@ def count(kind: str, subject: str, window: timedelta) -> Tally:
     return Tally(*found)
 
 
-def forget(kind: str, subject: str) -> None:
-    """Forget all tries, with the current transaction: one was right."""
-    db.session.execute(delete(Guess).where(Guess.key == _key(kind, subject)))
+def take_back(kind: str, subject: str) -> None:
+    """Count one try less, at once: it was right, or was not checked."""
+    db.session.execute(
+        update(Guess)
+        .where(Guess.key == _key(kind, subject), Guess.count > 0)
+        .values(count=Guess.count - 1)
+        .execution_options(synchronize_session=False)
+    )
+    db.session.commit()
+
+
+def forget(*tries: tuple[str, str]) -> int:
+    """Forget tries, given as kind and subject; return how many there were.
+
+    Unlike the others, this is part of the current transaction.
+    """
+    keys = [_key(kind, subject) for kind, subject in tries]
+    forgotten = delete(Guess).where(Guess.key.in_(keys)).returning(Guess.count)
+    return sum(db.session.scalars(forgotten).all())
 
 
 @queue.periodic_task(crontab(minute="23"), name="forget_old_guesses")  # type: ignore[untyped-decorator]

@@ -20,7 +20,7 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9-]{16,64}")
 REQUEST_ID_BYTES = 16
 DETAIL = re.compile(r"\nDETAIL:[^\n]*")
 # Only their warnings matter: each request has one line of ours.
-CHATTY = ("alembic", "huey", "urllib3", "werkzeug")
+CHATTY = ("alembic", "flask-limiter", "huey", "urllib3", "werkzeug")
 
 
 def init_app(app: Flask, config: Config) -> None:

@@ -23,6 +23,7 @@ from flask import (
     Flask,
     Response,
     after_this_request,
+    current_app,
     has_request_context,
     render_template,
 )
@@ -89,6 +90,13 @@ def send(subject: str, recipient: str, text: str) -> None:
         OutgoingMail(id=key, sealed_message=sealed, created_at=now, due_at=now)
     )
     event.listen(db.session(), "after_commit", lambda _: _wake_worker(), once=True)
+
+
+def link(endpoint: str, **values: str) -> str:
+    """Return the address of a page for a mail, whatever host a request named."""
+    base = urlsplit(config.current().base_url)
+    urls = current_app.url_map.bind(base.netloc, base.path, url_scheme=base.scheme)
+    return urls.build(endpoint, values, force_external=True)
 
 
 class OutboxMailUtil(MailUtil):

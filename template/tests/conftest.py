@@ -82,8 +82,10 @@ def app(whole_app: Flask, mailbox: Path) -> Iterator[Flask]:
     """The app; what a test writes is gone after it."""
     from bulwark.database import db
     from bulwark.jobs import queue
+    from bulwark.limits import limiter
 
     yield whole_app
+    limiter.storage.reset()
     with whole_app.app_context():
         for table in reversed(db.metadata.sorted_tables):
             if table.name != "roles":

@@ -7,15 +7,17 @@ from typing import Any
 from flask import Flask, Response, jsonify, make_response, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_security import Security, SQLAlchemyUserDatastore, uia_email_mapper
-from flask_wtf.csrf import CSRFProtect
 
 from bulwark import access
 from bulwark.config import Config
 from bulwark.database import db, utcnow
 from bulwark.errors import wants_json
 from bulwark.identity import (
-    devices,
+    factor_forms,
     factors,
+    guessing,
+    hashing,
+    notices,
     passkeys,
     sessions,
     signals,
@@ -23,7 +25,7 @@ from bulwark.identity import (
     tokens,
 )
 from bulwark.identity.commands import commands
-from bulwark.identity.forms import FORMS, MESSAGES
+from bulwark.identity.forms import FORMS, MESSAGES, RESET_LINK_WORKS
 from bulwark.identity.models import ADMINISTRATOR, BaseUser, Passkey, Role
 from bulwark.identity.passwords import PasswordPolicy
 from bulwark.mail import OutboxMailUtil
@@ -53,11 +55,19 @@ SETUP_VIEWS = (
     "wan_register",
     "wan_register_response",
 )
+# Flask-Security asks again at these; said here too, so that the matrix shows it.
+RECENT_VIEWS = (
+    "change_email",
+    "two_factor_setup",
+    "mf_recovery_codes",
+    "wan_register",
+    "wan_delete",
+)
 
 BCRYPT_ROUNDS = 12
 BCRYPT_ROUNDS_IN_TESTS = 4
 
-csrf = CSRFProtect()
+csrf = tokens.CSRF()
 
 
 def init_app(
@@ -67,7 +77,7 @@ def init_app(
     roles: Mapping[str, Sequence[str]],
 ) -> None:
     """Serve the pages of accounts, and refuse unsafe requests without a CSRF token."""
-    app.config.update(_settings(config) | MESSAGES)
+    app.config.update(_settings(config) | MESSAGES | factor_forms.MESSAGES)
     csrf.init_app(app)
     security = Security(
         app,
@@ -78,20 +88,24 @@ def init_app(
         mf_recovery_codes_util_cls=factors.HashedRecoveryCodes,
         webauthn_util_cls=passkeys.Passkeys,
         **FORMS,
+        **factor_forms.FORMS,
         **passkeys.FORMS,
     )
     security.render_json(_render_json)
     security.unauthn_handler(lambda *_: make_response(_ask_to_sign_in()))
     app.login_manager.unauthorized_handler(_ask_to_sign_in)  # type: ignore[attr-defined]
-    # Stock, a token in a header or in the URL signs in: `?auth_token=`.
-    app.login_manager.request_loader(lambda _: None)  # type: ignore[attr-defined]
     # Its page would mail the administrator at anybody's wish; codes are the way back.
     app.view_functions["security.two_factor_rescue"] = lambda: redirect(
         url_for("security.mf_recovery")
     )
+    hashing.init_app(security)
     sessions.init_app(app)
+    # Also takes the place of Flask-Security's own tokens, which work in an URL too.
+    tokens.init_app(app)
     signals.init_app(app)
+    notices.init_app(app)
     signup.init_app(app)
+    guessing.init_app(app)
     access.declare(app, access.PUBLIC, [f"security.{v}" for v in PUBLIC_VIEWS])
     access.declare(
         app,
@@ -100,6 +114,8 @@ def init_app(
     )
     for view in SETUP_VIEWS:
         access.while_setting_up(app.view_functions[f"security.{view}"])
+    for view in RECENT_VIEWS:
+        access.recent(app.view_functions[f"security.{view}"])
     app.extensions["roles"] = {ADMINISTRATOR: list(access.PERMISSIONS), **roles}
     app.cli.add_command(commands)
 
@@ -126,9 +142,12 @@ def _settings(config: Config) -> dict[str, Any]:
         "HASHING_SCHEMES": ["hex_sha256"],
         "RETURN_GENERIC_RESPONSES": True,
         "USER_IDENTITY_ATTRIBUTES": [{"email": {"mapper": uia_email_mapper}}],
-        "RESET_PASSWORD_WITHIN": timedelta(hours=1),
+        "RESET_PASSWORD_WITHIN": RESET_LINK_WORKS,
         "CHANGE_EMAIL_WITHIN": timedelta(hours=1),
         "AUTO_LOGIN_AFTER_RESET": False,
+        # `notices` tells of both.
+        "SEND_PASSWORD_CHANGE_EMAIL": False,
+        "SEND_PASSWORD_RESET_NOTICE_EMAIL": False,
         "POST_LOGIN_VIEW": "/account",
         "POST_CHANGE_VIEW": "/account",
         "POST_CHANGE_EMAIL_VIEW": "/account",
@@ -155,9 +174,9 @@ def _settings(config: Config) -> dict[str, Any]:
 
 def _subjects(name: str) -> dict[str, str]:
     return {
+        # Without the code: a locked screen shows subjects.
+        "EMAIL_SUBJECT_TWO_FACTOR": f"Your code for {name}",
         "EMAIL_SUBJECT_PASSWORD_RESET": f"Set a new password for {name}",
-        "EMAIL_SUBJECT_PASSWORD_NOTICE": f"Your password for {name} was set anew",
-        "EMAIL_SUBJECT_PASSWORD_CHANGE_NOTICE": f"Your password for {name} was changed",
         "CHANGE_EMAIL_SUBJECT": f"Confirm your new address for {name}",
     }
 
@@ -176,6 +195,6 @@ def _render_json(
 def _ask_to_sign_in() -> ResponseReturnValue:
     """Lead to the sign-in page, and back to where the visitor wanted to go."""
     if wants_json():
-        return jsonify(error="Please sign in"), 401
+        return tokens.challenge()
     wanted = request.full_path.rstrip("?") if request.method == "GET" else None
     return redirect(url_for("security.login", next=wanted))

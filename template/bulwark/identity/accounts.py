@@ -5,8 +5,9 @@ Each function adds its one event to the current transaction, which the caller co
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 from flask import current_app, render_template
 from flask_security import SQLAlchemyUserDatastore
@@ -17,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from bulwark import config, events, mail
 from bulwark.database import db
-from bulwark.identity import sessions
+from bulwark.identity import sessions, tokens
 from bulwark.identity.models import (
     ADMINISTRATOR,
     BaseUser,
@@ -28,6 +29,7 @@ from bulwark.identity.models import (
 
 ROLE_NAME = re.compile(r"[a-z0-9][a-z0-9 _-]{0,79}")
 FIRST = "the first administrator"
+BEYOND = "This takes permissions that you do not have yourself."
 
 
 class RefusedError(Exception):
@@ -68,14 +70,13 @@ def sign_out(
 ) -> None:
     """End one session of somebody, or all."""
     check_rights(by, user.roles)
-    ended = (
-        sessions.end_all(user)
-        if session_id is None
-        else sessions.end(user, session_id)
-    )
-    if not ended:
-        raise RefusedError("There is nothing to end: they are signed out already.")
-    _record("session_revoked", user, by, reason, sessions=int(ended))
+    if session_id is None:
+        ended = sessions.end_all(user)
+    else:
+        ended = int(sessions.end(user, session_id))
+        if not ended:
+            raise RefusedError("This session has ended already.")
+    _record("session_revoked", user, by, reason, ended=ended)
 
 
 def force_reset(user: BaseUser, *, by: BaseUser | None, reason: str) -> None:
@@ -87,12 +88,11 @@ def force_reset(user: BaseUser, *, by: BaseUser | None, reason: str) -> None:
     user.password = None
     _datastore().set_uniquifier(user)
     sessions.end_all(user)
+    tokens.revoke_all(user)
     _record("authz_admin", user, by, reason, action="force_reset")
     db.session.flush()
-    text = render_template(
-        "security/email/forced_reset.txt", link=_password_link(user), hours=_hours()
-    )
-    mail.send(f"Set a new password for {config.current().name}", user.email, text)
+    subject = f"Set a new password for {config.current().name}"
+    _mail_link(user, _password_link(user), subject, "forced_reset")
 
 
 def require_second_factor(
@@ -118,7 +118,7 @@ def reset_factors(user: BaseUser, *, by: BaseUser | None, reason: str) -> None:
         raise RefusedError("They have no second factor.")
     user.tf_totp_secret = user.tf_primary_method = None
     user.webauthn = []
-    user.mf_recovery_codes = []  # type: ignore[assignment]
+    user.mf_recovery_codes = []
     sessions.end_all(user)
     _record("authn_mfa_removed", user, by, reason, factor="all")
 
@@ -135,30 +135,21 @@ def invite(email: str, *, by: BaseUser | None, reason: str) -> tuple[BaseUser, s
         email = current_app.extensions["security"].mail_util.validate(email)
     except EmailValidateException:
         raise RefusedError("Write an address like name@example.com.") from None
-    user = find(email)
-    if user is None:
-        user = _datastore().create_user(email=email, password=None)  # type: ignore[assignment]
-        assert user
-        try:
-            with db.session.begin_nested():
-                db.session.flush()
-        except IntegrityError:  # Somebody was faster.
-            raise RefusedError(f"{email} has an account already.") from None
+    known = find(email)
+    if known is None:
+        user = _new(email)
         _record("user_created", user, by, reason)
-    else:
-        check_rights(by, user.roles)
-        if user.password or user.webauthn:
-            raise RefusedError(f"{email} has an account already.")
-        _record("authz_admin", user, by, reason, action="invite_again")
-    return user, _password_link(user)
+        return user, _password_link(user)
+    check_rights(by, known.roles)
+    if known.password or known.webauthn:
+        raise RefusedError(f"{email} has an account already.")
+    _record("authz_admin", known, by, reason, action="invite_again")
+    return known, _password_link(known)
 
 
 def mail_invitation(user: BaseUser, link: str) -> None:
     """Mail somebody the link that `invite` returned."""
-    text = render_template(
-        "security/email/invitation.txt", link=link, hours=_hours(), user=user
-    )
-    mail.send(f"Your account at {config.current().name}", user.email, text)
+    _mail_link(user, link, f"Your account at {config.current().name}", "invitation")
 
 
 def invitation() -> str:
@@ -182,9 +173,7 @@ def invitation() -> str:
 # --- Roles ----------------------------------------------------------------------------
 
 
-def give_role(
-    user: BaseUser, role: Role, *, by: BaseUser | None, reason: str
-) -> None:
+def give_role(user: BaseUser, role: Role, *, by: BaseUser | None, reason: str) -> None:
     """Let somebody do what a role may, from their next request on."""
     _one_at_a_time()
     check_rights(by, [*user.roles, role])
@@ -194,9 +183,7 @@ def give_role(
     _record("authz_change", user, by, reason, role=role.name, given=True)
 
 
-def take_role(
-    user: BaseUser, role: Role, *, by: BaseUser | None, reason: str
-) -> None:
+def take_role(user: BaseUser, role: Role, *, by: BaseUser | None, reason: str) -> None:
     """Let somebody no longer do what a role may, from their next request on."""
     _one_at_a_time()
     check_rights(by, [*user.roles, role])
@@ -240,18 +227,18 @@ def make_role(
     """Make a role that the code does not declare."""
     if not ROLE_NAME.fullmatch(name):
         raise RefusedError("A name is of small letters, digits, blanks, - and _.")
+    granted = sorted(permissions)
+    check_grant(by, granted)
     role = Role(
-        name=name,
-        permissions=sorted(permissions),
-        requires_second_factor=requires_second_factor,
+        name=name, permissions=granted, requires_second_factor=requires_second_factor
     )
-    check_rights(by, [role])
+    db.session.add(role)
     try:
-        with db.session.begin_nested():
-            db.session.add(role)
+        db.session.flush()
     except IntegrityError:
+        db.session.rollback()
         raise RefusedError(f"There is a role {name} already.") from None
-    _record_role("made", role, by, reason, role.permissions, [])
+    _record_role("made", role, by, reason, granted, [])
     return role
 
 
@@ -268,11 +255,11 @@ def change_role(
     _keep_role_of_administrators(role)
     before, after = set(role.permissions), set(permissions)
     check_rights(by, [role])
+    check_grant(by, after)
     if before == after and role.requires_second_factor == requires_second_factor:
         raise RefusedError("Nothing was changed.")
     role.permissions = sorted(after)
     role.requires_second_factor = requires_second_factor
-    check_rights(by, [role])
     _record_role("changed", role, by, reason, after - before, before - after)
 
 
@@ -304,20 +291,34 @@ def find(email: str) -> BaseUser | None:
     return found
 
 
-def may_manage(by: BaseUser | None, roles: Iterable[Role]) -> bool:
-    """Tell whether somebody may do everything that people with these roles may."""
-    if by is None or any(own.name == ADMINISTRATOR for own in by.roles):
+def may_grant(by: BaseUser | None, permissions: Iterable[str]) -> bool:
+    """Tell whether somebody has these permissions, and so may give them."""
+    if by is None or _is_administrator(by.roles):
         return True
-    roles = list(roles)
-    return permissions_of(roles) <= permissions_of(by.roles) and not any(
-        role.name == ADMINISTRATOR for role in roles
-    )
+    return set(permissions) <= permissions_of(by.roles)
 
 
-def check_rights(by: BaseUser | None, roles: Iterable[Role]) -> None:
+def may_manage(by: BaseUser | None, roles: Sequence[Role]) -> bool:
+    """Tell whether somebody may do everything that people with these roles may."""
+    if _is_administrator(roles) and by is not None:
+        return _is_administrator(by.roles)
+    return may_grant(by, permissions_of(roles))
+
+
+def check_grant(by: BaseUser | None, permissions: Iterable[str]) -> None:
+    """Refuse permissions that whoever asks does not have."""
+    if not may_grant(by, permissions):
+        raise NotAllowedError(BEYOND)
+
+
+def check_rights(by: BaseUser | None, roles: Sequence[Role]) -> None:
     """Refuse to touch what allows more than whoever asks may do."""
     if not may_manage(by, roles):
-        raise NotAllowedError("This takes permissions that you do not have yourself.")
+        raise NotAllowedError(BEYOND)
+
+
+def _is_administrator(roles: Iterable[Role]) -> bool:
+    return any(role.name == ADMINISTRATOR for role in roles)
 
 
 def _one_at_a_time() -> None:
@@ -338,7 +339,7 @@ def _one_at_a_time() -> None:
 
 def _keep_an_administrator(user: BaseUser) -> None:
     """Refuse to lose the last administrator who can sign in."""
-    person = _datastore().user_model
+    person: Any = _datastore().user_model
     query = select(person.id).where(
         person.roles.any(Role.name == ADMINISTRATOR),
         person.active,
@@ -357,7 +358,11 @@ def _keep_role_of_administrators(role: Role) -> None:
 
 
 def _record(
-    name: str, user: BaseUser | None, by: BaseUser | None, reason: str, **details: object
+    name: str,
+    user: BaseUser | None,
+    by: BaseUser | None,
+    reason: str,
+    **details: object,
 ) -> None:
     if by is None:
         details["by"] = "operator"
@@ -390,17 +395,29 @@ def _datastore() -> SQLAlchemyUserDatastore:
     return datastore
 
 
-def _password_link(user: BaseUser) -> str:
-    """Return a link for choosing a password, which works once.
+def _new(email: str) -> BaseUser:
+    user: Any = _datastore().create_user(email=email, password=None)
+    try:
+        db.session.flush()
+    except IntegrityError:  # Somebody was faster.
+        db.session.rollback()
+        raise RefusedError(f"{email} has an account already.") from None
+    return user  # type: ignore[no-any-return]
 
-    On the service's own address, whatever host a request named.
-    """
-    token: str = generate_reset_password_token(user)  # type: ignore[no-untyped-call]
-    routes = current_app.url_map.bind("localhost")
-    path = routes.build("security.reset_password", {"token": token})
-    return f"{config.current().base_url}{path}"
 
-
-def _hours() -> int:
+def _mail_link(user: BaseUser, link: str, subject: str, template: str) -> None:
     within = current_app.config["SECURITY_RESET_PASSWORD_WITHIN"]
-    return int(within.total_seconds() // 3600)
+    text = render_template(
+        f"security/email/{template}.txt",
+        user=user,
+        link=link,
+        hours=int(within.total_seconds() // 3600),
+        later=mail.link("security.forgot_password"),
+    )
+    mail.send(subject, user.email, text)
+
+
+def _password_link(user: BaseUser) -> str:
+    """Return a link for choosing a password, which works once."""
+    token: str = generate_reset_password_token(user)  # type: ignore[no-untyped-call]
+    return mail.link("security.reset_password", token=token)

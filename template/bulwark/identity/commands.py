@@ -44,15 +44,16 @@ def list_accounts(role_name: str | None, locked: bool) -> None:
 def invite(email: str | None, role_name: str | None, reason: str) -> None:
     """Make an account, and print a one-time link for its owner to set a password.
 
-    Without EMAIL, it is for the first administrator, whom the setting admin_email names.
+    Without EMAIL, it is for the first administrator, the setting admin_email.
     """
     with _transaction():
         if email is None:
             click.echo(accounts.invitation())
             return
+        role = _role(role_name) if role_name else None
         user, link = accounts.invite(email, by=None, reason=reason)
-        if role_name:
-            accounts.give_role(user, _role(role_name), by=None, reason=reason)
+        if role:
+            accounts.give_role(user, role, by=None, reason=reason)
         click.echo(f"{user.email} sets a password here, once, within an hour:\n{link}")
 
 

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from flask import current_app
 from flask_login import current_user
 from flask_security import forms as stock
 from flask_security.recovery_codes import MfRecoveryCodesForm, MfRecoveryForm
-from flask_security.utils import config_value
 from wtforms import RadioField, StringField, SubmitField
+
+from bulwark.identity.guessing import CODE, RECOVERY_CODE, CountsGuesses
 
 METHODS = {"authenticator": "Authenticator app", "email": "Code by e-mail"}
 CODE_LENGTH = 7  # six digits, and the space that apps show between them
@@ -21,13 +23,14 @@ class SetupForm(stock.TwoFactorSetupForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        enabled = config_value("TWO_FACTOR_ENABLED_METHODS")
+        enabled = current_app.config["SECURITY_TWO_FACTOR_ENABLED_METHODS"]
         self.setup.choices = [(method, METHODS[method]) for method in enabled]
 
 
-class CodeForm(stock.TwoFactorVerifyCodeForm):
+class CodeForm(CountsGuesses, stock.TwoFactorVerifyCodeForm):
     """Type a code, to sign in or to show that the app is set up."""
 
+    secret = CODE
     code = StringField(
         "Code",
         validators=stock.CodeFormMixin.code.kwargs["validators"],
@@ -42,9 +45,10 @@ class CodeForm(stock.TwoFactorVerifyCodeForm):
     submit = SubmitField("Go on")
 
 
-class RecoveryForm(MfRecoveryForm):
+class RecoveryForm(CountsGuesses, MfRecoveryForm):
     """Sign in with a recovery code."""
 
+    secret = RECOVERY_CODE
     code = StringField(
         "Recovery code",
         description="Sixteen letters and digits. Each code works once.",
@@ -87,6 +91,7 @@ MESSAGES = {
             "The mail with the code could not be sent. Try again in a minute.",
             "error",
         ),
+        "INVALID_INPUT": ("Leave out signs such as < and >.", "error"),
         "INVALID_INPUT_LENGTH": ("Use %(length)s characters at most.", "error"),
         "INVALID_RECOVERY_CODE": (
             "This is not one of your recovery codes, or it was used already.",
@@ -132,7 +137,7 @@ MESSAGES = {
             "error",
         ),
         "WEBAUTHN_NAME_DISALLOWED_CHARACTERS": (
-            "Use letters, digits, spaces and common punctuation.",
+            "Use letters, digits, spaces and punctuation.",
             "error",
         ),
         "WEBAUTHN_NAME_INUSE": (

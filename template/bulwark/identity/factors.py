@@ -132,7 +132,7 @@ def settings(settings: config.Config) -> dict[str, Any]:
         "TWO_FACTOR_TOKEN_VALIDATION_URL": "/login/code",
         "TWO_FACTOR_SELECT_URL": "/login/factor",
         "TWO_FACTOR_RESCUE_URL": "/login/lost",
-        "TWO_FACTOR_POST_SETUP_VIEW": "/account",
+        "TWO_FACTOR_POST_SETUP_VIEW": "/account/second-factor/done",
         "TWO_FACTOR_IMPLEMENTATIONS": {
             "code": "flask_security.twofactor.CodeTfPlugin",
             "webauthn": "bulwark.identity.passkeys.SecondStep",

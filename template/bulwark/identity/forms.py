@@ -4,19 +4,23 @@ The forms keep Flask-Security's checks; labels, hints and what password managers
 are ours. `templates/bulwark/forms.html` shows them.
 """
 
+from datetime import timedelta
 from typing import Any
 
 from flask import current_app
 from flask_login import current_user
 from flask_security import forms as stock
-from flask_security import hash_password
 from flask_security.change_email import ChangeEmailForm
 from flask_security.utils import get_message
 from sqlalchemy import update
 from wtforms import EmailField, PasswordField, SubmitField
 
-from bulwark import config
+from bulwark import config, events, limits
 from bulwark.database import db
+from bulwark.identity import guessing
+
+RESET_LINK_WORKS = timedelta(hours=1)
+RESET_MAILS = 5  # to one address, while a link works
 
 
 class NewPasswordField(PasswordField):  # type: ignore[misc]
@@ -29,6 +33,14 @@ class NewPasswordField(PasswordField):  # type: ignore[misc]
             " easy to remember and hard to guess."
         )
         super().__init__(**options)
+
+
+def _datastore() -> Any:
+    return current_app.extensions["security"].datastore
+
+
+def _find(email: str) -> Any:
+    return _datastore().find_user(email=email)
 
 
 def _reworded(cls: type, field: Any, label: str, autocomplete: str) -> Any:
@@ -55,7 +67,10 @@ def _new_password(field: Any, label: str = "Password") -> Any:
 class SignInForm(stock.LoginForm):
     """Sign in, for this browser session only."""
 
-    email = _email(stock.LoginForm.email)
+    # Where browsers offer passkeys too.
+    email = _reworded(
+        EmailField, stock.LoginForm.email, "E-mail address", "username webauthn"
+    )
     password = _password(stock.LoginForm.password)
     remember = None
     submit = SubmitField("Sign in")
@@ -65,19 +80,41 @@ class SignInForm(stock.LoginForm):
         # Flask-Security's link to the forgotten password; the page has its own.
         self.password.description = ""
 
+    def validate(self, **options: Any) -> bool:
+        """Count the try, then do as much for an unknown address as for a known one."""
+        if not stock.Form.validate(self, **options):
+            return False
+        email, user = self.email.data, _find(self.email.data)
+        if not guessing.may_try(self, email, user):
+            return False
+        valid = bool(super().validate(**options))
+        if valid:
+            guessing.take_back(guessing.PASSWORD, email, user)
+        elif self.user is None or self.user_authenticated:
+            # An unknown address, or a locked account: Flask-Security signals neither.
+            events.record("authn_login_fail", self.user, factor="password")
+        return valid
+
 
 class ForgotPasswordForm(stock.ForgotPasswordForm):
-    """Ask for the mail with which a new password is set."""
+    """Ask for the mail with which a new password is set.
 
-    email = _email(stock.ForgotPasswordForm.email)
+    Each address is sent one, as at the sign-up. Who has no account reads that there;
+    neither the answer nor the time it takes tells it to anybody else.
+    """
+
+    email = _email(stock.LoginForm.email)
     submit = SubmitField("Send the mail")
 
     def validate(self, **options: Any) -> bool:
-        """Take as long for a known address as Flask-Security takes for an unknown."""
-        valid = bool(super().validate(**options))
-        if valid:
-            hash_password("not-a-password")
-        return valid
+        """Find whom to write to; after some mails, nobody."""
+        if not stock.Form.validate(self, **options):
+            return False
+        email = self.email.data
+        self.user = _find(email) or _datastore().user_model(email=email)
+        # Their links are as good as another one, for as long.
+        mails = limits.count("reset", email, RESET_LINK_WORKS)
+        return mails.count <= RESET_MAILS
 
 
 class ResetPasswordForm(stock.ResetPasswordForm):
@@ -89,9 +126,9 @@ class ResetPasswordForm(stock.ResetPasswordForm):
 
     def validate(self, **options: Any) -> bool:
         """Hold the link until the commit: of many at once, one finds it unused."""
-        if not super().validate(**options):
+        if self.user is None or not super().validate(**options):
             return False
-        person = current_app.extensions["security"].datastore.user_model
+        person = _datastore().user_model
         held = db.session.execute(
             update(person)
             .where(
@@ -114,6 +151,15 @@ class VerifyForm(stock.VerifyForm):
     password = _password(stock.VerifyForm.password)
     submit = SubmitField("Go on")
 
+    def validate(self, **options: Any) -> bool:
+        """Count the try: a session that was left open is no way to guess either."""
+        if not guessing.may_try(self, current_user.email, current_user):
+            return False
+        valid = bool(super().validate(**options))
+        if valid:
+            guessing.take_back(guessing.PASSWORD, current_user.email, current_user)
+        return valid
+
 
 class ChangePasswordForm(stock.ChangePasswordForm):
     """Change the password, knowing the current one."""
@@ -123,6 +169,17 @@ class ChangePasswordForm(stock.ChangePasswordForm):
     new_password = _new_password(stock.ChangePasswordForm.new_password, "New password")
     new_password_confirm = None
     submit = SubmitField("Change the password")
+
+    def validate(self, **options: Any) -> bool:
+        """Count the try at the current password."""
+        if not guessing.may_try(self, current_user.email, current_user):
+            return False
+        valid = bool(super().validate(**options))
+        if get_message("INVALID_PASSWORD")[0] in self.password.errors:
+            events.record("authn_password_change_fail", current_user)
+        else:
+            guessing.take_back(guessing.PASSWORD, current_user.email, current_user)
+        return valid
 
 
 class ChangeAddressForm(ChangeEmailForm):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import cast
 
 from flask import current_app
 from flask_security import RoleMixin, UserMixin, WebAuthnMixin
@@ -114,6 +115,9 @@ class BaseUser(Model, UserMixin):
     )
     tf_phone_number = None  # Codes by SMS are not offered.
 
+    # What the access token of this request may do; None when it came without one.
+    token_permissions = cast("frozenset[str] | None", None)
+
     # Flask-Security fills these; it declares them as if they were never empty.
     last_login_at: Mapped[datetime | None] = mapped_column(UTCDateTime)  # type: ignore[assignment]
     current_login_at: Mapped[datetime | None] = mapped_column(UTCDateTime)  # type: ignore[assignment]
@@ -170,6 +174,13 @@ class BaseUser(Model, UserMixin):
         """Whether a role, or an administrator, requires a second factor."""
         return self.second_factor_required or any(
             role.requires_second_factor for role in self.roles
+        )
+
+    def has_permission(self, permission: str) -> bool:
+        """Tell whether they may do this, by a role and by the token that they used."""
+        limits = self.token_permissions
+        return (limits is None or permission in limits) and super().has_permission(
+            permission
         )
 
     def check_tf_required_setup(self) -> bool:

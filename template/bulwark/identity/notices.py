@@ -7,9 +7,8 @@ that is recorded is told, whether its person, an administrator or the operator d
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
-from flask import Flask, current_app, render_template
+from flask import Flask, render_template
 from sqlalchemy import select
 
 from bulwark import config, events, mail
@@ -64,11 +63,11 @@ NOTICES = {
     "authn_login_success": NEW_DEVICE,
     "authn_login_successafterfail": NEW_DEVICE,
     "authn_login_fail_max": Notice(
-        subject="Many wrong passwords for {service}",
-        what="Somebody tried to sign in to your account at {service} with a wrong"
-        " password, too many times. Nobody got in, and further tries have to wait.",
-        otherwise="your password held. Do you use it elsewhere too, or is it easy to"
-        " guess? Then set a better one.",
+        subject="Too many wrong tries for {service}",
+        what="Somebody tried to sign in to your account at {service} and was wrong too"
+        " often ({factor}). They did not get in, and further tries have to wait.",
+        otherwise="your account held. Do you use its password elsewhere too, or is it"
+        " easy to guess? Then set a better one.",
         endpoint=RESET,
         seldom=True,
     ),
@@ -104,7 +103,7 @@ NOTICES = {
     ),
     "authn_mfa_removed": Notice(
         subject="A second factor was removed at {service}",
-        what="Your account at {service} has one second factor less: {factor}.",
+        what="Your account at {service} lost a second factor: {factor}.",
         otherwise=TAKEN,
         endpoint=RESET,
     ),
@@ -150,13 +149,6 @@ NOTICES = {
     ),
 }
 
-FACTORS = {
-    "totp": "authenticator app",
-    "passkey": "passkey",
-    "recovery_code": "recovery code",
-    "email": "code by mail",
-}
-
 
 def init_app(app: Flask) -> None:
     """Listen to what is recorded."""
@@ -170,18 +162,17 @@ def send(event: SecurityEvent, recipient: str) -> None:
     words = {
         "service": settings.name,
         "admin": settings.admin_email,
-        "factor": FACTORS.get(str(event.details.get("factor")), "second factor"),
+        "factor": event.factor,
     }
-    by = _by(event)
     text = render_template(
         "bulwark/mail/notice.txt",
         what=notice.what.format_map(words),
         when=f"{event.at:%A, %-d %B %Y, at %H:%M} UTC",
-        by=by,
+        by=event.by,
         device=devices.name_of(event.user_agent),
         address=event.address,
-        otherwise=(ASK if by else notice.otherwise).format_map(words),
-        link=_link(notice.endpoint) if notice.endpoint and not by else "",
+        otherwise=(ASK if event.by else notice.otherwise).format_map(words),
+        link=mail.link(notice.endpoint) if notice.endpoint and not event.by else "",
     )
     mail.send(notice.subject.format_map(words), recipient, text)
 
@@ -209,19 +200,3 @@ def _was_told(event: SecurityEvent) -> bool:
         )
     )
     return any(details.get("told") for details in earlier)
-
-
-def _by(event: SecurityEvent) -> str:
-    """Say who acted on somebody else's account, without showing from where."""
-    if event.method is None:
-        return "the operator of the service"
-    if event.actor_id not in (None, event.user_id):
-        return "an administrator"
-    return ""
-
-
-def _link(endpoint: str) -> str:
-    """Return the address of a page, also outside a request."""
-    base = urlsplit(config.current().base_url)
-    urls = current_app.url_map.bind(base.netloc, base.path, url_scheme=base.scheme)
-    return urls.build(endpoint, force_external=True)

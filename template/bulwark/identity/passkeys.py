@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from flask import session
+from flask_login import current_user
 from flask_security import UserMixin, WebAuthnMixin, WebauthnUtil
 from flask_security.utils import get_message
 from flask_security.webauthn import (
@@ -29,6 +30,7 @@ from bulwark import config, limits
 from bulwark.identity.sessions import HALF_SIGNED_IN
 
 USAGE = "first"  # What Flask-Security calls a key that may be the only step.
+NAME_LENGTH = 64
 
 
 class Passkeys(WebauthnUtil):
@@ -72,7 +74,7 @@ class PasskeyForm(WebAuthnRegisterForm):
         "Name",
         description="So that you know it again, such as “Phone” or “Blue key”.",
         validators=WebAuthnRegisterForm.name.kwargs["validators"],
-        render_kw={"autocomplete": "off"},
+        render_kw={"autocomplete": "off", "maxlength": NAME_LENGTH},
     )
     usage = HiddenField(default=USAGE)
     submit = SubmitField("Add a passkey")
@@ -109,6 +111,22 @@ class PasskeyRemovalForm(WebAuthnDeleteForm):
 
     submit = SubmitField("Remove")
 
+    def validate(self, **options: Any) -> bool:
+        """Leave a factor to somebody whose role requires one, as for the app."""
+        if not super().validate(**options):
+            return False
+        if (
+            current_user.must_have_second_factor
+            and current_user.sealed_totp_secret is None
+            and len(current_user.webauthn) == 1
+        ):
+            self.name.errors = [
+                "Your account needs a second factor. Add another one first, then"
+                " remove this passkey."
+            ]
+            return False
+        return True
+
 
 FORMS: dict[str, Any] = {
     "wan_register_form": PasskeyForm,
@@ -126,7 +144,10 @@ def settings(settings: config.Config) -> dict[str, Any]:
         "WAN_ALLOW_AS_FIRST_FACTOR": True,
         "WAN_ALLOW_AS_MULTI_FACTOR": True,
         "WAN_ALLOW_AS_VERIFY": [USAGE],
-        "WAN_POST_REGISTER_VIEW": "/account",
+        "WAN_POST_REGISTER_VIEW": "/account/second-factor/done",
+        "WAN_NAME_MAX_LENGTH": NAME_LENGTH,
+        # Letters with their marks, digits, punctuation and spaces, as Unicode has them.
+        "WAN_NAME_ALLOWED_CHARS": ["L", "M", "N", "P", "Zs"],
         "WAN_REGISTER_URL": "/account/passkeys",
         "WAN_DELETE_URL": "/account/passkeys/remove",
         "WAN_SIGNIN_URL": "/login/passkey",

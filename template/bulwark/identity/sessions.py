@@ -11,9 +11,18 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from flask import Flask, Request, Response, current_app, g, request, session
+from flask import (
+    Flask,
+    Request,
+    Response,
+    after_this_request,
+    current_app,
+    g,
+    request,
+    session,
+)
 from flask.sessions import SecureCookieSessionInterface, SessionMixin
-from flask_login import user_logged_in
+from flask_login import user_logged_in, user_logged_out
 from flask_security.utils import set_request_attr
 from huey import crontab
 from sqlalchemy import JSON, ForeignKey, String, delete, or_, select, update
@@ -134,7 +143,9 @@ def init_app(app: Flask) -> None:
     # What it compares, address and browser, both change in honest sessions.
     app.login_manager.session_protection = None  # type: ignore[attr-defined]
     user_logged_in.connect(_take_new_token, app)
+    user_logged_out.connect(_leave_nothing_behind, app)
     app.before_request(_wait_for_database)
+    app.before_request(_record_expired)
 
 
 def of(user: BaseUser) -> Sequence[UserSession]:
@@ -224,7 +235,7 @@ def _load(token: str) -> StoredSession | None:
     g.session_mark = row.token_hash[:16]
     if row.expires_at <= utcnow():
         db.session.delete(row)
-        events.record("session_expired", user, actor=user)
+        g.session_expired_of = user
         return None
     return StoredSession(row, user) if user.active else None
 
@@ -241,8 +252,23 @@ def _user(uniquifier: str) -> BaseUser | None:
     return user
 
 
+def _record_expired() -> None:
+    """Record it now that the request has its id and its route."""
+    if user := g.pop("session_expired_of", None):
+        events.record("session_expired", user, actor=user)
+
+
 def _take_new_token(*_: object, **__: object) -> None:
     g.signed_in_now = True
+
+
+def _leave_nothing_behind(*_: object, **__: object) -> None:
+    """Let the browser drop what it kept of pages (OWASP ASVS 5.0, 14.3.1)."""
+
+    @after_this_request
+    def clear(response: Response) -> Response:
+        response.headers["Clear-Site-Data"] = '"cache", "storage"'
+        return response
 
 
 def _wait_for_database() -> None:

@@ -8,7 +8,7 @@ from flask_security import signals
 
 from bulwark import events
 from bulwark.database import utcnow
-from bulwark.identity import devices, notices, sessions, tokens
+from bulwark.identity import devices, guessing, notices, sessions, tokens
 from bulwark.identity.models import BaseUser
 
 REAUTHENTICATION = ("security.verify", "security.wan_verify_response")
@@ -51,8 +51,9 @@ def _signed_in(_: Flask, user: BaseUser, authn_via: Any, **__: Any) -> None:
     details: dict[str, Any] = {"factor": FACTORS.get(first, first)}
     if not devices.known_to(user) and (user.login_count or 0) > 1:
         details["new_device"] = True
+    after = "afterfail" if guessing.succeeded(user) else ""
     devices.remember(user)
-    events.record("authn_login_success", user, actor=user, **details)
+    events.record(f"authn_login_success{after}", user, actor=user, **details)
 
 
 def _failed(_: Flask, user: BaseUser, auth_type: str, tfa: bool, **__: Any) -> None:

@@ -101,27 +101,6 @@ def test_models_without_a_migration_are_named_with_what_to_do(
     assert "bin/flask db migrate" in said.output
 
 
-def test_an_operator_gives_a_role_and_takes_it(
-    visitor: Visitor, app: Flask, person: str
-):
-    run = app.test_cli_runner().invoke
-    assert (
-        "administrator"
-        in run(args=["accounts", "grant", person, "administrator"]).output
-    )
-    with app.app_context():
-        assert app.extensions["security"].datastore.find_user(email=person).roles
-    assert "no longer" in run(args=["accounts", "take", person, "administrator"]).output
-    with app.app_context():
-        assert not app.extensions["security"].datastore.find_user(email=person).roles
-    unknown = run(args=["accounts", "grant", "nobody@example.org", "administrator"])
-    assert "nobody has an account" in unknown.output
-    assert (
-        "there are administrator"
-        in run(args=["accounts", "grant", person, "admin"]).output
-    )
-
-
 def invite(app: Flask) -> str:
     return app.test_cli_runner().invoke(args=["accounts", "invite"]).output
 

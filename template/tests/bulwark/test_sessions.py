@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from flask import Flask
 from sqlalchemy import event, select, text, update
+from werkzeug.test import TestResponse
 
 from app.models import User
 from bulwark.database import db, utcnow
@@ -27,8 +28,8 @@ def use(visitor: Visitor, value: str) -> None:
     visitor.client.set_cookie("__Host-session", value, secure=True)
 
 
-def sign_out(visitor: Visitor) -> None:
-    visitor.client.post(
+def sign_out(visitor: Visitor) -> TestResponse:
+    return visitor.client.post(
         "/logout",
         data={"csrf_token": visitor.csrf_token("/change")},
         headers={"Referer": "https://localhost/account"},
@@ -80,6 +81,11 @@ def test_a_copied_cookie_is_dead_after_signing_out(
     assert other_visitor.is_signed_in()
     sign_out(visitor)
     assert not other_visitor.is_signed_in()
+
+
+def test_signing_out_clears_what_the_browser_kept(visitor: Visitor, person: str):
+    visitor.sign_in(person)
+    assert sign_out(visitor).headers["Clear-Site-Data"] == '"cache", "storage"'
 
 
 def test_each_sign_in_has_a_new_id_and_ends_the_old_one(
@@ -224,6 +230,16 @@ def test_a_disabled_account_is_out_at_once_and_half_way_in_too(
         db.session.commit()
     assert not visitor.is_signed_in()
     assert other_visitor.get("/login/code").status_code == 302
+
+
+def test_a_new_identifier_alone_ends_a_session(
+    visitor: Visitor, app: Flask, person: str
+):
+    visitor.sign_in(person)
+    with app.app_context():
+        db.session.execute(update(User).values(fs_uniquifier="f" * 32))
+        db.session.commit()
+    assert not visitor.is_signed_in()
 
 
 def test_a_page_of_somebody_signed_in_takes_one_query(

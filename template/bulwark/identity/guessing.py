@@ -1,0 +1,189 @@
+"""Guessing at accounts: slowed down by network and by account, never for the owner.
+
+A try is counted before it is checked, so that those sent at once count too. A limit
+closes one way in: this secret, typed where its owner has never signed in. Open stay a
+passkey, a browser that the owner uses, and the mail for a new password. Each forgets
+the tries.
+"""
+
+import itertools
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, ClassVar
+
+from flask import Flask, Response, after_this_request
+from flask_security import signals
+from flask_security.tf_plugin import tf_clean_session
+from werkzeug.exceptions import ServiceUnavailable, TooManyRequests
+from wtforms import Form
+
+from bulwark import errors, events, limits
+from bulwark.identity import devices
+from bulwark.identity.models import BaseUser
+
+WINDOW = timedelta(minutes=15)
+# NIST SP 800-63B-4, 3.2.2: 100 failures in a row for one account, then no more.
+IN_A_ROW = 100
+REMEMBERED = timedelta(days=365)
+
+# What one network may send. The first keeps its hashing to an eighth of a core (0.25 s
+# each), and lets an office of 300 people behind one address start its day.
+HASHING = "30 per minute; 300 per hour"
+CHECKING = "30 per minute; 300 per hour"
+MAILING = "10 per minute; 60 per hour"
+LIMITS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "passwords": (
+        HASHING,
+        (
+            "security.login",
+            "security.verify",
+            "security.change_password",
+            "security.reset_password",
+            "sign_up.complete",
+        ),
+    ),
+    "factors": (
+        CHECKING,
+        (
+            "security.two_factor_token_validation",
+            "security.mf_recovery",
+            "security.wan_signin",
+            "security.wan_signin_response",
+            "security.wan_verify",
+            "security.wan_verify_response",
+        ),
+    ),
+    "mails": (
+        MAILING,
+        ("security.forgot_password", "security.change_email", "sign_up.register"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Secret:
+    """What may be guessed at, and how often in `WINDOW`."""
+
+    name: str
+    plural: str
+    tries: int
+
+
+PASSWORD = Secret("password", "passwords", 10)
+# Of a million codes three are right at a time; OWASP ASVS 5.0, 6.6.3.
+CODE = Secret("totp", "codes", 5)
+RECOVERY_CODE = Secret("recovery_code", "recovery codes", 5)
+SECRETS = (PASSWORD, CODE, RECOVERY_CODE)
+
+
+class CountsGuesses:
+    """A form for a second factor: the first base, before Flask-Security's form."""
+
+    secret: ClassVar[Secret]
+    user: Any  # A `BaseUser`, as the view has it.
+    is_setup = False  # Then there is nothing to guess yet.
+
+    def validate(self, **options: Any) -> bool:
+        """Count the code before it is checked; after too many, end the sign-in."""
+        if self.is_setup:
+            return bool(super().validate(**options))  # type: ignore[misc]
+        if refusal := count(self.secret, self.user.email, self.user):
+            tf_clean_session()  # type: ignore[no-untyped-call]
+            raise refusal
+        valid = bool(super().validate(**options))  # type: ignore[misc]
+        if valid:
+            take_back(self.secret, self.user.email, self.user)
+        return valid
+
+
+def init_app(app: Flask) -> None:
+    """Limit what one network may send, and forget tries once a mail was answered."""
+    for name, (rule, endpoints) in LIMITS.items():
+        limits.share(app, rule, name, endpoints)
+    signals.password_reset.connect(_password_reset, app)
+
+
+def may_try(form: Form, email: str, user: BaseUser | None) -> bool:
+    """Count a try at a password; after too many, say so in its form instead."""
+    refusal = count(PASSWORD, email, user)
+    if refusal is None:
+        return True
+    form.form_errors.append(refusal.description)
+
+    @after_this_request
+    def _answer(response: Response) -> Response:
+        response.status_code = refusal.code
+        response.headers.extend(refusal.get_headers())
+        return response
+
+    return False
+
+
+def count(secret: Secret, email: str, user: BaseUser | None) -> TooManyRequests | None:
+    """Count a try that is about to be checked; return why it must not be.
+
+    Args:
+        secret: what is tried.
+        email: whose, whether they have an account or not.
+        user: the account, if there is one.
+    """
+    subject = _subject(email, user)
+    lately = limits.count(secret.name, subject, WINDOW)
+    if lately.count > secret.tries:
+        if lately.count == secret.tries + 1:
+            events.record("authn_login_fail_max", user, factor=secret.name)
+        seconds = lately.seconds_left
+        return TooManyRequests(
+            f"There were too many wrong {secret.plural}. Try again in"
+            f" {errors.in_words(seconds)}. A passkey, and a new password by mail, work"
+            " at once.",
+            retry_after=seconds,
+        )
+    in_a_row = limits.count(_in_a_row(secret), subject, REMEMBERED)
+    if in_a_row.count > IN_A_ROW:
+        if in_a_row.count == IN_A_ROW + 1:
+            events.record("authn_login_fail_max", user, factor=secret.name)
+        return TooManyRequests(
+            f"There were too many wrong {secret.plural}, so no more are taken. Sign in"
+            " with a passkey, or set a new password by mail.",
+        )
+    after_this_request(partial(_take_back_unchecked, secret, subject))
+    return None
+
+
+def take_back(secret: Secret, email: str, user: BaseUser | None) -> None:
+    """Count a try no longer: it was right."""
+    _take_back(secret, _subject(email, user))
+
+
+def succeeded(user: BaseUser) -> bool:
+    """Forget the tries at somebody who signed in; tell whether any had been wrong."""
+    subjects = {user.email, _subject(user.email, user)}
+    kinds = [kind for secret in SECRETS for kind in (secret.name, _in_a_row(secret))]
+    return bool(limits.forget(*itertools.product(kinds, subjects)))
+
+
+def _subject(email: str, user: BaseUser | None) -> str:
+    """Return what tries count for: an account, apart from each browser known to it."""
+    return f"{email} {devices.known_to(user)}".rstrip()
+
+
+def _in_a_row(secret: Secret) -> str:
+    return f"{secret.name} in a row"
+
+
+def _take_back(secret: Secret, subject: str) -> None:
+    limits.take_back(secret.name, subject)
+    limits.take_back(_in_a_row(secret), subject)
+
+
+def _take_back_unchecked(secret: Secret, subject: str, response: Response) -> Response:
+    """Count a try no longer for which there was no time: see `hashing`."""
+    if response.status_code == ServiceUnavailable.code:
+        _take_back(secret, subject)
+    return response
+
+
+def _password_reset(_: Flask, user: BaseUser, **__: Any) -> None:
+    succeeded(user)
