@@ -35,7 +35,7 @@ NO_GRACE = timedelta(0)
 # What the base's own pages ask for.
 PERMISSIONS = {
     "users:read": "See who has an account, their sessions and the security history",
-    "users:write": "Lock and unlock accounts, end sessions, force a new password",
+    "users:write": "Invite, lock and unlock people, end sessions, force a new password",
     "roles:write": "Make and change roles, give and take them",
 }
 

@@ -47,5 +47,6 @@ def _prepare_accounts() -> None:
     folder = Path(current_app.root_path).parent / "instance" / "tls"
     if certificate.make(folder, config.current().name):
         click.echo(f"made a development certificate in {folder}")
-    click.echo(accounts.invitation())
+    said = accounts.invitation()
     db.session.commit()
+    click.echo(said)

@@ -94,10 +94,7 @@ def init_app(
     security.render_json(_render_json)
     security.unauthn_handler(lambda *_: make_response(_ask_to_sign_in()))
     app.login_manager.unauthorized_handler(_ask_to_sign_in)  # type: ignore[attr-defined]
-    # Its page would mail the administrator at anybody's wish; codes are the way back.
-    app.view_functions["security.two_factor_rescue"] = lambda: redirect(
-        url_for("security.mf_recovery")
-    )
+    factors.init_app(app)
     hashing.init_app(security)
     sessions.init_app(app)
     # Also takes the place of Flask-Security's own tokens, which work in an URL too.

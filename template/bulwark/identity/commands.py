@@ -47,14 +47,8 @@ def invite(email: str | None, role_name: str | None, reason: str) -> None:
     Without EMAIL, it is for the first administrator, the setting admin_email.
     """
     with _transaction():
-        if email is None:
-            click.echo(accounts.invitation())
-            return
-        role = _role(role_name) if role_name else None
-        user, link = accounts.invite(email, by=None, reason=reason)
-        if role:
-            accounts.give_role(user, role, by=None, reason=reason)
-        click.echo(f"{user.email} sets a password here, once, within an hour:\n{link}")
+        said = _invite(email, role_name, reason) if email else accounts.invitation()
+    click.echo(said)
 
 
 @commands.command()
@@ -66,7 +60,7 @@ def grant(email: str, role: str, reason: str) -> None:
     with _transaction():
         user = _person(email)
         accounts.give_role(user, _role(role), by=None, reason=reason)
-        click.echo(f"{user.email} has {', '.join(sorted(r.name for r in user.roles))}.")
+    click.echo(f"{user.email} has {', '.join(sorted(r.name for r in user.roles))}.")
 
 
 @commands.command()
@@ -78,7 +72,7 @@ def take(email: str, role: str, reason: str) -> None:
     with _transaction():
         user = _person(email)
         accounts.take_role(user, _role(role), by=None, reason=reason)
-        click.echo(f"{user.email} has the role {role} no longer.")
+    click.echo(f"{user.email} has the role {role} no longer.")
 
 
 @commands.command()
@@ -88,7 +82,7 @@ def lock(email: str, reason: str) -> None:
     """Sign a person out and keep them out."""
     with _transaction():
         accounts.lock(_person(email), by=None, reason=reason)
-        click.echo(f"{email} is locked and signed out.")
+    click.echo(f"{email} is locked and signed out.")
 
 
 @commands.command()
@@ -98,7 +92,7 @@ def unlock(email: str, reason: str) -> None:
     """Let a person sign in again."""
     with _transaction():
         accounts.unlock(_person(email), by=None, reason=reason)
-        click.echo(f"{email} can sign in again.")
+    click.echo(f"{email} can sign in again.")
 
 
 @commands.command()
@@ -111,7 +105,7 @@ def reset_factors(email: str, reason: str) -> None:
     """
     with _transaction():
         accounts.reset_factors(_person(email), by=None, reason=reason)
-        click.echo(f"{email} has no second factor any more, and is signed out.")
+    click.echo(f"{email} has no second factor any more, and is signed out.")
 
 
 @commands.command()
@@ -121,7 +115,15 @@ def sign_out(email: str, reason: str) -> None:
     """End all sessions of a person."""
     with _transaction():
         accounts.sign_out(_person(email), by=None, reason=reason)
-        click.echo(f"{email} is signed out everywhere.")
+    click.echo(f"{email} is signed out everywhere.")
+
+
+def _invite(email: str, role_name: str | None, reason: str) -> str:
+    role = _role(role_name) if role_name else None
+    user, link = accounts.invite(email, by=None, reason=reason)
+    if role:
+        accounts.give_role(user, role, by=None, reason=reason)
+    return f"{user.email} sets a password here, once, within an hour:\n{link}"
 
 
 @contextmanager

@@ -18,7 +18,9 @@ class SetupForm(stock.TwoFactorSetupForm):
     """Begin with an authenticator app, or remove it."""
 
     # Flask-Security checks it against what is allowed.
-    setup = RadioField("How do you want to get codes?", validate_choice=False)
+    setup = RadioField(
+        "How do you want to get codes?", default="authenticator", validate_choice=False
+    )
     submit = SubmitField("Go on")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

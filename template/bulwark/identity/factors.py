@@ -5,9 +5,11 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping
+from functools import wraps
 from typing import Any
 
-from flask import Flask, current_app
+from flask import Flask, current_app, redirect, session, url_for
+from flask_login import current_user
 from flask_security import MfRecoveryCodesUtil, Totp, UserMixin
 from passlib.exc import TokenError
 from passlib.totp import TOTP
@@ -18,8 +20,27 @@ from bulwark.database import db
 from bulwark.identity.models import RecoveryCode
 
 TOTP_STEP = 30  # seconds (RFC 6238, 5.2); codes are good one step before and after
+SETTING_UP = "validating_profile"  # as Flask-Security says
 RECOVERY_CODES = 10
 RECOVERY_CODE_BYTES = 10  # 80 bits: 16 letters and digits, four by four
+
+
+def init_app(app: Flask) -> None:
+    """Change what two of Flask-Security's pages do."""
+    # It would mail the administrator at anybody's wish; codes are the way back.
+    app.view_functions["security.two_factor_rescue"] = lambda: redirect(
+        url_for("security.mf_recovery")
+    )
+    code = app.view_functions["security.two_factor_token_validation"]
+
+    @wraps(code)
+    def code_when_asked() -> Any:
+        """Stock, a link to this page signs out whoever is not setting up an app."""
+        if current_user.is_authenticated and session.get("tf_state") != SETTING_UP:
+            return redirect(url_for("account.index"))
+        return code()
+
+    app.view_functions["security.two_factor_token_validation"] = code_when_asked
 
 
 class OneTimeTotp(Totp):
@@ -67,8 +88,8 @@ class HashedRecoveryCodes(MfRecoveryCodesUtil):
     def create_recovery_codes(self, user: UserMixin) -> list[str]:
         """Replace somebody's codes by new ones, and return them this once."""
         codes = [_new_code() for _ in range(RECOVERY_CODES)]
-        user.mf_recovery_codes = [  # type: ignore[misc]
-            RecoveryCode(code_hash=_hash(user, code))
+        user.mf_recovery_codes = [
+            RecoveryCode(code_hash=_hash(user, code))  # type: ignore[misc]
             for code in codes
         ]
         events.record("authn_recovery_codes_made", user)

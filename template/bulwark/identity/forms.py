@@ -7,7 +7,7 @@ are ours. `templates/bulwark/forms.html` shows them.
 from datetime import timedelta
 from typing import Any
 
-from flask import current_app
+from flask import current_app, url_for
 from flask_login import current_user
 from flask_security import forms as stock
 from flask_security.change_email import ChangeEmailForm
@@ -90,6 +90,8 @@ class SignInForm(stock.LoginForm):
         valid = bool(super().validate(**options))
         if valid:
             guessing.take_back(guessing.PASSWORD, email, user)
+            # Else Flask-Security leads from the second step back to this page.
+            self.next.data = self.next.data or url_for("account.index")
         elif self.user is None or self.user_authenticated:
             # An unknown address, or a locked account: Flask-Security signals neither.
             events.record("authn_login_fail", self.user, factor="password")
@@ -259,7 +261,7 @@ MESSAGES = {
             "success",
         ),
         "REAUTHENTICATION_REQUIRED": (
-            "Before you go on, please write your password once more.",
+            "Before you go on, please show once more that it is you.",
             "info",
         ),
         "REAUTHENTICATION_SUCCESSFUL": ("Thank you. You can go on.", "success"),

@@ -19,7 +19,7 @@ from werkzeug.exceptions import ServiceUnavailable, TooManyRequests
 from wtforms import Form
 
 from bulwark import errors, events, limits
-from bulwark.identity import devices
+from bulwark.identity import devices, hashing
 from bulwark.identity.models import BaseUser
 
 WINDOW = timedelta(minutes=15)
@@ -48,9 +48,8 @@ LIMITS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "security.two_factor_token_validation",
             "security.mf_recovery",
-            "security.wan_signin",
+            # Where an answer is checked; each sign-in page asks for a question.
             "security.wan_signin_response",
-            "security.wan_verify",
             "security.wan_verify_response",
         ),
     ),
@@ -106,6 +105,7 @@ def init_app(app: Flask) -> None:
 
 def may_try(form: Form, email: str, user: BaseUser | None) -> bool:
     """Count a try at a password; after too many, say so in its form instead."""
+    hashing.refuse_when_full()
     refusal = count(PASSWORD, email, user)
     if refusal is None:
         return True

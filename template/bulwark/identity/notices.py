@@ -140,6 +140,12 @@ NOTICES = {
         what="Your account at {service} was unlocked. You can sign in again.",
         otherwise=ASK,
     ),
+    "authz_change": Notice(
+        subject="Your roles at {service} were changed",
+        what="An administrator of {service} gave you a role, or took one from you. Your"
+        " account's activity says which.",
+        otherwise=ASK,
+    ),
     "user_email_changed": Notice(
         subject="Your address for {service} was changed",
         what="Your account at {service} has a new e-mail address. From now on you sign"

@@ -42,8 +42,9 @@ from wtforms import (
     ValidationError,
 )
 from wtforms.validators import DataRequired, Length
+from wtforms.widgets import CheckboxInput, ListWidget
 
-from bulwark import access, events
+from bulwark import access, events, limits
 from bulwark.access import recent, signed_in
 from bulwark.database import Model, UTCDateTime, db, utcnow
 from bulwark.errors import wants_json
@@ -102,15 +103,27 @@ class TokenForm(stock.Form):
         render_kw={"autocomplete": "off", "maxlength": NAME_LENGTH},
     )
     permissions = SelectMultipleField(
-        "What it may do", validators=[DataRequired("Choose at least one.")]
+        "What it may do", widget=ListWidget(), option_widget=CheckboxInput()
     )
     days = SelectField("Days until it expires", choices=DAYS, default="30")
     submit = SubmitField("Make the token")
+
+    def __init__(self, formdata: MultiDict[str, Any] | None) -> None:
+        super().__init__(formdata)
+        meanings = current_app.extensions["permissions"]
+        self.permissions.choices = [
+            (name, f"{meanings[name]} ({name})") for name in _grantable()
+        ]
 
     def validate_name(self, field: StringField) -> None:
         """Refuse what nobody can see, and no database takes."""
         if not field.data.isprintable():
             raise ValidationError("Use letters, digits and signs.")
+
+    def validate_permissions(self, field: SelectMultipleField) -> None:
+        """Ask for one; a browser would take `required` to mean each of them."""
+        if not field.data:
+            raise ValidationError("Choose at least one.")
 
 
 class CSRF(CSRFProtect):  # type: ignore[misc]
@@ -187,7 +200,9 @@ def challenge() -> ResponseReturnValue:
     ended = g.pop("ended_token", None)
     if ended:
         owner, token_id, reason = ended
-        events.record("authn_token_reuse", owner, reason=reason, token_id=token_id)
+        # Once an hour: a script that was forgotten would fill the table.
+        if limits.count("token reuse", str(token_id), timedelta(hours=1)).count == 1:
+            events.record("authn_token_reuse", owner, reason=reason, token_id=token_id)
     if _is_shown():
         error, hint = "This access token is not valid", 'Bearer error="invalid_token"'
     else:
@@ -201,7 +216,6 @@ def challenge() -> ResponseReturnValue:
 def index() -> ResponseReturnValue:
     """List somebody's tokens and make one, which is shown this once."""
     form = TokenForm(_sent())
-    form.permissions.choices = choices = _grantable()
     text = None
     if form.validate_on_submit():
         days = int(form.days.data)
@@ -214,14 +228,8 @@ def index() -> ResponseReturnValue:
     tokens = of(current_user)
     if wants_json():
         facts = [_facts(token) for token in tokens]
-        return jsonify(tokens=facts, grantable=choices, days=[int(d) for d in DAYS])
-    return render_template(
-        "bulwark/tokens.html",
-        form=form,
-        made=text,
-        tokens=tokens,
-        meanings=current_app.extensions["permissions"],
-    )
+        return jsonify(tokens=facts, grantable=_grantable(), days=list(map(int, DAYS)))
+    return render_template("bulwark/tokens.html", form=form, made=text, tokens=tokens)
 
 
 @blueprint.post("/<int(max=2147483647):token_id>/revoke")

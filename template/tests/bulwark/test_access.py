@@ -101,7 +101,8 @@ def test_no_route_changes_anything_without_a_csrf_token(
     tried = []
     for rule in app.url_map.iter_rules():
         for method in (rule.methods or set()) & {"POST", "PUT", "PATCH", "DELETE"}:
-            path = re.sub(r"<[^>]+>", "x", rule.rule)
+            path = re.sub(r"<int[^>]*>", "1", rule.rule)
+            path = re.sub(r"<[^>]+>", "x", path)
             with visitor.client.open(path, method=method) as answer:
                 assert answer.status_code == 400, (method, path)
             tried.append(path)

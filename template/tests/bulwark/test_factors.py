@@ -219,6 +219,12 @@ def give_code_json(visitor: Visitor, code: str) -> Any:
     return visitor.send("/login/code", {"code": code})
 
 
+def test_a_link_to_the_code_page_signs_nobody_out(visitor: Visitor, with_app: str):
+    visitor.sign_in(with_app)
+    assert visitor.get("/login/code").headers["Location"] == "/account"
+    assert visitor.is_signed_in()
+
+
 def test_nobody_mails_the_administrator_for_help(visitor: Visitor, with_app: str):
     give_password(visitor, with_app)
     answer = visitor.get("/login/lost")

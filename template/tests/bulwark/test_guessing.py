@@ -1,5 +1,7 @@
 """Guessing: secrets are tried so often and no more, and owners always get in."""
 
+import os
+import sys
 import threading
 from datetime import timedelta
 from typing import Any
@@ -421,11 +423,10 @@ def test_the_first_sign_in_after_wrong_tries_has_a_name_of_its_own(
 @pytest.fixture
 def busy() -> Any:
     """Somebody's hash is running, and another one waits."""
-    places = 1 + hashing.WAITING
-    for _ in range(places):
+    for _ in range(hashing.PLACES):
         hashing._places.acquire()
     yield
-    for _ in range(places):
+    for _ in range(hashing.PLACES):
         hashing._places.release()
 
 
@@ -443,11 +444,31 @@ def test_who_would_wait_too_long_is_told_to_come_again(
 
 def test_waiting_ends(visitor: Visitor, person: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(hashing, "PATIENCE", 0.01)
-    with hashing._turn:
-        answer = visitor.submit("/login", {"email": person, "password": GOOD_PASSWORD})
+    running = threading.Event()
+    hashing._hasher.submit(running.wait)
+    answer = visitor.submit("/login", {"email": person, "password": GOOD_PASSWORD})
+    running.set()
     assert answer.status_code == 503
+    monkeypatch.setattr(hashing, "PATIENCE", 5)
     visitor.sign_in(person)
     assert visitor.is_signed_in()
+
+
+def test_pages_come_before_hashes(app: Flask):
+    """Linux gives each thread a niceness of its own."""
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    hasher = hashing._hasher.submit(os.getpriority, os.PRIO_PROCESS, 0).result()
+    assert hasher - own == (hashing.NICENESS if sys.platform == "linux" else 0)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_hashes_in_a_thread_of_its_own():
+    hashing._hasher.submit(int).result()
+    child = os.fork()
+    if child == 0:
+        os._exit(hashing._hasher.submit(int, 7).result(5))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 @pytest.mark.parametrize(
@@ -486,16 +507,14 @@ def test_asking_for_a_mail_needs_no_turn(visitor: Visitor, person: str, busy: No
 
 
 def test_what_was_not_checked_is_not_counted(
-    visitor: Visitor, person: str, request: pytest.FixtureRequest
+    visitor: Visitor, person: str, monkeypatch: pytest.MonkeyPatch
 ):
-    hashing._places.acquire()
-    hashing._places.acquire()
-    try:
+    """Not even when its place was taken after it had been counted."""
+    with monkeypatch.context() as patch:
+        patch.setattr(hashing, "refuse_when_full", lambda: None)
+        patch.setattr(hashing, "_places", threading.Semaphore(0))
         for _ in range(PASSWORDS + 1):
             answer = visitor.submit("/login", {"email": person, "password": WRONG})
-        assert answer.status_code == 503
-    finally:
-        hashing._places.release()
-        hashing._places.release()
+            assert answer.status_code == 503
     visitor.sign_in(person)
     assert visitor.is_signed_in()

@@ -1,8 +1,14 @@
 """Limits: how often one network may ask, counted here while Redis is away."""
 
+import shutil
 import socket
-from collections.abc import Callable
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask, url_for
@@ -138,7 +144,8 @@ def test_the_routes_of_accounts_are_limited(
     visitor.sign_in(person)
     rule = next(app.url_map.iter_rules(endpoint))
     with app.test_request_context():
-        path = url_for(endpoint, **dict.fromkeys(rule.arguments, "x"))
+        values: dict[str, Any] = dict.fromkeys(rule.arguments, "x")
+        path = url_for(endpoint, **values)
     token = visitor.csrf_token("/change")
     asked: list[str] = []
 
@@ -219,6 +226,43 @@ def test_a_redis_that_does_not_answer_costs_a_moment(app: Flask):
             assert counters.incr("key", 60) == 1
             assert counters.incr("key", 60) == 2
         assert counters._ask_again_at > 0
+
+
+@pytest.mark.skipif(not shutil.which("redis-server"), reason="needs redis-server")
+def test_a_real_redis_may_die_and_come_back(
+    app: Flask, shop: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    counters = Counters("bulwark://", f"redis://127.0.0.1:{port}")
+    monkeypatch.setattr(limiter, "_storage", counters)
+    monkeypatch.setattr(limiter.limiter, "storage", counters)
+    monkeypatch.setattr(limits, "REDIS_PAUSE", 0)
+    with redis_server(port, tmp_path):
+        assert codes(shop, 2) == [200, 200]
+    assert codes(shop, 4) == [200, 200, 200, 429], "this process counts from 1"
+    assert len(events(app, "sys_limiter_degraded")) == 1
+    with redis_server(port, tmp_path):
+        assert codes(shop, 4) == [200, 200, 200, 429]
+    assert len(events(app, "sys_limiter_degraded")) == 1
+
+
+@contextmanager
+def redis_server(port: int, folder: Path) -> Iterator[None]:
+    """Run an empty Redis while the block lasts."""
+    command = ["redis-server", "--port", str(port), "--save", "", "--dir", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+        try:
+            end = time.monotonic() + 20
+            while time.monotonic() < end:
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                except OSError:
+                    time.sleep(0.02)
+            yield
+        finally:
+            server.kill()
 
 
 # --- Guesses in the database ---------------------------------------------------------

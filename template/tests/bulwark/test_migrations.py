@@ -27,7 +27,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from bulwark.database import UTCDateTime, db, migrate
 from bulwark.identity import accounts
-from bulwark.identity.models import users_roles
+from bulwark.identity.models import ADMINISTRATOR, users_roles
 from tests.conftest import ROOT, add_person
 
 BASE = ROOT / "bulwark/migrations/versions"
@@ -104,7 +104,7 @@ def apply(alembic: Config, folder: Path, body: str) -> None:
 def add_administrator(app: Flask) -> None:
     list(accounts.make_roles())
     db.session.commit()
-    add_person(app, "zoe@example.org", accounts.ADMINISTRATOR)
+    add_person(app, "zoe@example.org", ADMINISTRATOR)
 
 
 def tables() -> set[str]:

@@ -9,6 +9,7 @@ import pytest
 from flask import Flask, jsonify
 from flask_login import current_user
 from sqlalchemy import event, select, text, update
+from sqlalchemy.exc import OperationalError
 
 from bulwark import access
 from bulwark.access import permission, recent
@@ -98,6 +99,13 @@ def test_a_token_is_shown_once_and_stored_as_a_hash(
             assert rows, table
             assert token not in str(rows)
             assert token.removeprefix("bwk_") not in str(rows)
+
+
+def test_no_browser_wants_every_permission_ticked(visitor: Visitor, ada: str):
+    visitor.sign_in(ada)
+    boxes = re.findall(r'<input[^>]+type="checkbox"[^>]*>', visitor.get(PAGE).text)
+    assert len(boxes) >= 3
+    assert [box for box in boxes if "required" in box] == []
 
 
 def test_the_page_with_the_token_is_kept_by_no_cache(visitor: Visitor, ada: str):
@@ -233,7 +241,7 @@ def test_somebody_revokes_a_token(visitor: Visitor, app: Flask, ada: str):
         )
     assert visitor.get(READ, headers=bearer(token)).status_code == 401
     assert names(app).count("authn_token_revoked") == 1
-    assert "revoked on" in visitor.get(PAGE).text
+    assert "Revoked <time" in visitor.get(PAGE).text
 
 
 @pytest.mark.parametrize("which", ["of somebody else", "of nobody", "absurd"])
@@ -522,6 +530,20 @@ def test_what_a_token_does_is_recorded_with_its_number(
             select(SecurityEvent.session).where(SecurityEvent.name == "authz_fail")
         ).one()
     assert mark == f"token {number}"
+
+
+def test_a_script_hears_that_the_database_is_away(
+    visitor: Visitor, app: Flask, ada: str, monkeypatch: pytest.MonkeyPatch
+):
+    token = make(app, ada, "users:read")
+
+    def away(*_: Any, **__: Any) -> None:
+        raise OperationalError("", {}, Exception())
+
+    monkeypatch.setattr(db.session, "execute", away)
+    answer = visitor.get(READ, headers=bearer(token))
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"]
 
 
 def test_errors_are_json_for_a_script(visitor: Visitor, app: Flask, ada: str):
