@@ -11,7 +11,7 @@ import pytest
 from copier import run_copy
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.conftest import run
 from tests.test_browser import ARGUMENTS, CHROMIUM, Visitor
@@ -60,9 +60,6 @@ class Person(Visitor):
         self.cdp.send(
             "WebAuthn.removeVirtualAuthenticator", {"authenticatorId": self.phone}
         )
-
-    def sees(self, heading: str) -> None:
-        expect(self.page.get_by_role("heading", level=1)).to_have_text(heading)
 
     def sign_out(self) -> None:
         self.open("/account")

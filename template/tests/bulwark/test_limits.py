@@ -195,13 +195,19 @@ def redis(app: Flask, monkeypatch: pytest.MonkeyPatch) -> FakeRedis:
 
 
 def test_when_redis_is_away_the_process_counts_and_says_so_once(
-    app: Flask, shop: Ask, redis: FakeRedis
+    app: Flask, shop: Ask, redis: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ):
     redis.away = True
     assert codes(shop, 5) == [200, 200, 200, 429, 429]
     (event,) = events(app, "sys_limiter_degraded")
     assert event.reason == "ConnectionError"
     assert redis.asked == 1, "who is away is not asked again for a while"
+    # Another process finds out too.
+    monkeypatch.setattr(limiter.storage, "_away", False)
+    monkeypatch.setattr(limiter.storage, "_ask_again_at", 0.0)
+    shop()
+    assert redis.asked == 2
+    assert len(events(app, "sys_limiter_degraded")) == 1
 
 
 def test_redis_is_used_again_when_it_is_back_and_a_second_outage_is_told(
