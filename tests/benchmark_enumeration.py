@@ -9,7 +9,6 @@ resamples of what was measured, and its power is how often it is found. Takes so
 minutes, most of it for hashing.
 """
 
-import os
 import random
 import statistics
 import subprocess
@@ -87,24 +86,27 @@ def power(unknown: Sequence[float], delay: float) -> float:
     return found / RESAMPLES
 
 
+def report(path: str, known: Sequence[float], unknown: Sequence[float]) -> None:
+    middle = statistics.median(unknown)
+    ratio = statistics.median(known) / middle
+    likely = chance(known, unknown, SHUFFLES)
+    print(
+        f"{path}: {'TELLS' if likely < SIGNIFICANT else 'does not tell'} who has an"
+        f" account. Medians {1000 * middle:.1f} ms, known / unknown {ratio:.3f},"
+        f" p = {likely:.3f}"
+    )
+    found = (f"{delay:.0%}: {power(unknown, delay * middle):.0%}" for delay in DELAYS)
+    print(
+        f"  a delay of so much would be found so often: {', '.join(found)}", flush=True
+    )
+
+
 def main() -> None:
-    """Print the figures."""
     with running_site() as site:
         add_people(site)
-        measured = {p: measure(site, p) for p in ("/reset", "/register", "/login")}
-    for path, (known, unknown) in measured.items():
-        middle = statistics.median(unknown)
-        ratio = statistics.median(known) / middle
-        likely = chance(known, unknown, SHUFFLES)
-        verdict = "TELLS" if likely < SIGNIFICANT else "does not tell"
-        print(
-            f"{path}: {verdict} who has an account. Medians {1000 * middle:.1f} ms,"
-            f" known / unknown {ratio:.3f}, p = {likely:.3f}"
-        )
-        found = (f"{d:.0%}: {power(unknown, d * middle):.0%}" for d in DELAYS)
-        print(f"  a delay of so much would be found so often: {', '.join(found)}")
+        for path in ("/reset", "/register", "/login"):
+            report(path, *measure(site, path))
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")
     main()

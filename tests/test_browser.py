@@ -423,7 +423,7 @@ def test_the_life_of_an_account(
     visitor.send("Change the password", passwords)
     visitor.reads("Your password is changed")
     visitor.open_letter(first, "was changed")
-    visitor.reads("Was it not you?")
+    visitor.reads("If not, set a new password at once")
 
     visitor.open("/account")
     visitor.follow("Change the address")

@@ -24,7 +24,7 @@ FORM = "application/x-www-form-urlencoded"
 
 @contextmanager
 def running_site() -> Iterator[Site]:
-    """Run nginx, gunicorn, worker and mail server; the first argument may be a .venv."""
+    """Run nginx, gunicorn, worker, mail server; the first argument may be a .venv."""
     with tempfile.TemporaryDirectory(prefix="bulwark-load-") as name:
         folder = Path(name)
         folder.chmod(0o755)

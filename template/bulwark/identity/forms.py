@@ -113,9 +113,10 @@ class ForgotPasswordForm(stock.ForgotPasswordForm):
         if not stock.Form.validate(self, **options):
             return False
         email = self.email.data
-        self.user = _find(email) or _datastore().user_model(email=email)
         # Their links are as good as another one, for as long.
         mails = limits.count("reset", email, RESET_LINK_WORKS)
+        # After the count: what it commits, would be read anew of a known one only.
+        self.user = _find(email) or _datastore().user_model(email=email)
         return mails.count <= RESET_MAILS
 
 

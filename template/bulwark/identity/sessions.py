@@ -27,13 +27,13 @@ from flask_security.utils import set_request_attr
 from huey import crontab
 from sqlalchemy import JSON, ForeignKey, String, delete, or_, select, update
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Mapped, joinedload, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 from werkzeug.datastructures import CallbackDict
 from werkzeug.exceptions import ServiceUnavailable
 
 from bulwark import config, events
 from bulwark.database import Model, UTCDateTime, db, utcnow
-from bulwark.identity.models import BaseUser
+from bulwark.identity.models import BaseUser, with_roles
 from bulwark.jobs import queue
 
 TOKEN_BYTES = 32
@@ -222,10 +222,9 @@ def _load(token: str) -> StoredSession | None:
         select(UserSession, person)
         .join(person, person.id == UserSession.user_id)
         .where(UserSession.token_hash == _hash(token))
-        .options(joinedload(person.roles))
     )
     try:
-        found = db.session.execute(query).unique().first()
+        found = db.session.execute(with_roles(query, person)).unique().first()
     except OperationalError:
         g.database_away = True
         return None

@@ -32,7 +32,7 @@ from flask_wtf.csrf import CSRFProtect
 from huey import crontab
 from sqlalchemy import JSON, ForeignKey, String, delete, or_, select, update
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Mapped, joinedload, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 from werkzeug.datastructures import MultiDict
 from wtforms import (
     SelectField,
@@ -48,7 +48,7 @@ from bulwark import access, events, limits
 from bulwark.access import recent, signed_in
 from bulwark.database import Model, UTCDateTime, db, utcnow
 from bulwark.errors import wants_json
-from bulwark.identity.models import BaseUser, permissions_of
+from bulwark.identity.models import BaseUser, permissions_of, with_roles
 from bulwark.jobs import queue
 
 PREFIX = "bwk_"  # By it, scanners for leaked secrets know a token.
@@ -277,10 +277,9 @@ def _owner(request: Request) -> BaseUser | None:
         select(AccessToken, person)
         .join(person, person.id == AccessToken.user_id)
         .where(AccessToken.token_hash == _hash(shown))
-        .options(joinedload(person.roles))
     )
     try:
-        found = db.session.execute(query).unique().first()
+        found = db.session.execute(with_roles(query, person)).unique().first()
     except OperationalError:
         g.database_away = True
         return None

@@ -112,7 +112,8 @@ def test_an_invitation_is_printed_and_works_once(
 ):
     said = run(app, "invite", "New@Example.org", "--role", "administrator").output
     link = said.splitlines()[-1].removeprefix("https://localhost")
-    assert visitor.letters() == []
+    subjects = [str(letter["Subject"]) for letter in visitor.letters()]
+    assert not any(subject.startswith("Your account") for subject in subjects)
     visitor.submit(link, {"password": GOOD_PASSWORD})
     visitor.sign_in("new@example.org")
     assert visitor.get("/account").location == "/account/second-factor"
