@@ -152,13 +152,13 @@ def _refuse(reason: str) -> ResponseReturnValue:
 def _send_link(email: str) -> None:
     """Mail a link; to somebody who has an account, say so instead."""
     name = config.current().name
+    # Made for everybody: it takes a tenth of the time.
+    token = _serializer().dumps(email)
+    link = url_for("sign_up.complete", token=token, _external=True)
     if user := _find(email):
         text = render_template("security/email/welcome_existing.txt", user=user)
         mail.send(f"You have an account at {name}", email, text)
     else:
-        link = url_for(
-            "sign_up.complete", token=_serializer().dumps(email), _external=True
-        )
         text = render_template(
             "security/email/welcome.txt", link=link, hours=LINK_HOURS
         )

@@ -369,10 +369,9 @@ def threaded(
     app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Flask]:
     """The service on a database that threads can share: not SQLite in memory."""
-    with app.app_context():
-        if db.engine.dialect.name == "postgresql":
-            yield app
-            return
+    if app.config["SQLALCHEMY_DATABASE_URI"].get_backend_name() == "postgresql":
+        yield app
+        return
     from app import create_app
 
     monkeypatch.setenv("APP_DATABASE_URL", f"sqlite:///{tmp_path}/service.db")
