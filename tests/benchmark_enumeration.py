@@ -2,11 +2,11 @@
 
     .venv/bin/python -m tests.benchmark_enumeration [.venv of a service]
 
-Each address is sent once to the forms of a running service of this template, always a
-known and an unknown one after another, so that both meet the same machine, and a test of
-pairs compares them. To show that it would find a leak, delays are added to 1000 resamples
-of what was measured, half of their pairs swapped at random; its power is how often each
-delay is found. Takes some minutes, most of it for hashing.
+Each address is sent once to the forms of a running service of this template, a known
+and an unknown one always after another, so that both meet the same machine; a test of
+pairs compares them. To show that it would find a leak, delays are added to resamples of
+what was measured, half of the pairs swapped at random; its power is how often each is
+found. Takes some minutes, most of it for hashing.
 """
 
 import math
@@ -67,7 +67,7 @@ def measure(site: Site, path: str) -> tuple[list[float], list[float]]:
 
 
 def chance(ratios: Sequence[float]) -> float:
-    """Return how likely chance alone parts pairs so far: Wilcoxon's signed-rank test."""
+    """Return how likely chance alone parts them so far (Wilcoxon's signed ranks)."""
     ranked = sorted((math.log(ratio) for ratio in ratios), key=abs)
     over = sum(rank for rank, value in enumerate(ranked, start=1) if value > 0)
     n = len(ranked)
