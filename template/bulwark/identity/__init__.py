@@ -151,6 +151,8 @@ def _settings(config: Config) -> dict[str, Any]:
         "POST_CHANGE_VIEW": "/account",
         "POST_CHANGE_EMAIL_VIEW": "/account",
         "LOGOUT_METHODS": ["POST"],
+        # Stock, `no-store=True`, which is no directive (RFC 9111, 5.2.2.5).
+        "CACHE_CONTROL": {"no-store": None, "private": None},
         "FRESHNESS": timedelta(minutes=15),
         # None: it would be prolonged by each visit.
         "FRESHNESS_GRACE_PERIOD": timedelta(0),

@@ -4,6 +4,7 @@ Nothing is stored before the address is proven, so that nobody can prepare an ac
 for somebody else's address, and what a stranger sees never depends on who has one.
 """
 
+from datetime import timedelta
 from typing import Any
 
 from flask import (
@@ -26,13 +27,14 @@ from sqlalchemy.exc import IntegrityError
 from werkzeug.datastructures import MultiDict
 from wtforms import EmailField, SubmitField
 
-from bulwark import config, events, mail
+from bulwark import config, events, limits, mail
 from bulwark.access import public
 from bulwark.database import db, utcnow
 from bulwark.errors import wants_json
 from bulwark.identity.forms import NewPasswordField
 
 LINK_HOURS = 24
+MAILS_AN_HOUR = 5  # to one address, whoever asks
 
 blueprint = Blueprint("sign_up", __name__)
 
@@ -151,6 +153,8 @@ def _refuse(reason: str) -> ResponseReturnValue:
 
 def _send_link(email: str) -> None:
     """Mail a link; to somebody who has an account, say so instead."""
+    if limits.count("sign-up", email, timedelta(hours=1)).count > MAILS_AN_HOUR:
+        return  # The links that are there still work.
     name = config.current().name
     # Made for everybody: it takes a tenth of the time.
     token = _serializer().dumps(email)

@@ -129,6 +129,13 @@ def test_nothing_is_stored_where_somebody_is_signed_in(visitor: Visitor, person:
         assert "no-store" in visitor.get(path).headers["Cache-Control"]
 
 
+def test_pages_with_a_form_of_accounts_are_not_stored(visitor: Visitor):
+    visitor.get("/")
+    for path in ("/login", "/reset", "/login/passkey"):
+        kept = visitor.get(path).headers["Cache-Control"].split(", ")
+        assert "no-store" in kept, path
+
+
 def test_every_cookie_is_bound_to_this_host_and_hidden(visitor: Visitor, person: str):
     visitor.get("/login")
     cookies = visitor.sign_in(person).headers.getlist("Set-Cookie")

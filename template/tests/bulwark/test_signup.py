@@ -100,6 +100,13 @@ def test_somebody_who_has_an_account_is_told_so_by_mail(visitor: Visitor, person
     assert visitor.link_in_last_letter() == "/reset"
 
 
+def test_nobody_is_flooded_with_links(visitor: Visitor):
+    for _ in range(7):
+        answer = visitor.submit("/register", {"email": NEW})
+        assert "We sent a mail" in answer.text
+    assert len(visitor.letters()) == 5
+
+
 @pytest.mark.parametrize(
     "address",
     ["", "no address", "a@b", "a@example.org\r\nBcc: b@example.org", "a" * 300],
