@@ -46,7 +46,7 @@ def init_app(app: Flask) -> None:
 @signed_in
 def index() -> ResponseReturnValue:
     """Show how somebody signs in, where they are signed in, and what happened."""
-    open_sessions = [_facts_of_session(row) for row in sessions.of(current_user)]
+    open_sessions = [sessions.facts(row) for row in sessions.of(current_user)]
     latest = db.session.scalars(_history().limit(LATEST))
     recent = [_facts_of_event(event) for event in latest]
     codes_left = len(current_user.mf_recovery_codes)
@@ -79,7 +79,7 @@ def index() -> ResponseReturnValue:
 @signed_in
 def session_list() -> ResponseReturnValue:
     """Show where somebody is signed in."""
-    open_sessions = [_facts_of_session(row) for row in sessions.of(current_user)]
+    open_sessions = [sessions.facts(row) for row in sessions.of(current_user)]
     if wants_json():
         return jsonify(sessions=_plain(open_sessions))
     return render_template("bulwark/sessions.html", sessions=open_sessions)
@@ -150,17 +150,6 @@ def _history() -> Select[SecurityEvent]:
         .where(SecurityEvent.user_id == current_user.id, SecurityEvent.name.in_(TOLD))
         .order_by(SecurityEvent.at.desc(), SecurityEvent.id.desc())
     )
-
-
-def _facts_of_session(row: sessions.UserSession) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "device": devices.name_of(row.user_agent),
-        "address": row.address,
-        "signed_in_at": row.created_at,
-        "last_used_at": row.last_used_at,
-        "current": row.id == sessions.current_id(),
-    }
 
 
 def _facts_of_event(event: SecurityEvent) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from bulwark import config, events
 from bulwark.database import Model, UTCDateTime, db, utcnow
+from bulwark.identity import devices
 from bulwark.identity.models import BaseUser, with_roles
 from bulwark.jobs import queue
 
@@ -158,6 +159,18 @@ def of(user: BaseUser) -> Sequence[UserSession]:
     return [row for row in rows if row.expires_at > utcnow()]
 
 
+def facts(row: UserSession) -> dict[str, Any]:
+    """Return what people see of a session."""
+    return {
+        "id": row.id,
+        "device": devices.name_of(row.user_agent),
+        "address": row.address,
+        "signed_in_at": row.created_at,
+        "last_used_at": row.last_used_at,
+        "current": row.id == current_id(),
+    }
+
+
 def current_id() -> int | None:
     """Return the id of the session that this request came with."""
     return session.row_id if isinstance(session, StoredSession) else None
@@ -210,24 +223,31 @@ def forget_ended() -> None:
     db.session.commit()
 
 
-def _hash(token: str) -> str:
-    # Plain, for the token has 256 random bits (OWASP ASVS 5.0, 11.4.1).
+def hash_of(token: str) -> str:
+    """Return what is stored of a token that has 256 random bits."""
+    # Plain, for nobody guesses so many (OWASP ASVS 5.0, 11.4.1).
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _load(token: str) -> StoredSession | None:
-    """Return the session with its person and roles, in one query."""
+def find(kind: Any, token: str) -> tuple[Any, BaseUser] | None:
+    """Return what a token stands for, and its person with roles, in one query."""
     person = current_app.extensions["security"].datastore.user_model
     query = (
-        select(UserSession, person)
-        .join(person, person.id == UserSession.user_id)
-        .where(UserSession.token_hash == _hash(token))
+        select(kind, person)
+        .join(person, person.id == kind.user_id)
+        .where(kind.token_hash == hash_of(token))
     )
     try:
         found = db.session.execute(with_roles(query, person)).unique().first()
     except OperationalError:
         g.database_away = True
         return None
+    return (found[0], found[1]) if found else None
+
+
+def _load(token: str) -> StoredSession | None:
+    """Return the session that a cookie names."""
+    found = find(UserSession, token)
     if found is None:
         return None
     row, user = found
@@ -282,7 +302,7 @@ def _insert(name: str, session: SessionMixin) -> str:
     person = current_app.extensions["security"].datastore.user_model
     token, now = secrets.token_urlsafe(TOKEN_BYTES), utcnow()
     row = UserSession(
-        token_hash=_hash(token),
+        token_hash=hash_of(token),
         user_id=db.session.scalar(
             select(person.id).where(person.fs_uniquifier == name)
         ),

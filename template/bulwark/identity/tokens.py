@@ -4,7 +4,6 @@ A token opens routes that ask for a permission, and only those that it was given
 that its owner has at that moment. Everywhere else it counts for nothing.
 """
 
-import hashlib
 import re
 import secrets
 from collections.abc import Sequence
@@ -31,7 +30,6 @@ from flask_security import forms as stock
 from flask_wtf.csrf import CSRFProtect
 from huey import crontab
 from sqlalchemy import JSON, ForeignKey, String, delete, or_, select, update
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Mapped, mapped_column
 from werkzeug.datastructures import MultiDict
 from wtforms import (
@@ -48,7 +46,8 @@ from bulwark import access, events, limits
 from bulwark.access import recent, signed_in
 from bulwark.database import Model, UTCDateTime, db, utcnow
 from bulwark.errors import wants_json
-from bulwark.identity.models import BaseUser, permissions_of, with_roles
+from bulwark.identity import sessions
+from bulwark.identity.models import BaseUser, permissions_of
 from bulwark.jobs import queue
 
 PREFIX = "bwk_"  # By it, scanners for leaked secrets know a token.
@@ -164,7 +163,7 @@ def make(
     token = AccessToken(
         user_id=user.id,
         name=name,
-        token_hash=_hash(text),
+        token_hash=sessions.hash_of(text),
         permissions=sorted(permissions),
         created_at=now,
         expires_at=now + timedelta(days=days),
@@ -272,17 +271,7 @@ def _owner(request: Request) -> BaseUser | None:
     shown = request.authorization and request.authorization.token
     if not shown or not TOKEN.fullmatch(shown):
         return None
-    person = current_app.extensions["security"].datastore.user_model
-    query = (
-        select(AccessToken, person)
-        .join(person, person.id == AccessToken.user_id)
-        .where(AccessToken.token_hash == _hash(shown))
-    )
-    try:
-        found = db.session.execute(with_roles(query, person)).unique().first()
-    except OperationalError:
-        g.database_away = True
-        return None
+    found = sessions.find(AccessToken, shown)
     if found is None:
         return None
     token, owner = found
@@ -293,7 +282,7 @@ def _owner(request: Request) -> BaseUser | None:
     g.session_mark = f"token {token.id}"
     owner.token_permissions = frozenset(token.permissions)
     _touch(token)
-    return owner  # type: ignore[no-any-return]
+    return owner
 
 
 def _touch(token: AccessToken) -> None:
@@ -309,11 +298,6 @@ def _revocation(user: BaseUser) -> Any:
         .where(AccessToken.user_id == user.id, AccessToken.revoked_at.is_(None))
         .values(revoked_at=utcnow())
     )
-
-
-def _hash(text: str) -> str:
-    # Plain, for a token has 256 random bits (OWASP ASVS 5.0, 11.4.1).
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _grantable() -> list[str]:

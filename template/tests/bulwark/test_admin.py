@@ -374,7 +374,7 @@ def test_people_are_found(app: Flask, ada: Visitor, person: str):
 def test_a_list_of_people_goes_on_where_the_page_ended(
     app: Flask, ada: Visitor, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(admin, "PAGE", 2)
+    monkeypatch.setattr(admin.people, "PAGE", 2)
     monkeypatch.setattr(admin, "MOST_COUNTED", 3)
     for number in range(4):
         add_person(app, f"{number}@example.org")
@@ -442,7 +442,7 @@ def test_history_goes_on_where_the_page_ended(
     app: Flask, ada: Visitor, monkeypatch: pytest.MonkeyPatch
 ):
     add_events(app)
-    monkeypatch.setattr(admin, "PAGE", 3)
+    monkeypatch.setattr(admin.history, "PAGE", 3)
     wanted = "/admin/history?from=&name=authn_login_fail"
     first = ada.get(wanted, headers=JSON).get_json()
     assert len(first["events"]) == 3

@@ -507,7 +507,7 @@ def test_a_session_is_named_by_a_part_of_its_hash(
         mark = db.session.scalars(
             select(SecurityEvent.session).where(SecurityEvent.name == "authn_logout")
         ).one()
-    assert mark == sessions._hash(cookie.value)[:16]
+    assert mark == sessions.hash_of(cookie.value)[:16]
 
 
 @pytest.mark.parametrize(

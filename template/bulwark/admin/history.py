@@ -1,0 +1,108 @@
+"""The security history of everybody, by kind, person, address and day."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+from flask import abort, jsonify, render_template, request
+from flask.typing import ResponseReturnValue
+from sqlalchemy import Select, or_, select
+
+from bulwark import events
+from bulwark.access import permission
+from bulwark.admin.acts import PAGE, argument, before, blueprint, person_model
+from bulwark.database import db, utcnow
+from bulwark.errors import wants_json
+from bulwark.events import SecurityEvent
+from bulwark.identity import accounts, devices
+
+USUAL_SPAN = timedelta(days=30)
+# The greatest numbers of columns: more would be a fault of the database.
+INTEGER, BIG_INTEGER = 2**31 - 1, 2**63 - 1
+
+
+@blueprint.get("/history")
+@permission("users:read")
+def history() -> ResponseReturnValue:
+    """List what happened, the newest first: of 30 days, unless asked for more."""
+    first = request.args.get("from", (utcnow() - USUAL_SPAN).date().isoformat())
+    query = _events(first).order_by(SecurityEvent.at.desc(), SecurityEvent.id.desc())
+    found = db.session.scalars(query.limit(PAGE + 1)).all()
+    page = facts_of_events(found[:PAGE])
+    older = page[-1]["id"] if len(found) > PAGE else None
+    if wants_json():
+        return jsonify(
+            events=[fact | {"at": fact["at"].isoformat()} for fact in page],
+            before=older,
+        )
+    return render_template(
+        "bulwark/admin/history.html",
+        events=page,
+        older=older,
+        first=first,
+        kinds=events.CATALOGUE,
+    )
+
+
+def _events(first: str) -> Select[SecurityEvent]:
+    """Return the events that the query asks for, from the day `first` on."""
+    query = select(SecurityEvent)
+    if first:
+        start = datetime.combine(_day(first), time.min, UTC)
+        query = query.where(SecurityEvent.at >= start)
+    if last := argument("to"):
+        end = datetime.combine(_day(last), time.max, UTC)
+        query = query.where(SecurityEvent.at <= end)
+    if name := argument("name"):
+        query = query.where(SecurityEvent.name == name)
+    if address := argument("address"):
+        query = query.where(SecurityEvent.address == address)
+    if who := argument("person"):
+        query = query.where(SecurityEvent.user_id == _id_of(who))
+    cursor = db.session.get(SecurityEvent, before(BIG_INTEGER))
+    if cursor:
+        query = query.where(
+            SecurityEvent.at <= cursor.at,
+            or_(SecurityEvent.at < cursor.at, SecurityEvent.id < cursor.id),
+        )
+    return query
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        abort(400, "Write a day like 2026-11-21.")
+
+
+def _id_of(who: str) -> int:
+    """Return the id of a person, who may be deleted, from it or an address."""
+    if who.isdecimal():
+        return min(int(who[:19]), INTEGER)
+    found = accounts.find(who)
+    return found.id if found else 0
+
+
+def facts_of_events(found: Sequence[SecurityEvent]) -> list[dict[str, Any]]:
+    """Return events as administrators see them, with addresses of people."""
+    ids = {event.user_id for event in found} | {event.actor_id for event in found}
+    person = person_model()
+    query = select(person.id, person.email).where(person.id.in_(ids - {None}))
+    names: dict[int | None, str] = dict(db.session.execute(query).all())
+    return [
+        {
+            "id": event.id,
+            "at": event.at,
+            "name": event.name,
+            "meaning": event.kind.meaning,
+            "user_id": event.user_id,
+            "user": names.get(event.user_id),
+            "actor_id": event.actor_id,
+            "actor": names.get(event.actor_id),
+            "reason": event.reason,
+            "address": event.address,
+            "device": devices.name_of(event.user_agent) if event.user_agent else None,
+            "details": event.details,
+        }
+        for event in found
+    ]

@@ -1,0 +1,143 @@
+"""Roles: what they allow, who may change that."""
+
+from typing import Any
+
+from flask import current_app, jsonify, render_template, url_for
+from flask.typing import ResponseReturnValue
+from flask_login import current_user
+from flask_security import forms as stock
+from sqlalchemy import func, select
+from wtforms import BooleanField, SelectMultipleField, StringField, SubmitField
+from wtforms.validators import DataRequired
+from wtforms.widgets import CheckboxInput, ListWidget
+
+from bulwark.access import permission, recent
+from bulwark.admin.acts import (
+    FORM,
+    ROLE,
+    ReasonForm,
+    act,
+    blueprint,
+    managed_role,
+    reason_field,
+)
+from bulwark.database import db
+from bulwark.errors import wants_json
+from bulwark.identity import accounts
+from bulwark.identity.models import ADMINISTRATOR, Role, permissions_of, users_roles
+
+
+class RoleForm(stock.Form):
+    """Say what a role allows."""
+
+    name = StringField(
+        "Name",
+        description="Small letters, digits, blanks, - and _, such as “night shift”.",
+        validators=[stock.IsString(), DataRequired("Give the role a name.")],
+        render_kw={"autocomplete": "off", "maxlength": 80},
+    )
+    permissions = SelectMultipleField(
+        "What people with this role may do",
+        widget=ListWidget(),
+        option_widget=CheckboxInput(),
+    )
+    requires_second_factor = BooleanField("People with this role need a second factor")
+    reason = reason_field()
+    submit = SubmitField("Save")
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        own = permissions_of(current_user.roles)
+        self.permissions.choices = [
+            (name, f"{meaning} ({name})")
+            for name, meaning in current_app.extensions["permissions"].items()
+            if name in own
+        ]
+
+
+@blueprint.get("/roles")
+@permission("users:read")
+def roles() -> ResponseReturnValue:
+    """List roles, what they allow and how many people have them."""
+    query = select(users_roles.c.role_id, func.count()).group_by(users_roles.c.role_id)
+    held: dict[int, int] = dict(db.session.execute(query).all())
+    found = db.session.scalars(select(Role).order_by(Role.name)).all()
+    if wants_json():
+        return jsonify(
+            roles=[
+                {
+                    "id": role.id,
+                    "name": role.name,
+                    "permissions": sorted(role.get_permissions()),
+                    "requires_second_factor": role.requires_second_factor,
+                    "people": held.get(role.id, 0),
+                }
+                for role in found
+            ]
+        )
+    return render_template(
+        "bulwark/admin/roles.html",
+        roles=found,
+        held=held,
+        meanings=current_app.extensions["permissions"],
+        declared=current_app.extensions["roles"],
+        administrator=ADMINISTRATOR,
+        may_manage=accounts.may_manage,
+    )
+
+
+@blueprint.route("/roles/new", methods=FORM)
+@permission("roles:write")
+@recent
+def new_role() -> ResponseReturnValue:
+    """Make a role."""
+    form = RoleForm()
+    return act(
+        form,
+        lambda **why: accounts.make_role(form.name.data.strip(), *_chosen(form), **why),
+        title="Make a role",
+        text="You can put into it what you may do yourself.",
+        done="The role is made.",
+        back=url_for(".roles"),
+    )
+
+
+@blueprint.route(ROLE, methods=FORM)
+@permission("roles:write")
+@recent
+def role(role_id: int) -> ResponseReturnValue:
+    """Change what a role allows."""
+    found = managed_role(role_id)
+    form = RoleForm(obj=found)
+    del form.name
+    return act(
+        form,
+        lambda **why: accounts.change_role(found, *_chosen(form), **why),
+        title=f"Change the role {found.name}",
+        text="People who have it notice at their next click.",
+        done=f"The role {found.name} is changed.",
+        back=url_for(".roles"),
+    )
+
+
+@blueprint.route(f"{ROLE}/delete", methods=FORM)
+@permission("roles:write")
+@recent
+def delete_role(role_id: int) -> ResponseReturnValue:
+    """Delete a role that nobody has."""
+    found = managed_role(role_id)
+    name = found.name
+    form = ReasonForm()
+    form.submit.label.text = "Delete the role"
+    return act(
+        form,
+        lambda **why: accounts.delete_role(found, **why),
+        title=f"Delete the role {name}",
+        text="Only a role that nobody has can be deleted.",
+        done=f"The role {name} is deleted.",
+        back=url_for(".roles"),
+    )
+
+
+def _chosen(form: RoleForm) -> tuple[list[str], bool]:
+    return form.permissions.data or [], bool(form.requires_second_factor.data)
