@@ -375,7 +375,7 @@ def test_a_list_of_people_goes_on_where_the_page_ended(
     app: Flask, ada: Visitor, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(admin.people, "PAGE", 2)
-    monkeypatch.setattr(admin, "MOST_COUNTED", 3)
+    monkeypatch.setattr(admin.people, "MOST_COUNTED", 3)
     for number in range(4):
         add_person(app, f"{number}@example.org")
     first = ada.get("/admin/users", headers=JSON).get_json()
