@@ -133,8 +133,7 @@ def test_from_the_one_time_link_to_a_lost_phone_and_a_revoked_session(
     sign_in_with_the_passkey(ada)
     key = lose_the_phone(ada, codes[0])
     end_a_session_elsewhere(ada, other, key, site)
-    ada.open("/admin/users")
-    ada.reads(ADMIN)
+    administer(ada)
     assert ada.complaints == []
     assert other.complaints == []
 
@@ -213,3 +212,20 @@ def end_a_session_elsewhere(ada: Person, other: Person, key: str, site: Site) ->
     other.sees("Sign in")
     ada.open("/account/activity")
     ada.reads("Sessions were signed out")
+
+
+def administer(ada: Person) -> None:
+    """Invite somebody, lock the account, and find both in the history."""
+    for path in ("/admin/users", "/admin/users/1", "/admin/roles", "/admin/roles/new"):
+        ada.open(path)
+        assert ada.objections() == []
+    ada.open("/admin/users/invite")
+    ada.send("Invite", {"E-mail address": "new@example.org", "Reason": "She starts"})
+    ada.reads("The invitation is on its way.")
+    ada.follow("new@example.org")
+    ada.follow("Lock the account")
+    ada.send("Lock the account", {"Reason": "She starts next month"})
+    ada.reads("new@example.org is locked and signed out.")
+    ada.open("/admin/history")
+    ada.reads("She starts next month")
+    assert ada.objections() == []
