@@ -5,8 +5,9 @@ import re
 import secrets
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
+import click
 import structlog
 from flask import Flask, Response, g, request
 from structlog.typing import EventDict, Processor
@@ -21,6 +22,22 @@ REQUEST_ID_BYTES = 16
 DETAIL = re.compile(r"\nDETAIL:[^\n]*")
 # Only their warnings matter: each request has one line of ours.
 CHATTY = ("alembic", "flask-limiter", "huey", "urllib3", "werkzeug")
+
+
+class Stdout(logging.StreamHandler[TextIO]):
+    """Writes to stdout, whatever it is at that moment; commands and tests replace it.
+
+    What a command itself logs goes to stderr: its stdout is its answer.
+    """
+
+    @property
+    def stream(self) -> TextIO:
+        """Where the next line goes."""
+        return sys.stderr if click.get_current_context(silent=True) else sys.stdout
+
+    @stream.setter
+    def stream(self, _: TextIO) -> None:
+        """Take none that lasts."""
 
 
 def init_app(app: Flask, config: Config) -> None:
@@ -64,7 +81,7 @@ def configure(level: str, *, readable: bool) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = Stdout()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[
@@ -78,9 +95,8 @@ def configure(level: str, *, readable: bool) -> None:
         )
     )
     root = logging.getLogger()
-    for old in [h for h in root.handlers if isinstance(h, logging.StreamHandler)]:
-        if isinstance(old.formatter, structlog.stdlib.ProcessorFormatter):
-            root.removeHandler(old)
+    for old in [h for h in root.handlers if isinstance(h, Stdout)]:
+        root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
     for name in CHATTY:

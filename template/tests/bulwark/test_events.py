@@ -4,11 +4,11 @@ import io
 import json
 import logging
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -112,7 +112,7 @@ class Watch:
 def watch(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """What is recorded, as production logs it."""
     out = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(bulwark_logging, "sys", SimpleNamespace(stdout=out, stderr=out))
     bulwark_logging.configure("INFO", readable=False)
     with app.app_context():
         newest = db.session.scalar(

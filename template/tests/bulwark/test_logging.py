@@ -3,8 +3,8 @@
 import io
 import json
 import logging
-import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from flask import Flask
@@ -20,7 +20,7 @@ from tests.conftest import GOOD_PASSWORD, Visitor
 def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """What is logged, as production logs it."""
     out = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(bulwark_logging, "sys", SimpleNamespace(stdout=out, stderr=out))
     bulwark_logging.configure("INFO", readable=False)
     yield out
     monkeypatch.undo()
