@@ -51,9 +51,12 @@ def test_the_password_alone_signs_nobody_in_who_has_an_app(
     assert not visitor.is_signed_in()
 
 
-def test_password_and_code_sign_in(visitor: Visitor, app: Flask, with_app: str):
-    give_password(visitor, with_app)
-    give_code(visitor, totp_code(app, with_app))
+def test_password_and_code_sign_in_and_lead_to_the_account(
+    visitor: Visitor, app: Flask, with_app: str
+):
+    second_step = give_password(visitor, with_app).headers["Location"]
+    answer = visitor.submit(second_step, {"code": totp_code(app, with_app)})
+    assert answer.headers["Location"] == "/account"
     assert visitor.is_signed_in()
 
 
@@ -439,6 +442,10 @@ def test_a_passkey_does_not_open_a_locked_account(
         db.session.execute(update(User).values(active=False))
         db.session.commit()
     assert use(visitor, key).status_code == 400
+    assert not visitor.is_signed_in()
+    with app.app_context():
+        db.session.execute(update(User).values(active=True))
+        db.session.commit()
     assert not visitor.is_signed_in()
 
 
