@@ -2,6 +2,8 @@
 traps around them, closed one by one."""
 
 import json
+import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,8 +13,10 @@ from passlib.totp import TOTP
 from sqlalchemy import select, text, update
 
 from app.models import User
+from bulwark.config import Config
 from bulwark.crypto import DecryptionError
 from bulwark.database import db
+from bulwark.identity import factors
 from bulwark.identity.models import Passkey, RecoveryCode
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person, totp_code
 from tests.passkey import SoftwarePasskey
@@ -201,6 +205,49 @@ def test_codes_by_mail_are_not_offered(visitor: Visitor, person: str):
     visitor.sign_in(person)
     assert visitor.send("/account/authenticator", {"setup": "email"}).status_code == 400
     assert visitor.letters() == []
+
+
+def test_where_a_setting_allows_it_a_code_by_mail_is_a_second_factor(
+    visitor: Visitor,
+    other_visitor: Visitor,
+    app: Flask,
+    person: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    allowed = factors.settings(replace(config_of(app), email_codes=True))
+    methods = allowed["TWO_FACTOR_ENABLED_METHODS"]
+    monkeypatch.setitem(app.config, "SECURITY_TWO_FACTOR_ENABLED_METHODS", methods)
+    visitor.sign_in(person)
+    begun = visitor.send("/account/authenticator", {"setup": "email"}).get_json()
+    state = begun["response"]["tf_state_token"]
+    sent = {"code": code_in_last_letter(visitor)}
+    assert visitor.send(f"/account/authenticator/{state}", sent).status_code == 200
+    with app.app_context():
+        person_in(app, person).totp_counter = None
+        db.session.commit()
+    give_password(other_visitor, person)
+    assert not other_visitor.is_signed_in()
+    code = code_in_last_letter(other_visitor)
+    give_password(other_visitor, person)
+    give_code(other_visitor, code)
+    assert other_visitor.is_signed_in()
+    visitor.client.delete_cookie("__Host-session")
+    give_password(visitor, person)
+    give_code(visitor, code)
+    assert not visitor.is_signed_in()
+
+
+def code_in_last_letter(visitor: Visitor) -> str:
+    for letter in reversed(visitor.letters()):
+        body = letter.get_body(("plain",))
+        if body and (found := re.search(r"\n(\d{6})\s", body.get_content())):
+            return found[1]
+    raise AssertionError("no mail has a code")
+
+
+def config_of(app: Flask) -> Config:
+    settings: Config = app.extensions["bulwark"]
+    return settings
 
 
 def test_an_account_that_was_locked_half_way_in_stays_out(
