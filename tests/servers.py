@@ -186,7 +186,7 @@ class Mailbox:
 
 
 class Nginx:
-    """nginx with the files of a service, of which only paths and ports are replaced.
+    """nginx with the site of a service, of which only paths and ports are replaced.
 
     `ports` maps the port that a file names to the one in use; `certificate` is what
     clients have to trust; `socket` is where the service is expected.
@@ -197,28 +197,11 @@ class Nginx:
         self.socket = folder / "run/web.sock"
         self.certificate = folder / "live/fullchain.pem"
         self.access_log, self.error_log = folder / "access.log", folder / "error.log"
+        self.maintenance = folder / "maintenance"
         self.ports = {80: free_port(), 443: free_port()}
         for name in ("run", "live", "www/.well-known/acme-challenge"):
             (folder / name).mkdir(parents=True)
         certify(domain, self.certificate, folder / "live/privkey.pem")
-        moved = {
-            f"/srv/{slug}/": f"{service}/",
-            f"/run/{slug}/": f"{folder}/run/",
-            f"/etc/letsencrypt/live/{domain}/": f"{folder}/live/",
-            "/var/log/nginx/": f"{folder}/",
-            "/var/www/html": f"{folder}/www",
-        }
-        for port, free in self.ports.items():
-            moved[f"listen {port}"] = f"listen 127.0.0.1:{free}"
-            moved[f"listen [::]:{port}"] = f"listen [::1]:{free}"
-        included = [service / "deploy/nginx" / f"{n}.conf" for n in ("default", "site")]
-        for path in included:
-            text = path.read_text()
-            for there, here in moved.items():
-                text = text.replace(there, here)
-            if not ipv6_works():
-                text = "\n".join(x for x in text.splitlines() if "[::1]" not in x)
-            (folder / path.name).write_text(text)
         # What Debian's nginx.conf says and the site has to overrule.
         self.config.write_text(f"""
             {"user root;" if os.geteuid() == 0 else ""}
@@ -238,10 +221,40 @@ class Nginx:
                 fastcgi_temp_path {folder}/fastcgi;
                 scgi_temp_path {folder}/scgi;
                 uwsgi_temp_path {folder}/uwsgi;
-                include {folder}/default.conf;
-                include {folder}/site.conf;
+                include {folder}/conf.d/*.conf;
             }}
         """)
+        self.service = folder / "service"
+        for part in ("deploy/nginx", "app/nginx"):
+            shutil.copytree(service / part, self.service / part)
+        shutil.copy(service / "service.toml", self.service)
+        moved = {
+            f"/srv/{slug}/current/public": f"{service}/public",
+            f"/srv/{slug}/current/": f"{folder}/",
+            f"/etc/letsencrypt/live/{domain}/": f"{folder}/live/",
+            "/var/log/nginx/": f"{folder}/",
+            "/var/www/letsencrypt": f"{folder}/www",
+            f"/run/{slug}.maintenance": f"{self.maintenance}",
+        }
+        for port, free in self.ports.items():
+            moved[f"[::]:{port}"] = f"[::1]:{free}"
+            moved[f"{port}"] = f"127.0.0.1:{free}"
+        for path in (self.service / "deploy/nginx").iterdir():
+            text = path.read_text()
+            for there, here in moved.items():
+                text = re.sub(rf"(?<!\w){re.escape(there)}(?!\d)", here, text)
+            path.write_text(text)
+        self.apply()
+
+    def apply(self, etc: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Bring the site into this nginx, or one whose configuration is elsewhere."""
+        return subprocess.run(
+            [self.service / "deploy/nginx/apply"],
+            env={"NGINX_ETC": str(etc or self.folder), "PATH": PATH},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def logs(self) -> list[Path]:
         return [
@@ -254,14 +267,6 @@ class Nginx:
         with running(*command, log=self.folder / "nginx") as process:
             wait_for_port(self.ports[443], process)
             yield self
-
-
-def ipv6_works() -> bool:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        return False
-    return True
 
 
 def certify(domain: str, certificate: Path, key: Path) -> None:

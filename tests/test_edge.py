@@ -75,7 +75,7 @@ location = /test/proxied {
 }
 location = /test/own-header {
     add_header X-Own yes always;
-    include %(service)s/deploy/nginx/headers.conf;
+    include %(slug)s/headers.conf;
     return 204;
 }
 """
@@ -236,6 +236,14 @@ def service(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (folder / "app/views.py").open("a") as file:
         file.write(VIEWS)
     Team(folder).follow(NGINX)
+    flask = (folder / ".venv/bin/flask", "--app", "wsgi")
+    run(
+        *flask,
+        "collect",
+        "public",
+        cwd=folder,
+        env=ENVIRONMENT | {"APP_ENV": "testing"},
+    )
     text = LOCATIONS % {"service": folder, "slug": SLUG}
     (folder / "app/nginx/test.conf").write_text(text)
     return folder
@@ -681,8 +689,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 def test_gixy_finds_nothing(service: Path, tmp_path: Path) -> None:
     nginx = Nginx(service, DOMAIN, SLUG, tmp_path / "nginx")
     # Without what is the machine's: its own nginx.conf.
-    files = "".join(f"include {tmp_path}/nginx/{n}.conf;" for n in ("default", "site"))
-    nginx.config.write_text(f"http {{ {files} }}")
+    nginx.config.write_text(f"http {{ include {tmp_path}/nginx/conf.d/*.conf; }}")
     run("gixy", nginx.config, cwd=tmp_path)
 
 
@@ -693,12 +700,9 @@ def test_two_services_share_one_nginx_whatever_their_names(
     another = make(project_slug=slug, domain=domain)
     first = Nginx(service, DOMAIN, SLUG, tmp_path / "first")
     second = Nginx(another, domain, slug, tmp_path / "second")
-    site = (tmp_path / "second/site.conf").read_text()
-    for port, free in second.ports.items():
-        site = site.replace(f":{free}", f":{first.ports[port]}")
-    with (tmp_path / "first/site.conf").open("a") as file:
-        file.write(site)
-    run("nginx", "-e", "stderr", "-t", "-c", first.config, cwd=tmp_path)
+    done = second.apply(first.folder)
+    assert done.returncode == 0, done.stderr
+    assert (first.folder / slug / "https.conf").exists()
 
 
 @pytest.fixture

@@ -300,7 +300,7 @@ def test_the_policy_holds_the_source(visitor):
 
 STYLE_OF_AMOUNTS = """
 def test_every_page_loads_the_style(visitor):
-    assert 'rel="stylesheet" href="/static/app.css"' in visitor.get("/").text
+    assert 'rel="stylesheet" href="/static/app.css?v=' in visitor.get("/").text
     with visitor.get("/static/app.css") as style:
         assert style.mimetype == "text/css"
         assert ".amount" in style.text

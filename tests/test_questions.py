@@ -9,6 +9,7 @@ import time
 import tomllib
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -105,7 +106,7 @@ def refusal(template: Path, folder: Path, answers: dict[str, object]) -> str:
     return str(caught.value)
 
 
-def check_every_file(service: Path) -> dict[str, str]:
+def check_every_file(service: Path) -> dict[str, Any]:
     """Parse all files whose format is known; return the answers in service.toml."""
     for file in service.rglob("*"):
         if file.suffix in (".yml", ".yaml"):
@@ -190,8 +191,36 @@ def test_a_short_name_that_cannot_work_is_refused(
     assert "like" in said
 
 
+def test_more_names_may_lead_to_the_domain(make: Make) -> None:
+    names = ["www.shop.example", "xn--mnchen-3ya.de"]
+    service = make(exclude=PLAIN, domain="shop.example", aliases=names)
+    answers = check_every_file(service)
+    assert answers["edge"] == {"proxy": "nginx", "tls": "intermediate"} | {
+        "aliases": names
+    }
+
+
 @pytest.mark.parametrize(
-    "answer", [{"database": "mysql"}, {"ci": "jenkins"}, {"deploy": ["heroku"]}]
+    "aliases",
+    [
+        *("www.shop.example", {"www.shop.example": 1}, 7, [7], [["a.example"]]),
+        *(["*.shop.example"], ["shop.example"], ["www.shop.example; id"], [""]),
+        ["www.shop.example", "www.shop.example"],
+    ],
+)
+def test_names_that_cannot_lead_to_the_domain_are_refused(
+    template: Path, tmp_path: Path, aliases: object
+) -> None:
+    answers = {"domain": "shop.example", "aliases": aliases}
+    assert "www.shop.example" in refusal(template, tmp_path / "service", answers)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *({"database": "mysql"}, {"ci": "jenkins"}, {"deploy": ["heroku"]}),
+        *({"proxy": "caddy"}, {"tls": "old"}),
+    ],
 )
 def test_a_choice_that_does_not_exist_is_refused_with_those_that_do(
     template: Path, tmp_path: Path, answer: dict[str, object]

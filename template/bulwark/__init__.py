@@ -9,6 +9,7 @@ from bulwark import (
     access,
     account,
     admin,
+    assets,
     commands,
     config,
     database,
@@ -63,6 +64,7 @@ def init_app(
     jobs.init_app(app, settings_of_base)
     mail.init_app(app, settings_of_base)
     pages.init_app(app, settings_of_base)
+    assets.init_app(app)
     limits.init_app(app, settings_of_base)
     identity.init_app(app, settings_of_base, user_model, roles or {})
     account.init_app(app)

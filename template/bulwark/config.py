@@ -268,7 +268,9 @@ def load(root: Path, own: type[Any] | None = None) -> tuple[Config, Any]:
 
 def _service(root: Path) -> dict[str, Any]:
     path = root / "service.toml"
-    return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    answers = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    answers.pop("edge", None)  # deploy/ reads it
+    return answers
 
 
 def _secrets_dir() -> Path:

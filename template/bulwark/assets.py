@@ -1,0 +1,82 @@
+"""Static files: addresses that name their content; `flask collect` for the proxy."""
+
+import gzip
+import hashlib
+import shutil
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import click
+from flask import Flask, current_app, g, render_template
+from flask.cli import with_appcontext
+from flask_login import AnonymousUserMixin
+
+from bulwark import config, errors
+
+# What the proxy says for itself: it can't ask the service, or must not.
+SAID_BY_PROXY = {
+    400: (errors.TITLES[400], None),
+    404: (errors.TITLES[404], errors.HINTS[404]),
+    413: (errors.TITLES[413], errors.HINTS[413]),
+    429: (errors.TITLES[429], "Wait a few seconds, then try again."),
+    500: (errors.TITLES[500], errors.HINTS[500]),
+    503: (
+        "We will be back in a moment",
+        "The service is starting or being updated. Try again in a few seconds.",
+    ),
+}
+COMPRESSED = {".css", ".js", ".json", ".map", ".svg", ".txt", ".xml"}
+DIGITS = 16
+
+
+def init_app(app: Flask) -> None:
+    """Give each file's address a `v`, and add the command."""
+    app.url_defaults(_name_content)
+    app.cli.add_command(collect)
+
+
+def _name_content(endpoint: str, values: dict[str, Any]) -> None:
+    """Add the digest, so that a browser may keep a file for good."""
+    if endpoint != "static" and not endpoint.endswith(".static"):
+        return
+    owner = current_app.blueprints.get(endpoint.rpartition(".")[0], current_app)
+    path = Path(owner.static_folder or "", values["filename"])
+    if path.is_file():
+        values["v"] = _digest(path, path.stat().st_mtime_ns)
+
+
+@lru_cache
+def _digest(path: Path, _changed: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:DIGITS]
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@with_appcontext
+def collect(folder: Path) -> None:
+    """Write FOLDER for the proxy: static files, compressed too, and pages for errors.
+
+    FOLDER is the root of what the proxy serves by itself; what it held is replaced.
+    """
+    if (folder / "errors").is_dir():
+        shutil.rmtree(folder)
+    elif folder.exists() and any(folder.iterdir()):
+        raise click.ClickException(
+            f"{folder} holds something else, and would be replaced. Name a new folder."
+        )
+    for owner in (current_app, *current_app.blueprints.values()):
+        if owner.static_folder and owner.static_url_path:
+            target = folder / owner.static_url_path.lstrip("/")
+            shutil.copytree(owner.static_folder, target, dirs_exist_ok=True)
+    for path in [path for path in folder.rglob("*") if path.suffix in COMPRESSED]:
+        packed = gzip.compress(path.read_bytes(), mtime=0)
+        path.with_name(f"{path.name}.gz").write_bytes(packed)
+    (folder / "errors").mkdir(parents=True)
+    with current_app.test_request_context(base_url=config.current().base_url):
+        g._login_user = AnonymousUserMixin()
+        for code, (title, hint) in SAID_BY_PROXY.items():
+            page = render_template(
+                "bulwark/error.html", code=code, title=title, hint=hint, by_proxy=True
+            )
+            (folder / f"errors/{code}.html").write_text(page, encoding="utf-8")

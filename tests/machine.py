@@ -1,0 +1,223 @@
+"""A server of its own: Debian with systemd as its first process, in namespaces.
+
+`with Machine("trixie") as machine:` boots in seconds. Its disk is a layer over a tree
+that is made once; its network is its own, so ports 80 and 443 are the real ones, and
+tests reach it at `machine.address` over a cable. Only root can make one.
+"""
+
+import fcntl
+import hashlib
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.servers import PATIENCE
+
+TREES = Path(os.environ.get("BULWARK_TREES", "/var/cache/bulwark-tests"))
+MIRROR = "http://deb.debian.org/debian"
+PACKAGES = """
+apache2 ca-certificates curl dbus fail2ban git iproute2 libnginx-mod-http-modsecurity
+logrotate modsecurity-crs nftables nginx openssl pebble postgresql
+procps python3 python3-systemd python3-venv redis-server rsync sudo systemd-sysv
+testssl.sh
+"""
+# Installed is not running: a machine starts what the deployment enables.
+AT_REST = "apache2 fail2ban nftables nginx postgresql redis-server"
+
+# Runs as the first process of the new namespaces, then becomes systemd.
+BOOT = """
+set -e
+mount --make-rprivate /
+mount -t overlay machine -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
+cd "$2/root"
+mount -t proc proc proc
+mount -t sysfs -o ro sysfs sys
+mount -t cgroup2 cgroup2 sys/fs/cgroup
+mount --rbind /dev dev
+mount -t tmpfs -o mode=755 tmpfs run
+mkdir -p before opt/uv var/cache/uv
+mount --bind "$3" opt/uv
+mount --bind "$4" var/cache/uv
+pivot_root . before
+umount -l before
+hostname machine
+ip link set lo up
+exec env -i container=other PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin \\
+    /lib/systemd/systemd --system --log-target=journal --show-status=no
+"""
+
+
+def tree(suite: str) -> Path:
+    """Return a Debian with all that a server may want, made when there is none yet."""
+    state = hashlib.sha256(f"{PACKAGES}{AT_REST}".encode()).hexdigest()[:12]
+    done = TREES / f"{suite}-{state}"
+    TREES.mkdir(parents=True, exist_ok=True)
+    with (TREES / f"{suite}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            for old in TREES.glob(f"{suite}-*"):
+                shutil.rmtree(old)
+            new = TREES / f"{suite}-new"
+            _call("debootstrap", "--variant=minbase", suite, new, MIRROR)
+            packages = " ".join(PACKAGES.split())
+            install = f"""
+                export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+                apt-get -q install -y --no-install-recommends {packages}
+                apt-get clean
+                systemctl disable -q {AT_REST}
+                systemctl mask -q getty@tty1 console-getty systemd-modules-load
+                rm -f /usr/sbin/policy-rc.d
+            """
+            (new / "usr/sbin/policy-rc.d").write_text("#!/bin/sh\nexit 101\n")
+            (new / "usr/sbin/policy-rc.d").chmod(0o755)
+            _call("chroot", new, "sh", "-ec", install)
+            new.rename(done)
+    return done
+
+
+def _call(*command: str | Path) -> None:
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr}"
+
+
+class Machine:
+    """A booted Debian: `run` runs a command in it, `path` shows one of its files."""
+
+    _numbers = itertools.count()
+
+    def __init__(self, suite: str = "trixie", disk: Path | None = None) -> None:
+        """Name Debian's release, and a disk that another machine has kept."""
+        self.disks = [disk, tree(suite)] if disk else [tree(suite)]
+
+    def __enter__(self) -> Self:
+        self.folder = Path(tempfile.mkdtemp(prefix="bulwark-machine-"))
+        _call("mount", "-t", "tmpfs", "machine", self.folder)
+        for name in ("upper", "work", "root"):
+            (self.folder / name).mkdir()
+        uv = Path(os.environ["UV"])
+        cache = subprocess.check_output([uv, "cache", "dir"], text=True).strip()
+        with (self.folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    *("unshare", "--pid", "--mount", "--uts", "--ipc", "--net"),
+                    *("--cgroup", "--fork", "--kill-child", "sh", "-c", BOOT, "boot"),
+                    *(":".join(map(str, self.disks)), self.folder),
+                    *(uv.resolve().parent, cache),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.pid = self._first_process()
+        self._plug_in()
+        self.write("/usr/local/bin/uv", '#!/bin/sh\nexec /opt/uv/uv "$@"\n', 0o755)
+        end = time.monotonic() + PATIENCE
+        while not self._is_up() and time.monotonic() < end:
+            time.sleep(0.05)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
+        _call("umount", "--lazy", self.folder)
+        self.folder.rmdir()
+
+    def keep(self, disk: Path) -> Path:
+        """Shut down, and keep what was written for `Machine(…, disk)`."""
+        self.attempt("systemctl", "poweroff")
+        self.process.wait(PATIENCE)
+        _call("cp", "-a", self.folder / "upper", disk)
+        return disk
+
+    def _first_process(self) -> int:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            assert self.process.poll() is None, (self.folder / "log").read_text()
+            for pid in children.read_text().split():
+                if Path(f"/proc/{pid}/comm").read_text() == "systemd\n":
+                    return int(pid)
+            time.sleep(0.02)
+        raise TimeoutError((self.folder / "log").read_text())
+
+    def _is_up(self) -> bool:
+        said = self.attempt("systemctl", "is-system-running").stdout.strip()
+        assert said != "degraded", self.run("systemctl", "--failed")
+        return said == "running"
+
+    def _plug_in(self) -> None:
+        """Lay a cable: the machine is .2 of a network of its own, the tests are .1."""
+        network = f"10.{os.getpid() % 200 + 20}.{next(self._numbers) % 250}"
+        self.address, self.visitor = f"{network}.2", f"{network}.1"
+        cable = f"bw{self.pid}"
+        ends = ("type", "veth", "peer", "name", "eth0", "netns", str(self.pid))
+        _call("ip", "link", "add", cable, *ends)
+        _call("ip", "address", "add", f"{self.visitor}/24", "dev", cable)
+        _call("ip", "link", "set", cable, "up")
+        inside = ("nsenter", "-t", str(self.pid), "-n", "ip")
+        _call(*inside, "address", "add", f"{self.address}/24", "dev", "eth0")
+        _call(*inside, "link", "set", "eth0", "up")
+        _call(*inside, "route", "add", "default", "via", self.visitor)
+
+    def path(self, name: str) -> Path:
+        """Return a file of the machine as the tests can open it."""
+        return Path(f"/proc/{self.pid}/root") / name.lstrip("/")
+
+    def write(self, name: str, text: str, mode: int = 0o644) -> None:
+        """Put a file on the machine."""
+        self.path(name).parent.mkdir(parents=True, exist_ok=True)
+        self.path(name).write_text(text)
+        self.path(name).chmod(mode)
+
+    def copy(self, folder: Path, name: str) -> None:
+        """Copy a folder of the tests onto the machine."""
+        shutil.copytree(folder, self.path(name), symlinks=True)
+
+    def enter(self, *command: str) -> list[str]:
+        """Return the command line that runs a command as the machine's root."""
+        settings = ("env", "-i", "HOME=/root", "LANG=C.UTF-8", "UV_OFFLINE=1")
+        cache = "UV_CACHE_DIR=/var/cache/uv"
+        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
+        inside = ("nsenter", "-t", str(self.pid), "-a", "--wd=/root")
+        return [*inside, *settings, cache, path, *command]
+
+    def attempt(
+        self, *command: str, patience: float = 300, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as root, whatever comes of it."""
+        return subprocess.run(
+            self.enter(*command),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=patience,
+            stdin=subprocess.DEVNULL,
+            **options,
+        )
+
+    def run(self, *command: str, **options: Any) -> str:
+        """Run a command as root, fail with all it said, return its stdout."""
+        done = self.attempt(*command, **options)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return str(done.stdout)
+
+    def journal(self, *filters: str) -> str:
+        """Return what the machine's units said."""
+        return self.run("journalctl", "--no-pager", "-o", "cat", *filters)
