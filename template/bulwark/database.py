@@ -100,7 +100,13 @@ def database_url(config: Config) -> URL:
 
 def _engine_options(url: URL) -> dict[str, Any]:
     if url.get_backend_name() == "postgresql":
-        return SILENT | {"pool_pre_ping": True, "pool_recycle": 1800}
+        # 2 s is the least that libpq knows; who asks is told to come back.
+        patience = {"connect_timeout": 2}
+        return SILENT | {
+            "pool_pre_ping": True,
+            "pool_recycle": 1800,
+            "connect_args": patience,
+        }
     if url.database in (None, "", ":memory:"):
         shared = {"check_same_thread": False}
         return SILENT | {"poolclass": StaticPool, "connect_args": shared}

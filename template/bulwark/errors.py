@@ -1,14 +1,34 @@
 """What a visitor sees when something is wrong: a page or JSON, with the request id."""
 
 import math
+import sqlite3
 
 from flask import Flask, g, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_login import AnonymousUserMixin
 from flask_wtf.csrf import CSRFError
-from werkzeug.exceptions import HTTPException, InternalServerError, SecurityError
+from sqlalchemy.exc import OperationalError
+from werkzeug.exceptions import (
+    HTTPException,
+    InternalServerError,
+    SecurityError,
+    ServiceUnavailable,
+)
+
+from bulwark.logging import log
 
 A_FEW_SECONDS = 10
+SOON = 5
+# sqlite.org/rescode.html: the low byte; what else fails in SQLite is a wrong statement.
+SQLITE_PRIMARY_CODE = 0xFF
+SQLITE_AWAY = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+}
 PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
 # Plain words for what people meet; other codes show their standard name.
 TITLES = {
@@ -36,6 +56,7 @@ HINTS = {
 def init_app(app: Flask) -> None:
     """Show every error in the service's own style."""
     app.register_error_handler(HTTPException, show)
+    app.register_error_handler(OperationalError, _show_database_error)
 
 
 def wants_json() -> bool:
@@ -52,6 +73,17 @@ def in_words(seconds: int) -> str:
         return "a few seconds"
     minutes = math.ceil(seconds / 60)
     return "a minute" if minutes == 1 else f"{minutes} minutes"
+
+
+def _show_database_error(error: OperationalError) -> ResponseReturnValue:
+    """Ask to come back while the database is away, full or locked."""
+    if isinstance(error.orig, sqlite3.OperationalError):
+        code = getattr(error.orig, "sqlite_errorcode", 0) & SQLITE_PRIMARY_CODE
+        if code not in SQLITE_AWAY:
+            log.exception("database_fault")
+            return show(InternalServerError())
+    log.exception("database_unreachable")
+    return show(ServiceUnavailable(retry_after=SOON))
 
 
 def show(error: HTTPException) -> ResponseReturnValue:

@@ -1,7 +1,12 @@
 """Errors: a page or JSON in the service's style, with the id, and no details."""
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 from flask import Flask, abort, make_response
+from sqlalchemy.exc import OperationalError
 
 from tests.conftest import Visitor
 
@@ -70,3 +75,51 @@ def test_a_view_may_answer_with_a_response_and_with_words_of_its_own(
         answer = visitor.get("/healthz")
         assert answer.status_code == status
         assert said in answer.get_data(as_text=True)
+
+
+def locked(folder: Path) -> sqlite3.OperationalError:
+    """Return what SQLite says while somebody else writes."""
+    path = folder / "locked.db"
+    with closing(sqlite3.connect(path)) as one, closing(sqlite3.connect(path)) as other:
+        one.execute("BEGIN EXCLUSIVE")
+        other.execute("PRAGMA busy_timeout = 0")
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            other.execute("CREATE TABLE names (name)")
+    return caught.value
+
+
+def wrong(_: Path) -> sqlite3.OperationalError:
+    """Return what SQLite says to a statement that can't be right."""
+    with (
+        closing(sqlite3.connect(":memory:")) as connection,
+        pytest.raises(sqlite3.OperationalError) as caught,
+    ):
+        connection.execute("SELECT secret FROM nowhere")
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        (lambda _: Exception("connection refused"), 503),
+        (locked, 503),
+        (wrong, 500),
+    ],
+)
+def test_a_database_that_is_away_asks_to_come_back_and_a_fault_is_one(
+    visitor: Visitor,
+    app: Flask,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    reason,
+    status: int,
+):
+    def view() -> None:
+        raise OperationalError("SELECT secret", {}, reason(tmp_path))
+
+    view.access = "public"  # type: ignore[attr-defined]
+    monkeypatch.setitem(app.view_functions, "health.live", view)
+    answer = visitor.get("/healthz")
+    assert answer.status_code == status
+    assert answer.headers.get("Retry-After") == ("5" if status == 503 else None)
+    assert "secret" not in answer.text
