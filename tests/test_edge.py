@@ -463,6 +463,27 @@ def test_nginx_says_the_same_as_the_service(visitor: Visitor) -> None:
     assert by_nginx == by_service
 
 
+def test_development_has_the_policy_of_production(site: Site, visitor: Visitor) -> None:
+    ask = """
+import json
+from wsgi import app
+answer = app.test_client().get("/login", base_url="https://localhost:8443")
+print(json.dumps(list(answer.headers)))
+"""
+    settings = {"APP_ENV": "development", "ENV_FILE": str(site.settings)}
+    python = site.service / ".venv/bin/python"
+    said = run(python, "-c", ask, cwd=site.service, env=ENVIRONMENT | settings)
+    here = Answer(200, json.loads(said.splitlines()[-1]), "").security
+    there = visitor.ask("/login").security
+    # Browsers apply HSTS to every port of localhost.
+    assert here.keys() == there.keys() - {"strict-transport-security"}
+    differ = {name for name in here if here[name] != there[name]}
+    assert differ == {"content-security-policy", "x-request-id"}
+    nonce = re.compile(r"'nonce-[^']+'")
+    policies = [nonce.sub("", a["content-security-policy"]) for a in (here, there)]
+    assert policies[0] == policies[1]
+
+
 def test_a_page_is_never_compressed(visitor: Visitor) -> None:
     assert visitor.ask("/", Accept_Encoding="gzip").header("Content-Encoding") is None
 
@@ -499,6 +520,43 @@ def test_an_absent_service_is_excused(abandoned: Nginx, method: str, path: str) 
     assert answer.header("Content-Type") == "text/html; charset=utf-8"
     assert "back in a moment" in answer.body
     assert answer.count_security() == Counter(SECURITY_HEADERS)
+
+
+def test_people_see_that_the_team_is_at_work(site: Site, visitor: Visitor) -> None:
+    style = visitor.ask("/static/app.css").body
+    site.nginx.maintenance.touch()
+    try:
+        answer = eventually(
+            lambda: a if (a := visitor.ask("/")).status == 503 else None
+        )
+        assert "back in a moment" in answer.body
+        assert answer.header("Retry-After") == "5"
+        assert answer.count_security() == Counter(SECURITY_HEADERS)
+        assert visitor.ask("/test/proxied").status == 503
+        assert visitor.ask("/static/app.css").body == style
+    finally:
+        site.nginx.maintenance.unlink()
+    assert visitor.ask("/").status == 200
+
+
+def test_a_location_that_nginx_refuses_is_not_loaded(
+    service: Path, tmp_path: Path
+) -> None:
+    nginx = Nginx(service, DOMAIN, SLUG, tmp_path / "nginx")
+    own = nginx.service / "app/nginx/broken.conf"
+    with nginx.running():
+        own.write_text("location /broken { retrun 204; }")
+        done = nginx.apply()
+        assert done.returncode == 1
+        assert 'unknown directive "retrun"' in done.stderr
+        assert "it still serves" in done.stderr
+        # Who restarts nginx gets what was checked last, not what was refused.
+        run("nginx", "-e", "stderr", "-t", "-c", nginx.config, cwd=tmp_path)
+        own.write_text("location /broken { return 204; }")
+        done = nginx.apply()
+        assert done.returncode == 0, done.stderr
+        visitor = Visitor(nginx)
+        eventually(lambda: visitor.ask("/broken").status == 204)
 
 
 def test_an_absent_service_leaks_no_token_into_logs(abandoned: Nginx) -> None:
