@@ -10,6 +10,7 @@ from bulwark import (
     account,
     admin,
     assets,
+    backups,
     commands,
     config,
     database,
@@ -71,5 +72,6 @@ def init_app(
     admin.init_app(app)
     health.init_app(app)
     commands.init_app(app)
+    backups.init_app(app)
     matrix.init_app(app)
     access.init_app(app, permissions or {}, roles or {})

@@ -1,0 +1,42 @@
+# shellcheck shell=sh
+# What the commands beside it share: where things are, words, units, uv.
+
+service=$(cd "$(dirname "$0")/../.." && pwd -P)
+value() { # KEY [FOLDER]: an answer, from service.toml
+  sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" "${2:-$service}/service.toml"
+}
+name=$(value slug)
+home=/srv/$name
+settings=/etc/$name/env.production
+PATH=$PATH:/usr/sbin:/sbin
+umask 022
+
+say() { printf "==> %s\n" "$*"; }
+fail() { # what happened, then what to do, a line each
+  printf '\n' >&2
+  printf '%s\n' "$@" >&2
+  exit 1
+}
+[ "$(id -u)" = 0 ] || fail "This needs root: sudo $0 $*"
+
+current() { # the release that serves, or nothing
+  basename "$(readlink "$home/current" || true)"
+}
+units() { # RELEASE: its units are systemd's from now on
+  cp -r "$home/releases/$1/deploy/systemd/$name@"* /etc/systemd/system/
+  systemctl daemon-reload
+}
+flask() { # RELEASE COMMAND: as the service runs it, with its account and settings
+  (
+    cd "$home/releases/$1"
+    shift
+    umask 077
+    exec runuser -u "$name" -- env -i PATH=/usr/bin:/bin LANG=C.UTF-8 APP_ENV=production \
+      ENV_FILE="$settings" .venv/bin/flask --app wsgi "$@"
+  )
+}
+find_uv() { # sets $uv: the machine's, or one of its own
+  uv=$(command -v uv || echo "$home/.uv/bin/uv")
+  [ -x "$uv" ] || { python3 -m venv "$home/.uv" && "$home/.uv/bin/pip" install --quiet uv; } ||
+    fail "uv, which installs packages, could not be installed; the reason is above."
+}

@@ -1,0 +1,151 @@
+"""Let's Encrypt for a machine: Pebble at its addresses, on a network that is apart.
+
+Commands run as they are written for servers, without an option for tests: names are
+looked up in a DNS that tests change, and lead to and from a real port 80.
+"""
+
+import json
+import time
+from typing import Any
+
+from tests.machine import Machine
+from tests.servers import PATIENCE
+
+MACHINE, AUTHORITY = "192.0.2.1", "192.0.2.2"
+PRODUCTION = "acme-v02.api.letsencrypt.org"
+STAGING = "acme-staging-v02.api.letsencrypt.org"
+FOLDER = "/var/lib/pebble"
+TRUST = f"{FOLDER}/authority.pem"
+DAY = 24 * 60 * 60
+
+NETWORK = f"""
+ip netns add authority
+ip link add authority type veth peer name eth0 netns authority
+ip address add {MACHINE}/24 dev authority
+ip link set authority up
+ip -n authority address add {AUTHORITY}/24 dev eth0
+ip -n authority link set eth0 up
+ip -n authority link set lo up
+echo nameserver {AUTHORITY} >/etc/resolv.conf
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 \\
+  -subj /CN=authority -addext subjectAltName=DNS:{PRODUCTION},DNS:{STAGING},IP:127.0.0.1 \\
+  -keyout {FOLDER}/key.pem -out {TRUST} 2>/dev/null
+systemctl set-environment REQUESTS_CA_BUNDLE={TRUST} SSL_CERT_FILE={TRUST}
+"""
+# Pebble's directory has another path than Let's Encrypt's.
+FRONT = f"""
+pid {FOLDER}/front.pid;
+error_log stderr;
+events {{}}
+http {{
+    log_format asked '$host $request_method $uri';
+    access_log {FOLDER}/asked.log asked;
+    server {{
+        listen {AUTHORITY}:443 ssl;
+        ssl_certificate {TRUST};
+        ssl_certificate_key {FOLDER}/key.pem;
+        proxy_set_header Host $host;
+        location = /directory {{
+            sub_filter_types application/json;
+            #hidden
+            proxy_pass https://127.0.0.1:14000/dir;
+        }}
+        location / {{
+            proxy_pass https://127.0.0.1:14000;
+        }}
+        location = /order-plz {{
+            error_page 429 /refused;
+            if (-f {FOLDER}/refused) {{
+                return 429;
+            }}
+            proxy_pass https://127.0.0.1:14000;
+        }}
+        location = /refused {{
+            internal;
+            root {FOLDER};
+            default_type application/problem+json;
+        }}
+    }}
+}}
+"""
+
+
+class Pebble:
+    """An authority that a machine can reach, and that reaches the machine."""
+
+    def __init__(
+        self, machine: Machine, lifetime: int = 90 * DAY, wishes: bool = True
+    ) -> None:
+        """Start it; certificates live for so many seconds, maybe with a wish (ARI)."""
+        self.machine = machine
+        settings = {
+            "listenAddress": "127.0.0.1:14000",
+            "managementListenAddress": "127.0.0.1:15000",
+            "certificate": TRUST,
+            "privateKey": f"{FOLDER}/key.pem",
+            "httpPort": 80,
+            "tlsPort": 443,
+            "certificateValidityPeriod": lifetime - 1,  # its last second counts, too
+        }
+        machine.write(f"{FOLDER}/pebble.json", json.dumps({"pebble": settings}))
+        hidden = "" if wishes else "sub_filter renewalInfo none;"
+        machine.write(f"{FOLDER}/front.conf", FRONT.replace("#hidden", hidden))
+        machine.run("sh", "-ec", NETWORK)
+        self._serve(
+            *("dns", "pebble-challtestsrv", "-dns01", f"{AUTHORITY}:53"),
+            *("-http01", "", "-https01", "", "-tlsalpn01", ""),
+            *("-management", f"{AUTHORITY}:8055"),
+            *("-defaultIPv4", MACHINE, "-defaultIPv6", ""),
+        )
+        self._serve(
+            *("pebble", "pebble", "-config", f"{FOLDER}/pebble.json"),
+            *("-dnsserver", f"{AUTHORITY}:53", "-strict"),
+        )
+        self.open()
+        address = f"{PRODUCTION}:443:{AUTHORITY}"
+        ask = ("curl", "-sf", "--resolve", address, "--cacert", TRUST)
+        end = time.monotonic() + PATIENCE
+        while machine.attempt(*ask, f"https://{PRODUCTION}/directory").returncode:
+            assert time.monotonic() < end, machine.journal(
+                "-u", "pebble", "-u", "front"
+            )
+            time.sleep(0.05)
+        for name in (PRODUCTION, STAGING):
+            self.dns("add-a", host=name, addresses=[AUTHORITY])
+        apart = ("nsenter", "--net=/run/netns/authority")
+        roots = "https://127.0.0.1:15000/roots/0"
+        self.root = machine.run(*apart, "curl", "-sf", "--cacert", TRUST, roots)
+
+    def _serve(self, unit: str, *command: str) -> None:
+        """Run a server on the authority's network."""
+        self.machine.run(
+            *("systemd-run", "-q", f"--unit=authority-{unit}"),
+            *("-p", "NetworkNamespacePath=/run/netns/authority"),
+            *("-E", "PEBBLE_VA_NOSLEEP=1", "-E", "PEBBLE_WFE_NONCEREJECT=0"),
+            *command,
+        )
+
+    def open(self) -> None:
+        """Take requests; after `close` it knows all that it knew."""
+        self._serve("front", "nginx", "-c", f"{FOLDER}/front.conf", "-g", "daemon off;")
+
+    def close(self) -> None:
+        self.machine.run("systemctl", "stop", "authority-front")
+
+    def refuse(self, error: str, detail: str) -> None:
+        """Take no orders, for a reason that Pebble does not know; RFC 8555, 6.7."""
+        problem = {"type": f"urn:ietf:params:acme:error:{error}", "detail": detail}
+        self.machine.write(f"{FOLDER}/refused", json.dumps(problem))
+
+    def relent(self) -> None:
+        self.machine.path(f"{FOLDER}/refused").unlink()
+
+    def dns(self, change: str, **record: Any) -> None:
+        """Change what DNS says: add-a, set-default-ipv4 and others of challtestsrv."""
+        url = f"http://{AUTHORITY}:8055/{change}"
+        self.machine.run("curl", "-sf", "-d", json.dumps(record), url)
+
+    def orders(self, authority: str = PRODUCTION) -> int:
+        """Return how many certificates were asked of one of the two."""
+        asked = self.machine.path(f"{FOLDER}/asked.log").read_text().splitlines()
+        return asked.count(f"{authority} POST /order-plz")

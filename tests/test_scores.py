@@ -1,0 +1,261 @@
+"""Outside judges look at the deployed service, and what they find is asserted.
+
+testssl.sh grades its TLS, sslyze holds it against Mozilla's guideline, MDN's Observatory
+scores its headers, Google's csp_evaluator and gixy look for gaps.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from sslyze import (
+    CertificateInfoExtraArgument,
+    Scanner,
+    ScanCommandsExtraArguments,
+    ServerNetworkLocation,
+    ServerScanRequest,
+)
+from sslyze.mozilla_tls_profile.tls_config_checker import (
+    SCAN_COMMANDS_NEEDED_BY_MOZILLA_CHECKER,
+    MozillaTlsConfiguration,
+    TlsConfigurationAsJson,
+    TlsConfigurationEnum,
+    check_server_against_tls_configuration,
+)
+
+from tests.conftest import ROOT, run
+from tests.deployed import DOMAIN, HOME, LIVE, Server, installed
+from tests.machine import TREES
+
+pytestmark = [
+    pytest.mark.needs("debootstrap", "iproute2"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine"),
+]
+
+# A chain as Let's Encrypt's for a P-256 key: root and intermediate have P-384.
+AUTHORITY = f"""
+mkdir -p /root/authority {LIVE}
+cd /root/authority
+issue() {{ # name, curve, days, what else openssl is told
+  name=$1 curve=$2 days=$3
+  shift 3
+  openssl req -x509 -sha384 -nodes -newkey ec -pkeyopt "ec_paramgen_curve:$curve" \\
+    -days "$days" -subj "/CN=$name" -keyout "$name.key" -out "$name.pem" \\
+    -config empty.conf -addext "$@"
+}}
+printf '[req]\\ndistinguished_name = name\\n[name]\\n' >empty.conf
+signs=keyUsage=critical,keyCertSign,cRLSign
+issue root P-384 1000 basicConstraints=critical,CA:true -addext $signs
+issue middle P-384 1000 basicConstraints=critical,CA:true,pathlen:0 -addext $signs \\
+  -CA root.pem -CAkey root.key
+issue {DOMAIN} P-256 90 basicConstraints=critical,CA:false \\
+  -addext keyUsage=critical,digitalSignature -addext extendedKeyUsage=serverAuth \\
+  -addext subjectAltName=DNS:{DOMAIN} -CA middle.pem -CAkey middle.key
+cat {DOMAIN}.pem middle.pem >{LIVE}/fullchain.pem
+cp {DOMAIN}.key {LIVE}/privkey.pem
+"""
+TRUSTED = "/root/authority/root.pem"
+CURL = (
+    *("curl", "--silent", "--show-error", "--output", "/dev/null"),
+    *("--cacert", TRUSTED, "--resolve", f"{DOMAIN}:443:127.0.0.1"),
+)
+
+
+class Setup(NamedTuple):
+    """One way to deploy the service."""
+
+    suite: str = "trixie"
+    proxy: str = "nginx"
+    tls: str = "intermediate"
+
+
+class Site(NamedTuple):
+    """The service, its server, and the authority that its visitors trust."""
+
+    setup: Setup
+    server: Server
+    authority: Path
+
+
+PROXIES = ("nginx",)
+USUAL = [Setup(proxy=proxy) for proxy in PROXIES]
+MODERN = [Setup(proxy=proxy, tls="modern") for proxy in PROXIES]
+OLDER = [Setup("bookworm", proxy) for proxy in PROXIES]
+
+
+def on(setups: Sequence[Setup]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("site", setups, ids="-".join, indirect=True)
+
+
+@pytest.fixture(scope="module")
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    setup: Setup = request.param
+    disk = installed(tmp_path_factory, setup.suite, setup.proxy)
+    with Server(disk) as server:
+        server.run("sh", "-ec", AUTHORITY)
+        answers = server.path(f"{HOME}/current/service.toml")
+        text = answers.read_text().replace('"intermediate"', f'"{setup.tls}"')
+        answers.write_text(text)
+        done = server.deploy(f"{setup.proxy}/apply")
+        assert done.returncode == 0, done.stderr
+        patient = ("--fail", "--retry", "5", "--retry-connrefused")
+        server.run(*CURL, *patient, f"https://{DOMAIN}/healthz")
+        yield Site(setup, server, server.path(TRUSTED))
+
+
+# --- TLS ------------------------------------------------------------------------------
+
+
+@on(USUAL)
+def test_testssl_grades_it_a_plus(site: Site) -> None:
+    """With all that its grade needs: no simulation of clients, no order of ciphers."""
+    checks = ("-p", "-s", "-f", "-S", "-h", "-U")
+    trusting = ("--add-ca", TRUSTED)
+    quick = ("--quiet", "--warnings=off", "--nodns=none", "--ip=127.0.0.1")
+    told = ("--jsonfile", "/root/findings.json")
+    site.server.attempt(
+        "testssl", *checks, *trusting, *quick, *told, DOMAIN, patience=600
+    )
+    found = json.loads(site.server.path("/root/findings.json").read_text())
+    wrong = {
+        finding["id"]: f"{finding['severity']}: {finding['finding']}"
+        for finding in found
+        if finding["severity"] not in ("OK", "INFO")
+    }
+    # That the OpenSSL of the judge knows no GOST.
+    wrong.pop("engine_problem", None)
+    assert not wrong
+    assert [f["finding"] for f in found if f["id"] == "overall_grade"] == ["A+"]
+
+
+def guideline(profile: str) -> TlsConfigurationAsJson:
+    """Return Mozilla's 6.0: the 5.7 that sslyze brings, without its DHE ciphers."""
+    demands = MozillaTlsConfiguration.get(TlsConfigurationEnum(profile))
+    demands.ciphers.iana = {
+        name for name in demands.ciphers.iana if not name.startswith("TLS_DHE_")
+    }
+    return demands
+
+
+# An old root that sslyze brings; a warning that is an error would end a thread of it.
+@pytest.mark.filterwarnings("ignore")
+@on([*USUAL, *MODERN, *OLDER])
+def test_sslyze_finds_what_mozilla_demands(site: Site) -> None:
+    place = ServerNetworkLocation(DOMAIN, ip_address=site.server.address)
+    trusting = ScanCommandsExtraArguments(
+        certificate_info=CertificateInfoExtraArgument(custom_ca_file=site.authority)
+    )
+    request = ServerScanRequest(
+        place,
+        scan_commands=SCAN_COMMANDS_NEEDED_BY_MOZILLA_CHECKER,
+        scan_commands_extra_arguments=trusting,
+    )
+    scanner = Scanner()
+    scanner.queue_scans([request])
+    (seen,) = scanner.get_results()
+    check_server_against_tls_configuration(seen, guideline(site.setup.tls))
+    # No less than it demands either.
+    assert seen.scan_result
+    groups = seen.scan_result.elliptic_curves.result
+    assert groups
+    assert groups.supported_curves
+    assert {group.name for group in groups.supported_curves} == {
+        "X25519",
+        "secp256r1",
+        "secp384r1",
+    }
+    older = seen.scan_result.tls_1_2_cipher_suites.result
+    assert older
+    assert older.is_tls_version_supported == (site.setup.tls == "intermediate")
+
+
+@on([*USUAL, *MODERN])
+def test_what_is_recorded_today_no_quantum_computer_opens(site: Site) -> None:
+    """OpenSSL 3.5 offers what browsers of today offer."""
+    where = ("-connect", "127.0.0.1:443", "-servername", DOMAIN)
+    trusting = ("-CAfile", TRUSTED, "-verify_return_error")
+    done = site.server.attempt("openssl", "s_client", "-brief", *where, *trusting)
+    assert "Verification: OK" in done.stderr
+    assert "group: X25519MLKEM768" in done.stderr
+
+
+@on([setup for setup in [*USUAL, *MODERN] if setup.proxy == "nginx"])
+def test_http_3_is_announced_and_answers(site: Site) -> None:
+    remembering = ("--alt-svc", "/root/announced")
+    telling = ("--write-out", "%{http_code} %{http_version}")
+    asking = (*CURL, *remembering, *telling, f"https://{DOMAIN}/healthz")
+    assert [site.server.run(*asking) for _ in range(2)] == ["200 2", "200 3"]
+
+
+# --- Headers, and the configuration -----------------------------------------------------
+
+
+def judges() -> Path:
+    """Return the folder with the judges that npm brings, fetched when there is none."""
+    ours = ROOT / "tests/observatory"
+    files = b"".join(path.read_bytes() for path in sorted(ours.iterdir()))
+    done = TREES / f"observatory-{hashlib.sha256(files).hexdigest()[:12]}"
+    TREES.mkdir(parents=True, exist_ok=True)
+    with (TREES / "observatory.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            for old in TREES.glob("observatory-*"):
+                shutil.rmtree(old)
+            new = shutil.copytree(ours, TREES / "observatory-new")
+            run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=new)
+            # Of the scripts, the one that is missed: it downloads browsers' HSTS list.
+            lists = new / "node_modules/@mdn/mdn-http-observatory/conf"
+            (lists / "hsts-preload.json").write_text("{}")
+            new.rename(done)
+    return done
+
+
+@on(USUAL)
+@pytest.mark.parametrize(
+    ("page", "score"),
+    [
+        # The most there is; 145 once browsers know the domain by heart (HSTS preload).
+        ("/login", 140),
+        # No cookie and no script, so no points for how they are guarded: 5 each.
+        ("/", 130),
+        # Said by the proxy itself.
+        ("/static/app.css", 130),
+    ],
+)
+def test_observatory_and_csp_evaluator_have_nothing_to_add(
+    site: Site, page: str, score: int
+) -> None:
+    folder = judges()
+    told = run(
+        *("node", "judge.js", DOMAIN, site.server.address, page),
+        cwd=folder,
+        env=os.environ | {"NODE_EXTRA_CA_CERTS": str(site.authority)},
+    )
+    verdict = json.loads(told)
+    assert verdict["findings"] == []
+    assert verdict["score"] == score, "\n".join(verdict["tests"])
+
+
+@on([setup for setup in [*USUAL, *OLDER] if setup.proxy == "nginx"])
+def test_gixy_finds_nothing(site: Site, tmp_path: Path) -> None:
+    dump = tmp_path / "nginx.conf"
+    dump.write_text(site.server.run("nginx", "-T"))
+    # It can't know that apply has tried whether the installed OpenSSL takes the groups.
+    command = ["gixy", "--skips", "ssl_ecdh_curve", "--format", "json", str(dump)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = [
+        f"{finding['file']}: {finding['summary']} {finding['reason']}"
+        for finding in json.loads(done.stdout)
+        # Debian's nginx.conf, which is the machine's; all others have a name here.
+        if finding["file"] != str(dump)
+    ]
+    assert not found, "\n".join(found)
