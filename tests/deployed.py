@@ -1,8 +1,8 @@
 """A server with the service on it, put there by the commands of deploy/systemd.
 
-    disk = installed(tmp_path_factory)       # once a session, whichever worker asks first
-    with Server(disk) as server:             # boots a copy of it in a second
-        server.certify()                     # https as well, with a self-signed certificate
+    disk = installed(tmp_path_factory)  # once a session, whichever worker asks first
+    with Server(disk) as server:        # boots a copy of it in a second
+        server.certify()                # https as well, with a certificate of its own
         assert server.ask("/healthz").status == 200
 
 Server is a Machine; every test may do to its own what it likes.
@@ -19,6 +19,7 @@ import subprocess
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -37,8 +38,8 @@ LIVE = f"/etc/letsencrypt/live/{DOMAIN}"
 # What the team develops in, and pushes from: the server's clone comes from here.
 TEAM = "/root/team"
 
-# What the team has added: where a request leaves a trace, one that takes long, and which
-# release answers.
+# What the team has added: pages where a request leaves a trace, takes long, and learns
+# which release answers.
 VIEWS = """
 
 import time
@@ -87,8 +88,7 @@ class Server(Machine):
         """Run a command of deploy/ from the release that serves, or from the clone."""
         serving = self.path(f"{HOME}/current").is_symlink()
         folder = f"{HOME}/current" if serving else f"{HOME}/repository"
-        begin = ("sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", folder)
-        return self.attempt(*begin, f"deploy/{command}", *arguments)
+        return self.attempt("env", "-C", folder, f"deploy/{command}", *arguments)
 
     def install(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.deploy("systemd/install", *arguments)
@@ -112,7 +112,9 @@ class Server(Machine):
     def certify(self) -> None:
         """Put a self-signed certificate where certbot would, and https in the proxy."""
         self.path(LIVE).mkdir(parents=True)
-        certify(DOMAIN, *(self.path(f"{LIVE}/{n}.pem") for n in ("fullchain", "privkey")))
+        certify(
+            DOMAIN, *(self.path(f"{LIVE}/{n}.pem") for n in ("fullchain", "privkey"))
+        )
         answers = self.path(f"{HOME}/current/service.toml").read_text()
         proxy = "apache" if 'proxy = "apache"' in answers else "nginx"
         done = self.deploy(f"{proxy}/apply")
@@ -142,7 +144,7 @@ class Server(Machine):
 
 
 class Connection(http.client.HTTPConnection):
-    """A connection to the proxy, over TLS unless to port 80; opened anew when closed."""
+    """A connection to the proxy, over TLS unless to port 80; reopens when closed."""
 
     def __init__(self, server: Server, port: int, source: str) -> None:
         super().__init__(server.address, port, PATIENCE, source_address=(source, 0))
@@ -159,16 +161,19 @@ class Connection(http.client.HTTPConnection):
 
 
 class Load:
-    """Visitors who ask without a pause: `with Load(server) as load: …`, then look.
+    """Visitors who ask all the time: `with Load(server) as load: …`, then look.
 
-    Each has an address of its own, so that no limit stops them. A connection that was
+    Each has an address of its own, and asks as often as one may. A connection that was
     closed while idle is opened again for a GET, as browsers do; a POST has a new one.
     """
 
+    PACE = 1 / 45  # seconds; nginx lets 50 requests through in one
     ASKED = ("/test/release", "/static/app.css", "/test/release", "POST", "/healthz")
 
-    def __init__(self, server: Server, visitors: int = 6) -> None:
-        self.server, self.visitors = server, visitors
+    def __init__(
+        self, server: Server, visitors: int = 6, targets: Sequence[str] = ASKED
+    ) -> None:
+        self.server, self.visitors, self.targets = server, visitors, targets
         self.answered = 0
         self.dropped: list[str] = []
         self.releases: set[str] = set()
@@ -209,7 +214,7 @@ class Load:
 
     def _visit(self, address: str) -> None:
         connection: Connection | None = None
-        for number, what in enumerate(itertools.cycle(self.ASKED)):
+        for number, what in enumerate(itertools.cycle(self.targets)):
             if self._over.is_set():
                 break
             begin = time.monotonic()
@@ -234,6 +239,7 @@ class Load:
                     self.dropped.append(f"{what}: {fault}")
                 else:
                     self.answered += 1
+            time.sleep(max(0, begin + self.PACE - time.monotonic()))
         if connection:
             connection.close()
 
@@ -295,12 +301,14 @@ def make_service(folder: Path, suite: str, **answers: Any) -> Path:
         file.write(VIEWS)
     uv = os.environ["UV"]
     run(uv, "lock", "--quiet", cwd=folder)
-    locked = run(uv, "export", "-q", "--locked", "--no-dev", cwd=folder)
-    wanted = folder.parent / f"{folder.name}.txt"
-    wanted.write_text(locked)
-    target = ("--target", "packages", "--python-version", PYTHON[suite])
-    run(uv, "pip", "install", "-q", "--no-deps", *target, "-r", wanted, cwd=folder)
-    shutil.rmtree(folder / "packages")
+    packages = folder.parent / f"{folder.name}-packages"
+    export = ("export", "-q", "--locked", "--no-dev", "-o", packages / "locked.txt")
+    packages.mkdir()
+    run(uv, *export, cwd=folder)
+    target = ("--target", packages, "--python-version", PYTHON[suite])
+    for wanted in (packages / "locked.txt", "deploy/certbot/requirements.txt"):
+        run(uv, "pip", "install", "-q", "--no-deps", *target, "-r", wanted, cwd=folder)
+    shutil.rmtree(packages)
     return folder
 
 

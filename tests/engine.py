@@ -111,7 +111,8 @@ wait || wait
 find /sys/fs/cgroup/*/docker -depth -type d -exec rmdir {} +
 """
 # uv looks into its cache alone, pip into the mirror, where only uv is.
-OFFLINE = f"UV_OFFLINE=1 PIP_NO_INDEX=1 PIP_FIND_LINKS={GATEWAY}/wheels/"
+OFFLINE = "UV_OFFLINE=1 PIP_NO_INDEX=1 PIP_TRUSTED_HOST=172.17.0.1 "
+OFFLINE += f"PIP_FIND_LINKS={GATEWAY}/wheels/"
 FILL = """
 FROM debian:trixie-slim
 RUN --mount=type=cache,target=/root/.cache/uv --mount=type=bind,target=/filled \\

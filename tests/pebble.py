@@ -28,8 +28,8 @@ ip -n authority link set eth0 up
 ip -n authority link set lo up
 echo nameserver {AUTHORITY} >/etc/resolv.conf
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 \\
-  -subj /CN=authority -addext subjectAltName=DNS:{PRODUCTION},DNS:{STAGING},IP:127.0.0.1 \\
-  -keyout {FOLDER}/key.pem -out {TRUST} 2>/dev/null
+  -addext subjectAltName=DNS:{PRODUCTION},DNS:{STAGING},IP:127.0.0.1 \\
+  -subj /CN=authority -keyout {FOLDER}/key.pem -out {TRUST} 2>/dev/null
 systemctl set-environment REQUESTS_CA_BUNDLE={TRUST} SSL_CERT_FILE={TRUST}
 """
 # Pebble's directory has another path than Let's Encrypt's.
@@ -119,9 +119,10 @@ class Pebble:
     def _serve(self, unit: str, *command: str) -> None:
         """Run a server on the authority's network."""
         self.machine.run(
-            *("systemd-run", "-q", f"--unit=authority-{unit}"),
+            *("systemd-run", "-q", "--collect", f"--unit=authority-{unit}"),
             *("-p", "NetworkNamespacePath=/run/netns/authority"),
             *("-E", "PEBBLE_VA_NOSLEEP=1", "-E", "PEBBLE_WFE_NONCEREJECT=0"),
+            *("-E", "PEBBLE_AUTHZREUSE=0"),
             *command,
         )
 

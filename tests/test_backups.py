@@ -9,13 +9,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from copier import run_copy
 
-from tests.conftest import Make, run
+from tests.conftest import run
 from tests.servers import Postgres
 from tests.test_edge import DOMAIN, ENVIRONMENT, eventually
 from tests.test_races import PASSWORD, Browser, Service
 
-MEGABYTES = 100
+MEGABYTES = 50
 # Both databases fill a table with what does not compress.
 NOISE = {
     "sqlite": """
@@ -25,8 +26,8 @@ NOISE = {
     """,
     "postgresql": """
         CREATE TABLE noise AS SELECT i, (
-            SELECT string_agg(decode(md5(random()::text || i || k), 'hex'), '')
-            FROM generate_series(1, 6250) k
+            SELECT string_agg(sha512((random()::text || i || k)::bytea), '')
+            FROM generate_series(1, 1563) k
         ) AS value FROM generate_series(1, 10 * {0}) i
     """,
 }
@@ -112,15 +113,18 @@ class Backups:
         return max((self.folder / "backups").glob("*.backup"))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def made(
-    request: pytest.FixtureRequest, make: Make, tmp_path: Path
+    request: pytest.FixtureRequest,
+    template: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Backups]:
-    kind = request.param
-    service = make(domain=DOMAIN, database=kind)
-    run(os.environ.get("UV", "uv"), "sync", "--quiet", "--no-dev", cwd=service)
+    kind, folder = request.param, tmp_path_factory.mktemp(f"backups-{request.param}")
+    made, answers = folder / "service", {"domain": DOMAIN, "database": kind}
+    run_copy(str(template), made, answers, defaults=True, unsafe=True, quiet=True)
+    run(os.environ.get("UV", "uv"), "sync", "--quiet", "--no-dev", cwd=made)
     server = request.getfixturevalue("postgres") if kind == "postgresql" else None
-    backups = Backups(tmp_path, kind, server)
+    backups = Backups(folder, kind, server)
     with backups.service.mailbox.running():
         backups.does("prepare")
         yield backups

@@ -1,4 +1,4 @@
-"""Certificates from the first day to the last, on servers: certbot, Pebble, the timer."""
+"""Certificates from the first day to the last: certbot, Pebble and the timer."""
 
 import http.client
 import json
@@ -106,7 +106,7 @@ class Site(Server):
     def renew(self) -> str:
         """Do what the timer does; return the serial number that visitors see then."""
         done = self.attempt("systemctl", "start", f"{NAME}@renew.service")
-        assert done.returncode == 0, self.complaint()
+        assert done.returncode == 0, self.complaint() + self.journal("-n", "60")
         return self.serial()
 
     def complaint(self) -> str:
@@ -139,7 +139,7 @@ class Visit(Connection):
         if self.port == 443:
             tls = self.site.trust.wrap_socket(self.sock, server_hostname=self.name)
             self.sock, self.certificate = tls, tls.getpeercert() or {}
-            self.site.serials.add(self.certificate["serialNumber"])
+            self.site.serials.add(str(self.certificate["serialNumber"]))
 
 
 @pytest.fixture(scope="session")
@@ -151,7 +151,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- Good days ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("suite", "proxy"), [("bookworm", "nginx")])
+@pytest.mark.parametrize(("suite", "proxy"), [("bookworm", "nginx"), ("trixie", "apache")])
 def test_a_bare_server_has_its_certificate_after_two_commands(
     tmp_path: Path, suite: str, proxy: str, record_property: Callable[[str, Any], None]
 ) -> None:
@@ -163,9 +163,7 @@ def test_a_bare_server_has_its_certificate_after_two_commands(
         assert done.returncode == 0, done.stderr
         assert "There is no certificate" in site.refused("status")
         serial = site.issue()
-        seconds = time.monotonic() - begin
-        record_property("seconds_to_the_first_certificate", round(seconds, 1))
-        assert seconds < PATIENCE
+        record_property("seconds", round(time.monotonic() - begin, 1))
 
         assert site.ask("/healthz").status == 200
         assert site.ask("/", port="80").headers["Location"] == f"https://{DOMAIN}/"
@@ -230,7 +228,7 @@ def test_status_and_a_trial_of_the_renewal_tell_how_things_are(disk: Path) -> No
         told = json.loads(done.stdout)
         assert told["names"] == [DOMAIN, ALIAS]
         assert told["served"] is True
-        assert 89 < told["days_left"] < 90
+        assert 89.9 < told["days_left"] <= 90
         assert told["share_left"] > 0.99
         # Pebble wishes for two days, a third of the life before its end.
         assert told["renewal_start"] < told["renewal_end"] < told["end"]
@@ -238,6 +236,12 @@ def test_status_and_a_trial_of_the_renewal_tell_how_things_are(disk: Path) -> No
         said = site.certbot("status").stdout
         assert DOMAIN in said
         assert "90.0 days, 100% of its life" in said
+
+        # Another authority is asked itself.
+        site.issue("--server", f"https://{PRODUCTION}/dir")
+        done = site.certbot("test-renewal")
+        assert done.returncode == 0, done.stderr
+        assert (site.pebble.orders(), site.pebble.orders(STAGING)) == (3, 1)
 
 
 def test_issue_renewal_and_reload_under_load_lose_no_request(disk: Path) -> None:
@@ -346,8 +350,8 @@ def test_an_authority_that_does_not_issue_is_told_why(disk: Path) -> None:
         pebble = site.pebble
         pebble.refuse(
             "rateLimited",
-            "too many certificates (5) already issued for this exact set of identifiers "
-            "in the last 168h0m0s, retry after 2030-01-02 03:04:05 UTC: see "
+            "too many certificates (5) already issued for this set of "
+            "names in the last 168h0m0s, retry after 2030-01-02 03:04:05 UTC, see "
             "https://letsencrypt.org/docs/rate-limits/",
         )
         said = site.refused("issue")
@@ -403,7 +407,7 @@ def test_an_authority_that_is_down_at_renewal_is_asked_again(disk: Path) -> None
         site.due()
         site.pebble.close()
         assert "The authority does not answer" in site.unrenewed()
-        assert "could not renew" in site.refused("test-renewal")
+        assert "The authority does not answer" in site.refused("test-renewal")
         assert site.serial() == first
         assert site.certbot("status").returncode == 0
         site.pebble.open()
@@ -437,26 +441,28 @@ def test_a_site_that_the_proxy_refuses_at_renewal_is_not_loaded(disk: Path) -> N
         assert site.certbot("status").returncode == 0
 
 
-@pytest.mark.parametrize("pages", [0, 2, 3, 4])
-def test_a_disk_that_is_full_at_renewal_breaks_nothing(disk: Path, pages: int) -> None:
-    """Certbot writes key, certificate, chain and both, a page each, then its notes."""
+def test_a_disk_that_is_full_at_renewal_breaks_nothing(disk: Path) -> None:
     with Site(disk) as site:
         site.run("mkdir", "-p", ETC)
         site.run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", ETC)
-        first = site.issue()
+        serial = site.issue()
         site.due()
-        used = int(site.run("df", "--output=used", ETC).split()[-1])
-        site.run("mount", "-o", f"remount,size={used + 4 * pages}k", ETC)
-        assert "A disk is full" in site.unrenewed()
-        assert site.serial() == first
-        assert site.certbot("deployed").returncode == 0
-        site.run("systemctl", "restart", "nginx")
-        assert site.serial() == first
+        # certbot writes key, certificate, chain and both of them, then its own notes;
+        # each takes a page of memory.
+        for pages in range(5):
+            used = int(site.run("df", "--output=used", ETC).split()[-1])
+            site.run("mount", "-o", f"remount,size={used + 4 * pages}k", ETC)
+            assert "A disk is full" in site.unrenewed()
+            site.run("mount", "-o", "remount,size=1m", ETC)
+            site.run("systemctl", "restart", "nginx")
+            assert site.serial() == serial
+            assert site.certbot("status").returncode == 0
 
-        site.run("mount", "-o", "remount,size=1m", ETC)
-        assert site.renew() != first
-        site.run("systemctl", "restart", "nginx")
-        assert site.certbot("status").returncode == 0
+            before, serial = serial, site.renew()
+            assert serial != before
+            site.run("systemctl", "restart", "nginx")
+            assert site.serial() == serial
+            assert site.certbot("status").returncode == 0
 
 
 def test_a_certificate_that_is_gone_or_wrong_is_not_loaded(disk: Path) -> None:

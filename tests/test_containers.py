@@ -1,14 +1,16 @@
 """The service in containers: what compose.yaml says, and what Docker makes of it."""
 
-import hashlib
 import http.client
 import json
 import os
 import re
 import ssl
+import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ import yaml
 from compose_spec import PyCompose
 from copier import run_copy
 
-from tests.conftest import ROOT, Make, run
+from tests.conftest import MISSING, ROOT, Make, run
 from tests.engine import Engine
 from tests.pebble import TRUST, Pebble
 from tests.servers import PATIENCE
@@ -26,24 +28,46 @@ DOMAIN, NAME = "shop.bulwark-tests.net", "edge-test"
 ANSWERS = {"project_name": "Edge Test", "domain": DOMAIN}
 SERVICE, EDGE = 10001, 10002  # users that no other image knows
 
-needs_docker = [
-    pytest.mark.needs("debootstrap", "iproute2"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine"),
-]
-
+# What the team has added: a page that takes its time, and one that few may see.
 VIEWS = """
+import os
+import time
+from bulwark.limits import limit
+
 
 @blueprint.get("/test/slow/<int:seconds>")
 @public
 def slow(seconds: int) -> ResponseReturnValue:
-    import time
-
+    open("/tmp/slow", "w").close()
     time.sleep(seconds)
     return {"seconds": seconds}
+
+
+@blueprint.get("/test/limited")
+@public
+@limit("5 per minute")
+def limited() -> ResponseReturnValue:
+    return {"pid": os.getpid()}
+"""
+AT_HAND = "import os, time\nwhile not os.path.exists('/tmp/slow'): time.sleep(0.1)"
+NEW_VIEW = """
+
+@blueprint.get("/test/new")
+@public
+def new() -> ResponseReturnValue:
+    return {"new": True}
+"""
+
+# Of the team, too: here, whom certbot trusts.
+OVERRIDE = f"""
+services:
+  certbot:
+    environment: {{REQUESTS_CA_BUNDLE: "{TRUST}", SSL_CERT_FILE: "{TRUST}"}}
+    volumes: ["{TRUST}:{TRUST}:ro"]
 """
 
 
-# --- The files --------------------------------------------------------------------------
+# --- The files ------------------------------------------------------------------------
 
 
 def test_hadolint_and_shellcheck_find_nothing(make: Make) -> None:
@@ -95,11 +119,34 @@ def test_the_compose_file_is_valid_and_says_nothing_twice_or_in_vain(
         assert content[kind].keys() == names
 
     dockerfile = (service / "deploy/docker/Dockerfile").read_text()
-    stages = set(re.findall(r"^FROM .* AS (\S+)$", dockerfile, re.MULTILINE))
-    built = [c["build"]["target"] for c in containers.values() if "build" in c]
-    followed = set(re.findall(r"^(?:FROM|COPY --from=)(\S+) ", dockerfile, re.MULTILINE))
-    followed |= set(re.findall(r"^FROM (\S+) AS", dockerfile, re.MULTILINE))
-    assert stages <= set(built) | followed
+    followed = {c["build"]["target"] for c in containers.values() if "build" in c}
+    followed |= {f"for-{proxy}" for proxy in ("nginx", "apache")}
+    followed |= set(
+        re.findall(r"^(?:FROM |COPY --from=)(\S+) ", dockerfile, re.MULTILINE)
+    )
+    assert followed >= set(re.findall(r"^FROM .* AS (\S+)$", dockerfile, re.MULTILINE))
+
+
+def test_what_is_done_every_so_often_is_done_by_the_clock(tmp_path: Path) -> None:
+    """A restart brings none forward, and a failure is not the end."""
+    every = ROOT / "template/deploy/docker/every"
+    slept = tmp_path / "slept"
+    (tmp_path / "sleep").write_text(f"""#!/bin/sh
+        echo $(($(date +%s) + $1)) >>"{slept}"
+        [ $(wc -l <"{slept}") -lt 3 ]
+    """)
+    (tmp_path / "sleep").chmod(0o755)
+    done = subprocess.run(
+        [every, "12", "sh", "-c", f"echo done >>{tmp_path}/done; exit 1"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (tmp_path / "done").read_text() == "done\n" * 2
+    assert done.stderr.count("This failed") == 2
+    for moment in map(int, slept.read_text().split()):
+        assert moment % (12 * 3600) in {0, 1}, "noon and midnight, UTC"
 
 
 def test_what_is_not_deployed_in_containers_has_no_files_for_it(make: Make) -> None:
@@ -108,37 +155,500 @@ def test_what_is_not_deployed_in_containers_has_no_files_for_it(make: Make) -> N
     assert not (service / "deploy/docker").exists()
 
 
-# --- Run by Docker ----------------------------------------------------------------------
+# --- Run by Docker --------------------------------------------------------------------
 
 
 class Answer(NamedTuple):
     status: int
     headers: dict[str, str]
+    body: str
     serial: str | None
 
 
 class Stack:
     """A service that compose runs on an engine."""
 
-    def __init__(self, engine: Engine, service: Path) -> None:
-        """Bring it to its server, as deploy/README.md says."""
+    def __init__(self, engine: Engine, service: Path, proxy: str = "{}") -> None:
+        """Bring it to its server as deploy/README.md says, with an override of ours."""
         self.engine = engine
+        self.authority = ""
         self.folder = f"/srv/{service.name}"
-        self.answers = yaml.safe_load((service / "compose.yaml").read_text())
-        self.name = self.answers["name"]
+        self.content = yaml.safe_load((service / "compose.yaml").read_text())
+        self.name = self.content["name"]
         with (service / ".env.production").open("a") as file:
             file.write("APP_MAIL_URL=smtp://127.0.0.1:25\n")
-        self.settings = (service / ".env.production").read_text()
+        self.settings = dict(
+            re.findall(
+                r"^(\w+)=(.+)$", (service / ".env.production").read_text(), re.MULTILINE
+            )
+        )
         engine.copy(service, self.folder)
-        word = re.search("^APP_DATABASE_PASSWORD=(.+)", self.settings, re.MULTILINE)
-        engine.write(f"{self.folder}/.env.database", word[1] if word else "")
-        for command in (
-            f"install -o {SERVICE} -m 400 -t {self.folder} {self.folder}/.env.production",
-            f"install -o 999 -m 400 -t {self.folder} {self.folder}/.env.database",
-            f"install -d -o {SERVICE} -m 700 /var/backups/{self.name}",
-        ):
-            engine.attempt(*command.split())
+        override = OVERRIDE + f"  proxy:\n    {proxy}\n"
+        engine.write(f"{self.folder}/compose.override.yaml", override)
+        password = self.settings.get("APP_DATABASE_PASSWORD", "")
+        engine.write(f"{self.folder}/.env.database", password)
+        backups = engine.path(f"/var/backups/{self.name}")
+        backups.mkdir(mode=0o700)
+        os.chown(backups, SERVICE, SERVICE)
+        for secret, owner in ((".env.production", SERVICE), (".env.database", 999)):
+            path = engine.path(f"{self.folder}/{secret}")
+            path.chmod(0o400)
+            os.chown(path, owner, 0)
 
     def compose(self, *command: str) -> str:
-        place = ("--project-directory", self.folder, "--progress", "quiet")
+        """Run a command of docker compose; return what it says on stdout."""
+        place = ("--project-directory", self.folder)
         return self.engine.run("docker", "compose", *place, *command)
+
+    def up(self) -> None:
+        self.compose("up", "--build", "--detach", "--wait")
+
+    def python(self, name: str, program: str) -> str:
+        return self.compose("exec", "-T", name, "python3", "-c", program)
+
+    def state(self, name: str) -> dict[str, Any]:
+        """Return what Docker knows of a container."""
+        ids = self.compose("ps", "--all", "--quiet", name).split()
+        state: dict[str, Any] = json.loads(self.engine.run("docker", "inspect", *ids))[
+            0
+        ]
+        return state
+
+    def processes(self, name: str) -> list[Path]:
+        """Return the folders in /proc of all processes of a container."""
+        proc = self.engine.path("/proc")
+        first = (proc / str(self.state(name)["State"]["Pid"]) / "ns/pid").readlink()
+        found = []
+        for folder in proc.glob("[0-9]*"):
+            try:
+                if (folder / "ns/pid").readlink() == first:
+                    found.append(folder)
+            except OSError:  # it has ended meanwhile
+                continue
+        assert found
+        return found
+
+    def ask(self, target: str, port: int = 443) -> Answer:
+        """Ask the proxy, trusting the authority that issues here."""
+        connection = http.client.HTTPConnection(self.engine.address, port, timeout=60)
+        connection.connect()
+        serial = None
+        if str(port).endswith("443"):
+            trust = ssl.create_default_context(cadata=self.authority)
+            tls = trust.wrap_socket(connection.sock, server_hostname=DOMAIN)
+            connection.sock = tls
+            serial = str((tls.getpeercert() or {})["serialNumber"])
+        try:
+            connection.request("GET", target, headers={"Host": DOMAIN})
+            response = connection.getresponse()
+            headers, body = dict(response.getheaders()), response.read().decode()
+        finally:
+            connection.close()
+        return Answer(response.status, headers, body, serial)
+
+    def sql(self, query: str) -> str:
+        """Ask the database; return what it answers."""
+        ask = f'PGPASSWORD=$(cat /run/secrets/database) psql -U {self.name} -tAc "$0"'
+        return self.compose("exec", "-T", "database", "sh", "-c", ask, query).strip()
+
+
+@contextmanager
+def visiting(stack: Stack, target: str) -> Iterator[list[Answer]]:
+    """Have somebody ask again and again while the block lasts."""
+
+    def visit() -> None:
+        while not over.wait(0.05):
+            answers.append(stack.ask(target))
+
+    answers: list[Answer] = []
+    over = threading.Event()
+    with ThreadPoolExecutor() as pool:
+        visitor = pool.submit(visit)
+        try:
+            yield answers
+        finally:
+            over.set()
+        visitor.result(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def able() -> None:
+    if os.geteuid() or MISSING & {"debootstrap", "iproute2"}:
+        pytest.skip("a machine with Docker needs root, debootstrap and iproute2")
+
+
+@pytest.fixture(scope="module")
+def engine(able: None, service: Path) -> Iterator[Engine]:
+    """Return a machine with Docker, and all that the images are made of."""
+    with Engine() as engine:
+        engine.fill(service)
+        Pebble(engine)
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def service(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_service(template, tmp_path_factory, database="postgresql")
+
+
+def make_service(
+    template: Path, factory: pytest.TempPathFactory, **answers: Any
+) -> Path:
+    folder = factory.mktemp("team") / "-".join(answers.values())
+    answers = ANSWERS | answers
+    run_copy(str(template), folder, answers, defaults=True, unsafe=True, quiet=True)
+    with (folder / "app/views.py").open("a") as file:
+        file.write(VIEWS)
+    run(os.environ["UV"], "lock", "--quiet", cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stack(engine: Engine, service: Path) -> Stack:
+    """Return the service with PostgreSQL and nginx, as it is after the first hour."""
+    stack = Stack(engine, service)
+    stack.up()
+    stack.compose("run", "--rm", "certbot", "issue")
+    root = "ip netns exec authority curl -sk https://127.0.0.1:15000/roots/0"
+    stack.authority = engine.run(*root.split())
+    stack.compose("run", "--rm", "prepare", "flask", "accounts", "invite")
+    return stack
+
+
+def test_they_start_in_order_each_when_what_it_needs_is_healthy(stack: Stack) -> None:
+    def healthy(name: str) -> datetime:
+        checks = states[name]["Health"]["Log"]
+        ends = [check["End"] for check in checks if check["ExitCode"] == 0]
+        return min(map(datetime.fromisoformat, ends))
+
+    states = {name: stack.state(name)["State"] for name in stack.content["services"]}
+    started = {n: datetime.fromisoformat(s["StartedAt"]) for n, s in states.items()}
+    assert states["prepare"]["ExitCode"] == 0
+    assert datetime.fromisoformat(states["prepare"]["FinishedAt"]) < started["web"]
+    assert healthy("redis") < started["web"]
+    assert healthy("web") < started["proxy"]
+    assert healthy("proxy") < started["certbot"]
+    for name, container in stack.content["services"].items():
+        if name != "prepare":
+            assert states[name]["Running"], name
+            assert stack.state(name)["RestartCount"] == 0, name
+        for other, need in container.get("depends_on", {}).items():
+            assert need["condition"] != "service_started", (name, other)
+
+
+def test_the_first_certificate_comes_from_certbots_container(stack: Stack) -> None:
+    answer = stack.ask("/healthz")
+    assert (answer.status, answer.body) == (200, '{"status":"ok"}\n')
+    http = stack.ask("/prices", port=80)
+    assert (http.status, http.headers["Location"]) == (308, f"https://{DOMAIN}/prices")
+
+
+def test_a_renewed_certificate_is_served_and_no_request_is_lost(stack: Stack) -> None:
+    before = stack.ask("/healthz").serial
+    with visiting(stack, "/static/app.css") as answers:
+        renew = ("certbot", "renew", "--force-renewal", "--no-random-sleep-on-renew")
+        stack.compose("exec", "-T", "certbot", *renew)
+    assert {answer.status for answer in answers} == {200}
+    assert answers[0].serial == before
+    assert stack.ask("/healthz").serial not in {before, None}
+
+
+def test_what_the_proxy_refuses_is_not_loaded_and_the_hook_learns_why(
+    stack: Stack,
+) -> None:
+    key = f"/etc/letsencrypt/live/{DOMAIN}/privkey.pem"
+    move = "import os; os.rename('{}', '{}')"
+    place = "import sys; sys.path[0] = 'deploy/certbot'"
+    ask = f"{place}; from certificates import ask; ask()"
+    before = stack.ask("/healthz").serial
+    stack.python("certbot", move.format(key, "/etc/letsencrypt/kept"))
+    try:
+        with pytest.raises(
+            AssertionError, match=r"privkey\.pem[^\n]*\n.*nginx refuses"
+        ):
+            stack.python("certbot", ask)
+    finally:
+        stack.python("certbot", move.format("/etc/letsencrypt/kept", key))
+    assert stack.ask("/healthz").serial == before
+    stack.python("certbot", ask)
+
+
+# --- What each may --------------------------------------------------------------------
+
+
+def test_no_process_is_root_or_has_a_capability(stack: Stack) -> None:
+    users = {"proxy": EDGE, "certbot": EDGE, "database": 999}
+    for name in running(stack):
+        for process in stack.processes(name):
+            facts = dict(
+                line.split(":\t", 1)
+                for line in (process / "status").read_text().splitlines()
+                if ":\t" in line
+            )
+            assert set(facts["Uid"].split()) == {str(users.get(name, SERVICE))}, name
+            for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+                assert int(facts[kind], 16) == 0, (name, kind)
+            assert facts["NoNewPrivs"] == "1", name
+            assert facts["Seccomp"] == "2", name
+
+
+def running(stack: Stack) -> list[str]:
+    return [name for name in stack.content["services"] if name != "prepare"]
+
+
+def test_nothing_can_be_written_but_what_the_compose_file_names(stack: Stack) -> None:
+    for name in running(stack):
+        container = stack.content["services"][name]
+        named = {place.partition(":")[0] for place in container.get("tmpfs", ())}
+        for volume in container["volumes"]:
+            if isinstance(volume, dict):
+                named.add(volume["target"])
+            elif not volume.endswith(":ro"):
+                named.add(volume.split(":")[1])
+        mounts = (stack.processes(name)[0] / "mountinfo").read_text().splitlines()
+        writable = {m.split()[4] for m in mounts if "rw" in m.split()[5].split(",")}
+        kernels = {m for m in writable if m.startswith(("/dev", "/proc", "/sys"))}
+        assert {m.replace("/var/run", "/run") for m in writable - kernels} == {
+            place.replace("/var/run", "/run") for place in named
+        }, name
+    write = ("python3", "-c", "open('/srv/service/app/views.py', 'a')")
+    with pytest.raises(AssertionError, match="Permission denied"):
+        stack.compose("exec", "-T", "web", *write)
+    with pytest.raises(AssertionError, match="Read-only file system"):
+        stack.compose("exec", "-T", "--user", "0", "web", *write)
+
+
+def test_limits_are_the_kernels(stack: Stack) -> None:
+    pid = stack.engine.run("cat", "/run/docker.pid").strip()
+    for name in running(stack):
+        container = stack.content["services"][name]
+        state = stack.state(name)["HostConfig"]
+        group = f"docker/{stack.state(name)['Id']}"
+        files = (
+            f"/sys/fs/cgroup/*/{group}/memory.limit_in_bytes /sys/fs/cgroup/*/{group}"
+        )
+        read = f"cat {files}/pids.max /sys/fs/cgroup/cpu/{group}/cpu.shares"
+        said = stack.engine.run("nsenter", "-t", pid, "-m", "sh", "-ec", read).split()
+        megabytes = {"m": 1, "g": 1024}[container["mem_limit"][-1]]
+        memory = int(container["mem_limit"][:-1]) * megabytes * 1024 * 1024
+        assert list(map(int, said)) == [
+            memory,
+            container["pids_limit"],
+            container["cpu_shares"],
+        ], name
+        assert state["LogConfig"]["Type"] == "local"
+
+
+def test_the_web_and_what_holds_data_reach_no_network(stack: Stack) -> None:
+    for name in ("web", "backup", "redis", "database"):
+        devices = (stack.processes(name)[0] / "net/dev").read_text()
+        assert re.findall(r"^ *(\w+):", devices, re.MULTILINE) == ["lo"], name
+        listening = (stack.processes(name)[0] / "net/tcp").read_text()
+        assert name == "database" or len(listening.splitlines()) == 1, name
+    networks = stack.state("proxy")["NetworkSettings"]["Networks"]
+    (address,) = [network["IPAddress"] for network in networks.values()]
+    knock = f"import socket; socket.create_connection(('{address}', 80), 2)"
+    stack.python("certbot", knock)
+    with pytest.raises(AssertionError, match="TimeoutError"):
+        stack.python("worker", knock)
+
+
+def test_a_container_sees_the_secrets_that_are_its_own(stack: Stack) -> None:
+    for name in running(stack):
+        secrets = set(stack.content["services"][name].get("secrets", ()))
+        mounts = (stack.processes(name)[0] / "mountinfo").read_text()
+        assert set(re.findall(r" /run/secrets/(\S+) ", mounts)) == secrets, name
+        told = json.dumps(stack.state(name)["Config"])
+        assert not [v for v in secret_values(stack) if v in told], name
+
+
+def secret_values(stack: Stack) -> list[str]:
+    values = [value for key, value in stack.settings.items() if "MAIL" not in key]
+    assert len(values) >= 4
+    return values
+
+
+# --- What is in the images ------------------------------------------------------------
+
+TOOLS = {
+    "apt",
+    "ar",
+    "as",
+    "cargo",
+    "cc",
+    "curl",
+    "ensurepip",
+    "gcc",
+    "git",
+    "go",
+    "ld",
+}
+TOOLS |= {"make", "npm", "pip", "pip3", "uv", "uvx", "wget"}
+DEBIANS = {"apt"}  # the images that need a shell keep what Debian comes with
+
+
+def test_images_hold_no_tool_and_no_secret(stack: Stack) -> None:
+    ours = [n for n, c in stack.content["services"].items() if "build" in c]
+    for name in ours:
+        image = stack.content["services"][name]["image"]
+        files = list_files(stack.engine, image)
+        names = {Path(file).name for file in files}
+        lean = name in {"web", "worker", "prepare"}
+        assert not names & (TOOLS if lean else TOOLS - DEBIANS), name
+        assert not [f for f in files if Path(f).name.startswith(".env")], name
+        assert not [f for f in files if f.startswith("srv/service/tests")], name
+        if lean:
+            programs = {f for f in files if re.match(r"(usr/)?s?bin/", f)}
+            assert {Path(p).name for p in programs} <= {
+                *("python3", "python3.13", "py3clean", "py3compile", "py3versions")
+            }
+        assert count_in(stack.engine, image, [DOMAIN])
+        assert not count_in(stack.engine, image, secret_values(stack))
+
+
+def count_in(engine: Engine, image: str, words: list[str]) -> int:
+    """Count the lines of an image, history included, that hold one of the words."""
+    engine.write("/root/words", "\n".join(words))
+    search = "grep --text --count --fixed-strings --file=/root/words"
+    return int(engine.attempt("sh", "-c", f"docker save {image} | {search}").stdout)
+
+
+def list_files(engine: Engine, image: str) -> list[str]:
+    container = engine.run("docker", "create", image).strip()
+    try:
+        return engine.run("sh", "-c", f"docker export {container} | tar t").splitlines()
+    finally:
+        engine.run("docker", "rm", container)
+
+
+def test_python_in_the_image_is_whole(stack: Stack) -> None:
+    """Its libraries are picked by hand."""
+    program = """
+import importlib, sys
+for name in sys.stdlib_module_names - {"antigravity", "idlelib", "this"}:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:  # another system's, or another package's
+        continue
+    except ImportError as error:
+        assert ".so" not in str(error), error
+"""
+    stack.python("web", program)
+    kept = "import ssl; assert ssl.create_default_context().get_ca_certs()"
+    stack.python("worker", kept)
+
+
+def test_the_proxys_pages_are_those_of_production(stack: Stack) -> None:
+    """They were collected while the image was built, without production's settings."""
+    stack.compose("exec", "-T", "web", "flask", "collect", "/tmp/public")
+    program = """
+import hashlib, os, pathlib
+os.chdir("/tmp/public")
+for path in filter(pathlib.Path.is_file, pathlib.Path().rglob("*")):
+    print(hashlib.sha256(path.read_bytes()).hexdigest(), path)
+"""
+    by_service = stack.python("web", program).splitlines()
+    find = "cd public && find * -type f -exec sha256sum {} +"
+    by_proxy = stack.compose("exec", "-T", "proxy", "sh", "-c", find).splitlines()
+    assert sorted(line.replace("  ", " ") for line in by_proxy) == sorted(by_service)
+
+
+# --- Days -----------------------------------------------------------------------------
+
+
+def test_requests_are_counted_for_all_processes_together(stack: Stack) -> None:
+    answers = [stack.ask("/test/limited") for _ in range(7)]
+    assert [answer.status for answer in answers] == [200] * 5 + [429] * 2
+    ask = ("redis-cli", "-s", "/run/redis/redis.sock", "--scan")
+    assert "limited" in stack.compose("exec", "-T", "redis", *ask)
+
+
+def test_the_health_check_sees_whether_the_web_answers(stack: Stack) -> None:
+    check = ("exec", "-T", "web", "python", "deploy/docker/healthy")
+    stack.compose(*check)
+    socket = "/srv/service/run/web.sock"
+    move = "import os; os.rename('{}', '{}')"
+    stack.python("web", move.format(socket, f"{socket}.away"))
+    try:
+        with pytest.raises(AssertionError, match="No such file"):
+            stack.compose(*check)
+    finally:
+        stack.python("web", move.format(f"{socket}.away", socket))
+
+
+def test_a_stop_finishes_what_is_at_hand_and_an_absent_web_is_excused(
+    stack: Stack,
+) -> None:
+    with visiting(stack, "/test/slow/5") as answers:
+        stack.python("web", AT_HAND)
+        stack.compose("stop", "web")
+    assert answers[0].status == 200
+    assert stack.state("web")["State"]["ExitCode"] == 0
+    away = stack.ask("/")
+    assert (away.status, away.headers["Retry-After"]) == (503, "5")
+    stack.up()
+    assert stack.ask("/").status == 200
+
+
+def test_a_new_release_comes_with_one_command_and_drops_no_request(
+    stack: Stack,
+) -> None:
+    before = stack.state("proxy")["Id"]
+    assert stack.ask("/test/new").status == 404
+    with stack.engine.path(f"{stack.folder}/app/views.py").open("a") as file:
+        file.write(NEW_VIEW)
+    with visiting(stack, "/healthz") as answers:
+        stack.up()
+    assert stack.ask("/test/new").status == 200
+    assert stack.state("proxy")["Id"] == before
+    assert {answer.status for answer in answers} == {200, 503}
+    excused = [answer for answer in answers if answer.status == 503]
+    assert {answer.headers["Retry-After"] for answer in excused} == {"5"}
+
+
+def test_everything_ends_in_time_and_what_matters_is_there_again(stack: Stack) -> None:
+    serial, users = stack.ask("/").serial, stack.sql("select count(*) from users")
+    assert users == "1"
+    stack.compose("stop")
+    for name in running(stack):
+        code = stack.state(name)["State"]["ExitCode"]
+        assert code in {0, 143}, f"{name} ended with {code}; 137 would be a kill"
+    stack.compose("down")
+    stack.up()
+    assert stack.ask("/").serial == serial
+    assert stack.sql("select count(*) from users") == users
+
+
+def test_a_backup_brings_back_what_was_lost(stack: Stack) -> None:
+    once = ("run", "--rm", "--no-deps", "backup", "flask")
+    stack.compose(*once, "backup", "/var/backups")
+    (backup,) = stack.engine.path(f"/var/backups/{stack.name}").glob("*.backup")
+    assert (backup.stat().st_uid, backup.stat().st_mode & 0o777) == (SERVICE, 0o600)
+    stack.sql("truncate users cascade")
+    stack.compose("stop", "web", "worker")
+    stack.compose(*once, "restore", "--replace", f"/var/backups/{backup.name}")
+    stack.up()
+    assert stack.sql("select count(*) from users") == "1"
+
+
+def test_apache_and_sqlite_do_as_well(
+    engine: Engine, template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    answers = {"project_name": "Other", "database": "sqlite", "proxy": "apache"}
+    service = make_service(template, tmp_path_factory, **answers)
+    stack = Stack(engine, service, "ports: !override ['8080:80', '8443:443']")
+    stack.up()
+    http = stack.ask("/prices", port=8080)
+    assert (http.status, http.headers["Location"]) == (308, f"https://{DOMAIN}/prices")
+    live = f"/etc/letsencrypt/live/{DOMAIN}"
+    make = f"""
+        mkdir -p {live}
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 90 \\
+            -subj /CN={DOMAIN} -addext subjectAltName=DNS:{DOMAIN} \\
+            -keyout {live}/privkey.pem -out {live}/fullchain.pem
+        deployed
+        cat {live}/fullchain.pem
+    """
+    stack.authority = stack.compose("exec", "-T", "certbot", "sh", "-ec", make)
+    assert stack.ask("/healthz", port=8443).body == '{"status":"ok"}\n'
+    stack.compose("down")

@@ -771,8 +771,9 @@ ODD = [
 def test_whatever_is_asked_a_line_of_the_log_is_one_json_object(site: Site) -> None:
     for line in ODD:
         for host in (DOMAIN, f'{DOMAIN}"\\\xff', "x" * 9000):
-            site.say(line, b"Host: " + host.encode("latin-1"), b"Connection: close")
-            site.say(line, b"Host: " + host.encode("latin-1"), port=80)
+            for port in (80, 443):
+                named = b"Host: " + host.encode("latin-1")
+                site.say(line, named, b"Connection: close", port=port)
     site.logged(site.get("/healthz").header("X-Request-ID"))
     lines = site.path(site.log).read_bytes().splitlines()
     assert len(lines) > 10

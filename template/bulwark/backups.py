@@ -112,8 +112,8 @@ def backup(folder: Path, keep: int) -> None:
         size = new.stat().st_size
     log.info("sys_backup_created", file=new.name, bytes=size, rows=contents.rows)
     click.echo(
-        f"Wrote {new}: {size:,} bytes, {contents}. Only this service's settings"
-        " (.env.production) open it, and they are not in it: keep a copy of them."
+        f"Wrote {new}: {size:,} bytes, {contents}. It opens with this service's keys"
+        " alone, which are not in it: keep a copy of env.production elsewhere."
     )
 
 
@@ -231,7 +231,7 @@ def _open(source: IO[bytes]) -> tuple[Header, Iterator[bytes]]:
         fields = json.loads(line)
         header = Header(**fields | {"contents": Contents(*fields["contents"])})
         salt = bytes.fromhex(header.salt)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise _damaged(source) from None
     kind = database_url(settings).get_backend_name()
     if (header.service, header.database) != (settings.slug, kind):
@@ -245,7 +245,7 @@ def _open(source: IO[bytes]) -> tuple[Header, Iterator[bytes]]:
     raise BackupError(
         f"{source.name} was sealed with an encryption key that is not in"
         f" APP_ENCRYPTION_KEYS; its id was {header.key_id!r}. Add it there, after the"
-        " others: it is in the settings of the day when the backup was made."
+        " others: it is in the env.production of the day when the backup was made."
     )
 
 
@@ -307,7 +307,7 @@ def _of_sqlite() -> Iterator[tuple[Contents, IO[bytes]]]:
     with _workshop(files["data"].parent / ".backup") as place:
         for name, path in files.items():
             # One moment's state, without what was deleted; writers go on meanwhile.
-            with closing(sqlite3.connect(path, PATIENCE)) as connection:
+            with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
                 connection.execute("VACUUM INTO ?", [str(place / name)])
         contents = _check_sqlite(place)
         with tarfile.open(place / "tar", "w:gz", compresslevel=6) as tar:
@@ -353,7 +353,7 @@ def _alone(path: Path) -> Iterator[bool]:
     if not path.exists():
         yield True
         return
-    with closing(sqlite3.connect(path, 0, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
         try:
             # Refused while anybody else has it open: sqlite.org/wal.html, 3.
             connection.execute("PRAGMA journal_mode = DELETE")
@@ -420,7 +420,8 @@ def _of_postgresql() -> Iterator[tuple[Contents, IO[bytes]]]:
     _require("pg_dump")
     with _connect() as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        connection.execute("SET idle_in_transaction_session_timeout = 0")
+        for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            connection.execute(SQL("SET {} = 0").format(Identifier(limit)))
         # What is counted is what is dumped.
         ((snapshot,),) = connection.execute("SELECT pg_export_snapshot()").fetchall()
         contents = _check_postgresql(connection)

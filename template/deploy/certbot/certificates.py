@@ -99,7 +99,7 @@ def parse(chain: str) -> Certificate:
     """Take from a chain's first certificate what is to know about it."""
     shown = ("-serial", "-issuer", "-nameopt", "RFC2253,utf8", "-startdate", "-enddate")
     extensions = ("-ext", "subjectAltName,authorityKeyIdentifier")
-    text = output("openssl", "x509", "-noout", *shown, *extensions, input=chain)
+    text = execute("openssl", "x509", "-noout", *shown, *extensions, input=chain).stdout
     values = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
     start, end = (
         datetime.fromtimestamp(ssl.cert_time_to_seconds(values[edge]), UTC)
@@ -139,7 +139,7 @@ def renewal(certificate: Certificate) -> tuple[datetime, datetime | None]:
 
 def fetch(url: str) -> Any:
     """Ask an authority for what it tells everybody."""
-    with urlopen(url, timeout=5) as answer:
+    with urlopen(url, timeout=5) as answer:  # noqa: S310
         return json.load(answer)
 
 
@@ -153,7 +153,7 @@ def remembered() -> dict[str, str]:
 
 
 def mend() -> None:
-    """Drop what certbot could not write whole, and lead back to what is whole.
+    """Go back to the last version of the certificate that certbot could write whole.
 
     On a full disk it leaves empty files, and its next run puts them in place as if they
     were a certificate, with which no proxy starts.
@@ -161,16 +161,15 @@ def mend() -> None:
     kinds = ("privkey", "cert", "chain", "fullchain")
     paths = ARCHIVE.glob("privkey*.pem")
     numbers = sorted(int(path.stem.removeprefix("privkey")) for path in paths)
-    while numbers and not whole(numbers[-1]):
-        damaged = numbers.pop()
-        if not numbers:  # then it is issue's, which sets it aside
-            return
-        for kind in kinds:
-            (ARCHIVE / f"{kind}{damaged}.pem").unlink(missing_ok=True)
-    for link in (LIVE / f"{kind}.pem" for kind in kinds if numbers):
-        if not link.exists():
-            link.unlink(missing_ok=True)
-            link.symlink_to(f"../../archive/{DOMAIN}/{link.stem}{numbers[-1]}.pem")
+    last = next(filter(whole, reversed(numbers)), None)
+    if last is None or last == numbers[-1]:
+        return
+    for kind in kinds:
+        for number in range(last + 1, numbers[-1] + 1):
+            (ARCHIVE / f"{kind}{number}.pem").unlink(missing_ok=True)
+        link = LIVE / f"{kind}.pem"
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"../../archive/{DOMAIN}/{kind}{last}.pem")
 
 
 def whole(number: int) -> bool:
@@ -203,13 +202,7 @@ def apply() -> None:
         ask()
         return
     command = SERVICE / "deploy" / PROXY / "apply"
-    done = subprocess.run(
-        [command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    done = execute(command)
     if done.returncode:
         raise Problem(done.stdout.strip())
 
@@ -276,14 +269,7 @@ def certbot(*arguments: str) -> None:
     """Run certbot; when it fails, say in plain words why."""
     if not CERTBOT.exists():
         raise Problem(f"{CERTBOT} is missing. deploy/systemd/install brings it.")
-    done = subprocess.run(
-        [CERTBOT, "--non-interactive", *arguments],
-        cwd="/",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    done = execute(CERTBOT, "--non-interactive", *arguments, cwd="/")
     if done.returncode:
         raise Problem(*explain(done.stdout), f"All that certbot did: {LOG}")
 
@@ -361,7 +347,7 @@ def unproven(name: str, kind: str, detail: str) -> list[str]:
         return lines + held
     if not EDGE.is_dir() and not shows_proof(name):
         return [*lines, f"{PROXY} does not show it for {name}: another site's name?"]
-    own = output("hostname", "--all-ip-addresses").split()
+    own = execute("hostname", "--all-ip-addresses").stdout.split()
     if elsewhere := sorted(found - set(own)):
         lines += [
             f"DNS leads to {', '.join(elsewhere)}; this machine has {', '.join(own)}.",
@@ -381,7 +367,7 @@ def addresses(name: str) -> set[str]:
 
 def holders(port: int) -> list[str]:
     """Say who has a port, when the proxy has not."""
-    listening = output("ss", "-Hltnp", f"sport = :{port}")
+    listening = execute("ss", "-Hltnp", f"sport = :{port}").stdout
     programs = set(re.findall(r'\("([^"]+)",pid=', listening))
     if PROGRAM in programs:
         return []
@@ -409,9 +395,7 @@ def shows_proof(name: str) -> bool:
         proof.unlink()
 
 
-def output(*command: str, **options: Any) -> str:
-    """Return what a command says."""
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=False, **options
-    )
-    return str(done.stdout)
+def execute(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command; what it says is in `stdout`."""
+    out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.run(command, check=False, **out, **options)  # noqa: S603

@@ -1,0 +1,498 @@
+"""One machine with systemd: install, release, and what may happen to it on a day."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from tests.deployed import (
+    DOMAIN,
+    HOME,
+    NAME,
+    SETTINGS,
+    Load,
+    Server,
+    installed,
+)
+from tests.servers import PATIENCE
+
+pytestmark = [
+    pytest.mark.needs("debootstrap", "iproute2"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine"),
+]
+
+# What systemd-analyze finds at most; what is left is said in the units.
+EXPOSURE = {"web": 0.2, "worker": 1.1, "backup": 0.2, "renew": 2.2}
+
+
+@pytest.fixture(scope="session")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return installed(tmp_path_factory)
+
+
+@pytest.fixture
+def server(disk: Path) -> Iterator[Server]:
+    """Return a server of the test's own, with https."""
+    with Server(disk) as server:
+        server.certify()
+        yield server
+
+
+def eventually(look: Callable[[], object], patience: float = PATIENCE) -> None:
+    end = time.monotonic() + patience
+    while not look():
+        assert time.monotonic() < end, f"not within {patience} s"
+        time.sleep(0.05)
+
+
+def show(server: Server, unit: str, what: str) -> str:
+    return server.run("systemctl", "show", "-P", what, unit).strip()
+
+
+def web(server: Server) -> str:
+    return f"{NAME}@{server.current}"
+
+
+def state(server: Server) -> str:
+    """Return what a release that failed must not have changed."""
+    return server.run(
+        "sh",
+        "-c",
+        f"""
+        readlink {HOME}/current
+        ls {HOME}/releases /run/{NAME}
+        find /etc/systemd/system /etc/nginx -type f -exec sha256sum {{}} + |
+            sed 's/{NAME}\\.[^/]*//' | sort
+        systemctl list-unit-files --no-legend --state=enabled
+        systemctl show -P MainPID {web(server)}
+        """,
+    )
+
+
+# --- Install --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+def test_a_bare_machine_serves_after_one_command_and_after_each_start(
+    tmp_path_factory: pytest.TempPathFactory, suite: str
+) -> None:
+    with Server(installed(tmp_path_factory, suite)) as server:
+        answer = server.ask("/page", port="80")
+        assert answer.status == 308
+        assert answer.headers["Location"] == f"https://{DOMAIN}/page"
+        server.certify()
+        assert server.ask("/readyz").status == 200
+        assert server.ask("/static/app.css").status == 200
+        assert show(server, f"{NAME}@worker", "ActiveState") == "active"
+        assert server.install("--check").returncode == 0
+
+
+def test_installing_again_changes_nothing(server: Server) -> None:
+    workers = show(server, f"{NAME}@worker", "MainPID")
+    before = state(server)
+    done = server.install()
+    assert done.returncode == 0, done.stderr
+    assert state(server) == before
+    assert show(server, f"{NAME}@worker", "MainPID") == workers
+    assert server.ask("/readyz").status == 200
+
+
+# What somebody breaks, and what the check names.
+FAULTS = {
+    f"chmod o+r {SETTINGS}": SETTINGS,
+    f"chown {NAME} /etc/{NAME}": f"/etc/{NAME} is {NAME}",
+    f"chmod 755 /var/lib/{NAME}": f"/var/lib/{NAME} is",
+    f"rmdir /var/backups/{NAME}": f"/var/backups/{NAME} is not there",
+    f"chmod 755 {HOME}/repository": f"{HOME}/repository is",
+    f"chown {NAME} {HOME}/current/wsgi.py": "wsgi.py",
+    f"chmod g+w {HOME}/current/app": "/app is",
+    f"touch /var/lib/{NAME}/roots": "/roots is",
+    f"chmod o+rw {HOME}/current/run/web.sock": "the socket is",
+    f"usermod -aG www-data {NAME}": f"gpasswd -d {NAME} www-data",
+    f"usermod -s /bin/sh {NAME}": f"{NAME} can log in",
+}
+MENDED = [f"chown root {HOME}/current/wsgi.py", f"chmod 755 {HOME}/current/app"]
+MENDED += [f"rm /var/lib/{NAME}/roots", f"usermod -s /usr/sbin/nologin {NAME}"]
+MENDED += [f"chmod 660 {HOME}/current/run/web.sock", f"gpasswd -d {NAME} www-data"]
+
+
+def test_users_groups_and_modes_are_stated_and_checked(server: Server) -> None:
+    for fault in FAULTS:
+        server.run(*fault.split())
+    done = server.install("--check")
+    assert done.returncode == 1
+    assert not [named for named in FAULTS.values() if named not in done.stderr]
+    said = [line for line in done.stderr.splitlines() if line]
+    assert len(said) == len(FAULTS), "and nothing else is wrong"
+    # Folders and settings are install's to mend, the rest a person's to look at.
+    for command in MENDED:
+        server.run(*command.split())
+    assert server.install().returncode == 0
+    assert server.install("--check").returncode == 0
+
+
+# What is not there, and what install says about it.
+MISSING = {
+    f"rm {HOME}/repository/uv.lock": "There is no uv.lock",
+    f"rm -r {HOME}/repository/.git": f"git clone REPOSITORY {HOME}/repository",
+    f"rm {SETTINGS} /root/.env.production": "no settings at /root/.env.production",
+    "sed -i s/VERSION_ID=.*/VERSION_ID=11/ /etc/os-release": "needs Debian 12 or later",
+    "mv /run/systemd/system /run/systemd/none": "systemd does not run here",
+}
+
+
+def test_install_says_what_is_missing(server: Server) -> None:
+    command = f"{HOME}/repository/deploy/systemd/install"
+    for fault, said in MISSING.items():
+        server.run(*fault.split())
+        done = server.attempt(command)
+        assert done.returncode == 1, fault
+        assert said in done.stderr
+    server.run("mv", "/run/systemd/none", "/run/systemd/system")
+    somebody = ("runuser", "-u", "nobody", "--")
+    done = server.attempt(*somebody, f"{HOME}/current/deploy/systemd/install")
+    assert done.returncode == 1
+    assert "needs root: sudo" in done.stderr
+    assert server.ask("/readyz").status == 200
+
+
+def test_install_gets_the_packages_that_are_missing(server: Server) -> None:
+    server.run("dpkg", "--purge", "--force-depends", "logrotate")
+    server.run("sh", "-c", "rm -r /etc/apt/sources.list*")
+    done = server.install()
+    assert done.returncode == 1
+    assert "apt-get could not install: logrotate." in done.stderr
+
+    control = "Package: logrotate\nVersion: 9\nArchitecture: all\n"
+    control += "Maintainer: Nobody <nobody@example.com>\nDescription: Nothing\n"
+    server.write("/root/apt/new/DEBIAN/control", control)
+    server.run("dpkg-deb", "--build", "/root/apt/new", "/root/apt/it.deb")
+    package = server.path("/root/apt/it.deb").read_bytes()
+    control += f"Filename: ./it.deb\nSize: {len(package)}\nSHA256: "
+    server.write("/root/apt/Packages", control + sha256(package).hexdigest() + "\n")
+    source = "deb [trusted=yes] file:/root/apt ./\n"
+    server.write("/etc/apt/sources.list", source)
+    done = server.install()
+    assert done.returncode == 0, done.stderr
+    assert "Packages: logrotate" in done.stdout
+
+
+# --- What a unit can't do -------------------------------------------------------------
+
+# Runs in the sandbox of the web; writes down what it can do that it should not.
+PROBE = """
+import json, mmap, os, socket, sys
+from pathlib import Path
+
+WRITE_AND_RUN = mmap.PROT_WRITE | mmap.PROT_EXEC
+service, settings, other, evidence = map(Path, sys.argv[1:])
+TRIED = {
+    "write code": lambda: (service / "wsgi.py").open("a"),
+    "write settings": lambda: settings.open("a"),
+    "write elsewhere": lambda: Path("/opt/x").mkdir(),
+    "read others' secrets": Path("/etc/shadow").read_text,
+    "read homes": lambda: list(Path("/root").iterdir()),
+    "see others": (other / "cmdline").read_bytes,
+    "stop others": lambda: os.kill(int(other.name), 0),
+    "reach the network": lambda: socket.create_connection(("127.0.0.1", 80), 2),
+    "forge packets": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
+    "become root": lambda: os.setuid(0),
+    "run what it wrote": lambda: mmap.mmap(-1, 4096, prot=WRITE_AND_RUN),
+    "make namespaces": lambda: os.unshare(os.CLONE_NEWUSER),
+}
+done = []
+for name, act in TRIED.items():
+    try:
+        act()
+    except OSError:
+        continue
+    done.append(name)
+settings.read_text()
+evidence.write_text(json.dumps(done))
+"""
+
+
+def test_the_web_can_write_its_data_and_nothing_else(server: Server) -> None:
+    evidence, other = f"/var/lib/{NAME}/done", show(server, "nginx", "MainPID")
+    server.write("/usr/local/lib/probe.py", PROBE)
+    probe = f"/usr/bin/python3 /usr/local/lib/probe.py {HOME}/current {SETTINGS}"
+    server.write(
+        f"/etc/systemd/system/{web(server)}.service.d/probe.conf",
+        f"[Service]\nExecStartPre={probe} /proc/{other} {evidence}\n",
+    )
+    server.run("systemctl", "daemon-reload")
+    server.run("systemctl", "restart", web(server))
+    assert json.loads(server.path(evidence).read_text()) == []
+    assert server.path(evidence).stat().st_mode & 0o777 == 0o600
+    assert server.ask("/readyz").status == 200
+
+
+@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+def test_units_are_hardly_exposed(
+    tmp_path_factory: pytest.TempPathFactory, suite: str
+) -> None:
+    with Server(installed(tmp_path_factory, suite)) as server:
+        for unit, most in EXPOSURE.items():
+            name = web(server) if unit == "web" else f"{NAME}@{unit}"
+            said = server.run("systemd-analyze", "security", f"{name}.service")
+            (exposure,) = re.findall(r"Overall exposure level for \S+: (\S+)", said)
+            assert float(exposure) <= most, unit
+
+
+def test_backups_and_renewals_run_by_the_clock(server: Server) -> None:
+    listed = server.run("systemctl", "list-timers", "--output=json", f"{NAME}@*")
+    timers = {timer["unit"]: timer for timer in json.loads(listed)}
+    day = 24 * 60 * 60
+    for name, most in {"backup": 28 / 24 * day, "renew": day}.items():
+        away = timers[f"{NAME}@{name}.timer"]["next"] / 1e6 - time.time()
+        assert 0 < away <= most
+    server.run("systemctl", "start", f"{NAME}@backup")
+    (backup,) = server.path(f"/var/backups/{NAME}").iterdir()
+    assert backup.stat().st_mode & 0o777 == 0o600
+
+
+# --- Release --------------------------------------------------------------------------
+
+
+def test_a_release_and_the_way_back_drop_no_request(
+    server: Server, tmp_path: Path
+) -> None:
+    first = server.current
+    server.commit({"app/views.py": "# The second.\n"})
+    slow = Load(server, 2, ("/test/slow/8",))
+    with Load(server, 6) as load, slow:
+        load.wait_for(500)
+        done = server.release()
+        assert done.returncode == 0, done.stderr
+        second = server.current
+        assert second != first
+        load.wait_for(500)
+        done = server.release("--back")
+        assert done.returncode == 0, done.stderr
+        load.wait_for(max(500, 10_000 - load.asked))
+    assert load.dropped == slow.dropped == []
+    assert load.answered >= 10_000
+    assert load.releases == {first, second}
+    # Whatever was sent arrived, and did so once.
+    kept = server.path(f"/var/lib/{NAME}/kept").read_text().split()
+    assert sorted(kept) == sorted(load.posted)
+    # The one that was left is gone for good, and no start brings it up.
+    assert server.path(f"{HOME}/releases").joinpath(second).exists() is False
+    with Server(server.keep(tmp_path / "trixie-again")) as again:
+        assert again.ask("/test/release").body == f'{{"release":"{first}"}}\n'
+        again.run("systemctl", "is-active", f"{NAME}@worker")
+        done = again.release("--back")
+        assert done.returncode == 1
+        assert f"no release before {first}" in done.stderr
+
+
+# What the team commits, and what the release says about it.
+BROKEN = {
+    "is no Python": ({"app/views.py": "def broken(:\n"}, "SyntaxError"),
+    "has a migration that fails": (
+        {
+            "app/migrations/0002_broken.py": """\
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = "0002", "app0001", None, None
+
+
+def upgrade() -> None:
+    op.execute("SELECT * FROM nowhere")
+"""
+        },
+        "no such table: nowhere",
+    ),
+    "does not start": (
+        {"gunicorn.conf.py": 'raise RuntimeError("does not start")\n'},
+        "It does not start.",
+    ),
+    "is never ready": (
+        {
+            "app/views.py": """
+@blueprint.before_app_request
+def refuse() -> ResponseReturnValue | None:
+    return ("not ready", 503) if request.path == "/readyz" else None
+"""
+        },
+        "/readyz has not answered 200 within 3 seconds.",
+    ),
+    "fails once visitors come": (
+        {
+            "app/views.py": """
+@blueprint.before_app_request
+def refuse() -> ResponseReturnValue | None:
+    if request.path == "/readyz" and Path("/srv/edge-test/current").samefile("."):
+        return "not ready", 503
+    return None
+"""
+        },
+        "/readyz does not answer 200 any more.",
+    ),
+    "has a location that nginx refuses": (
+        {"app/nginx/broken.conf": "locatin / {}\n"},
+        'unknown directive "locatin"',
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_release_is_taken_back_that(server: Server, what: str) -> None:
+    files, reason = BROKEN[what]
+    server.commit(files)
+    script = server.path(f"{HOME}/current/deploy/systemd/release")
+    script.write_text(script.read_text().replace("patience=60", "patience=3"))
+    with Load(server, 2) as load:
+        load.wait_for(20)
+        before = state(server)
+        done = server.release()
+        assert done.returncode == 1
+        assert reason in done.stdout + done.stderr
+        assert f"{server.current} serves on, as before" in done.stderr
+        assert state(server) == before
+        load.wait_for(100)
+    assert load.dropped == []
+    assert server.run("systemctl", "--failed", "--no-legend") == ""
+
+
+def test_settings_that_production_refuses_are_not_switched_to(server: Server) -> None:
+    settings = server.path(SETTINGS)
+    settings.write_text(settings.read_text().replace("APP_MAIL_URL", "APP_MAIL_URI"))
+    before = state(server)
+    done = server.release()
+    assert done.returncode == 1
+    assert "did you mean APP_MAIL_URL?" in done.stderr
+    assert state(server) == before
+    assert server.ask("/readyz").status == 200
+
+
+def test_of_two_releases_at_once_the_second_is_refused(server: Server) -> None:
+    before = state(server)
+    folders = server.path(f"{HOME}/releases")
+    command = server.enter(f"{HOME}/current/deploy/systemd/release")
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as first:
+        eventually(lambda: len(list(folders.iterdir())) == 2)
+        done = server.release()
+        assert done.returncode == 1
+        holder = re.search(r"under way: process (\d+) of root, since", done.stderr)
+        assert holder
+        # Somebody loses patience.
+        server.run("kill", holder[1])
+        _, said = first.communicate(timeout=PATIENCE)
+    assert first.returncode == 1
+    assert "was not put into service" in said
+    assert state(server) == before
+
+
+def test_what_a_killed_release_left_is_gone_with_the_next(server: Server) -> None:
+    before = state(server)
+    left = f"{HOME}/releases/20991231-235959-00000000"
+    server.run("cp", "-a", f"{HOME}/releases/{server.current}", left)
+    server.run("rm", f"{left}/run")
+    unit = f"{NAME}@{Path(left).name}"
+    server.run(
+        "systemctl", "enable", "-q", "--now", f"{unit}.socket", f"{unit}.service"
+    )
+    server.commit({"app/views.py": "def broken(:\n"})
+    assert server.release().returncode == 1
+    assert state(server) == before
+    assert show(server, unit, "ActiveState") == "inactive"
+
+
+def test_a_full_disk_stops_a_release_and_not_the_service(server: Server) -> None:
+    server.commit({"app/views.py": "# More.\n"})
+    before = state(server)
+    room = shutil.disk_usage(server.folder)
+    little = room.used + 20 * 1024 * 1024
+    with Load(server, 2, ("/test/release", "/static/app.css")) as load:
+        remount = ("mount", "-o", f"remount,size={little}", server.folder)
+        subprocess.run(remount, check=True)
+        done = server.release()
+        load.wait_for(100)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert load.dropped == []
+    assert state(server) == before
+    assert shutil.disk_usage(server.folder).free > 10 * 1024 * 1024, "it took nothing"
+
+
+# --- What may happen on a day ---------------------------------------------------------
+
+
+def wait_for_next(server: Server, unit: str, before: str) -> None:
+    """Return when a unit runs in a process other than before."""
+    eventually(lambda: show(server, unit, "MainPID") not in ("0", before))
+    eventually(lambda: show(server, unit, "ActiveState") == "active")
+
+
+@pytest.mark.parametrize("which", ["main", "all"])
+def test_gunicorn_killed_under_load_loses_only_what_it_was_at(
+    server: Server, which: str
+) -> None:
+    unit, visitors = web(server), 6
+    with Load(server, visitors) as load:
+        load.wait_for(200)
+        before = show(server, unit, "MainPID")
+        kill = ("systemctl", "kill", "--signal=KILL", f"--kill-whom={which}")
+        server.run(*kill, unit)
+        wait_for_next(server, unit, before)
+        lost = list(load.dropped)
+        load.wait_for(400)
+    assert len(lost) <= visitors
+    assert {fault.partition(": ")[2] for fault in lost} <= {"503"}
+    assert load.dropped == lost
+
+
+def test_a_killed_worker_comes_back(server: Server) -> None:
+    unit = f"{NAME}@worker"
+    before = show(server, unit, "MainPID")
+    server.run("kill", "-KILL", before)
+    wait_for_next(server, unit, before)
+
+
+def test_gunicorn_replaces_a_process_of_its_own(server: Server) -> None:
+    main = show(server, web(server), "MainPID")
+    eventually(lambda: len(children(server, main)) > 1)
+    child = children(server, main)[0]
+    server.run("kill", "-KILL", child)
+    eventually(lambda: child not in children(server, main))
+    eventually(lambda: len(children(server, main)) > 1)
+    assert server.ask("/readyz").status == 200
+
+
+def children(server: Server, pid: str) -> list[str]:
+    return server.path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_logs_that_are_turned_over_lose_no_line(server: Server) -> None:
+    logs = server.path("/var/log/nginx")
+    for log in logs.glob("access.log*"):
+        log.unlink()
+    server.run("systemctl", "kill", "--signal=USR1", "nginx")
+    eventually((logs / "access.log").exists)
+    with Load(server, 4, ("/static/app.css",)) as load:
+        for name in ("access.log.1", "access.log.2.gz"):
+            load.wait_for(200)
+            server.run("logrotate", "--force", "/etc/logrotate.d/nginx")
+            eventually((logs / name).exists)
+        load.wait_for(200)
+
+    def lines() -> int:
+        read = {".gz": gzip.open}
+        texts = [
+            read.get(path.suffix, open)(path, "rb").read()
+            for path in logs.glob("access.log*")
+        ]
+        return sum(text.count(b"/static/app.css") for text in texts)
+
+    assert load.dropped == []
+    eventually(lambda: lines() == load.answered, 10)
