@@ -68,6 +68,19 @@ http {{
     }}
 }}
 """
+UNIT = """
+[Service]
+NetworkNamespacePath=/run/netns/authority
+Environment=PEBBLE_VA_NOSLEEP=1 PEBBLE_WFE_NONCEREJECT=0 PEBBLE_AUTHZREUSE=0
+ExecStart="""
+COMMANDS = {
+    "authority-dns": f"pebble-challtestsrv -dns01 {AUTHORITY}:53 "
+    '-http01 "" -https01 "" -tlsalpn01 "" '
+    f'-management {AUTHORITY}:8055 -defaultIPv4 {MACHINE} -defaultIPv6 ""',
+    "authority-pebble": f"pebble -config {FOLDER}/pebble.json "
+    f"-dnsserver {AUTHORITY}:53 -strict",
+    "authority-front": f"nginx -c {FOLDER}/front.conf -g 'daemon off;'",
+}
 
 
 class Pebble:
@@ -91,24 +104,15 @@ class Pebble:
         hidden = "" if wishes else "sub_filter renewalInfo none;"
         machine.write(f"{FOLDER}/front.conf", FRONT.replace("#hidden", hidden))
         machine.run("sh", "-ec", NETWORK)
-        self._serve(
-            *("dns", "pebble-challtestsrv", "-dns01", f"{AUTHORITY}:53"),
-            *("-http01", "", "-https01", "", "-tlsalpn01", ""),
-            *("-management", f"{AUTHORITY}:8055"),
-            *("-defaultIPv4", MACHINE, "-defaultIPv6", ""),
-        )
-        self._serve(
-            *("pebble", "pebble", "-config", f"{FOLDER}/pebble.json"),
-            *("-dnsserver", f"{AUTHORITY}:53", "-strict"),
-        )
-        self.open()
+        for name, command in COMMANDS.items():
+            machine.write(f"/run/systemd/system/{name}.service", UNIT + command)
+        machine.run("systemctl", "daemon-reload")
+        machine.run("systemctl", "start", *COMMANDS)
         address = f"{PRODUCTION}:443:{AUTHORITY}"
         ask = ("curl", "-sf", "--resolve", address, "--cacert", TRUST)
         end = time.monotonic() + PATIENCE
         while machine.attempt(*ask, f"https://{PRODUCTION}/directory").returncode:
-            assert time.monotonic() < end, machine.journal(
-                "-u", "pebble", "-u", "front"
-            )
+            assert time.monotonic() < end, machine.journal("-u", "authority-*")
             time.sleep(0.05)
         for name in (PRODUCTION, STAGING):
             self.dns("add-a", host=name, addresses=[AUTHORITY])
@@ -116,22 +120,12 @@ class Pebble:
         roots = "https://127.0.0.1:15000/roots/0"
         self.root = machine.run(*apart, "curl", "-sf", "--cacert", TRUST, roots)
 
-    def _serve(self, unit: str, *command: str) -> None:
-        """Run a server on the authority's network."""
-        self.machine.run(
-            *("systemd-run", "-q", "--collect", f"--unit=authority-{unit}"),
-            *("-p", "NetworkNamespacePath=/run/netns/authority"),
-            *("-E", "PEBBLE_VA_NOSLEEP=1", "-E", "PEBBLE_WFE_NONCEREJECT=0"),
-            *("-E", "PEBBLE_AUTHZREUSE=0"),
-            *command,
-        )
+    def close(self) -> None:
+        """Answer nobody, until `open`; accounts and certificates stay known."""
+        self.machine.run("systemctl", "stop", "authority-front")
 
     def open(self) -> None:
-        """Take requests; after `close` it knows all that it knew."""
-        self._serve("front", "nginx", "-c", f"{FOLDER}/front.conf", "-g", "daemon off;")
-
-    def close(self) -> None:
-        self.machine.run("systemctl", "stop", "authority-front")
+        self.machine.run("systemctl", "start", "authority-front")
 
     def refuse(self, error: str, detail: str) -> None:
         """Take no orders, for a reason that Pebble does not know; RFC 8555, 6.7."""

@@ -19,8 +19,6 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 import pytest
-import yaml
-from compose_spec import PyCompose
 from copier import run_copy
 
 from tests.conftest import Make, run
@@ -741,14 +739,7 @@ os.execv(sys.argv[2], sys.argv[2:])
             assert address.exists()
 
 
-# --- The files for nginx, systemd and Docker ------------------------------------------
-
-
-def test_gixy_finds_nothing(service: Path, tmp_path: Path) -> None:
-    nginx = Nginx(service, DOMAIN, SLUG, tmp_path / "nginx")
-    # Without what is the machine's: its own nginx.conf.
-    nginx.config.write_text(f"http {{ include {tmp_path}/nginx/conf.d/*.conf; }}")
-    run("gixy", nginx.config, cwd=tmp_path)
+# --- The files for nginx --------------------------------------------------------------
 
 
 def test_two_services_share_one_nginx_whatever_their_names(
@@ -761,87 +752,6 @@ def test_two_services_share_one_nginx_whatever_their_names(
     done = second.apply(first.folder)
     assert done.returncode == 0, done.stderr
     assert (first.folder / slug / "https.conf").exists()
-
-
-@pytest.fixture
-def units(service: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the names of the units, installed where systemd-analyze looks."""
-    for path in service.glob("deploy/systemd/**/*.*"):
-        if path.is_file():
-            unit = tmp_path / path.relative_to(service / "deploy/systemd")
-            unit.parent.mkdir(exist_ok=True)
-            unit.write_text(path.read_text().replace("/srv/%p", str(service)))
-    monkeypatch.setenv("SYSTEMD_UNIT_PATH", f"{tmp_path}:/lib/systemd/system")
-    return sorted(path.name for path in tmp_path.iterdir() if path.is_file())
-
-
-@pytest.mark.needs("systemd")
-def test_systemd_takes_the_units(units: list[str]) -> None:
-    assert units == [
-        f"{SLUG}@{n}" for n in ("web.service", "web.socket", "worker.service")
-    ]
-    run("systemd-analyze", "verify", "--recursive-errors=no", *units, cwd=Path("/"))
-
-
-@pytest.mark.needs("systemd")
-@pytest.mark.parametrize(("unit", "most"), [("web", 0.2), ("worker", 1.1)])
-def test_a_unit_is_hardly_exposed(units: list[str], unit: str, most: float) -> None:
-    name = f"{SLUG}@{unit}.service"
-    command = ("systemd-analyze", "security", "--offline=true", name)
-    said = run(*command, cwd=Path("/"))
-    (exposure,) = re.findall(r"Overall exposure level for \S+: (\S+)", said)
-    assert float(exposure) <= most
-
-
-def test_hadolint_finds_nothing(service: Path) -> None:
-    run("hadolint", "deploy/docker/Dockerfile", cwd=service)
-
-
-def test_the_image_gets_no_secret(service: Path) -> None:
-    dockerfile = (service / "deploy/docker/Dockerfile").read_text()
-    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE)
-    names = {name for line in copied for name in line.split()}
-    ignored = (service / "deploy/docker/Dockerfile.dockerignore").read_text()
-    assert {f"!{name}" for name in names} == {
-        line for line in ignored.splitlines() if line.startswith("!")
-    }
-    assert not names & {".", "bin", ".env", ".env.production", "instance"}
-
-
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_the_compose_file_is_valid_and_locks_each_container(
-    make: Make, database: str
-) -> None:
-    service = make(**ANSWERS, database=database)
-    content = yaml.safe_load((service / "compose.yaml").read_text())
-    PyCompose.from_json(json.dumps(content))
-    containers = {"prepare", "web", "worker", "nginx"}
-    containers |= {"database"} if database == "postgresql" else set()
-    assert content["services"].keys() == containers
-    volumes = set()
-    for name, container in content["services"].items():
-        assert container["read_only"], name
-        assert container["cap_drop"] == ["ALL"], name
-        assert container["security_opt"] == ["no-new-privileges:true"], name
-        assert ("ports" in container) == (name == "nginx")
-        reached = {"nginx": ["visitors"], "worker": ["mail"]}.get(name, "none")
-        assert container.get("networks", container.get("network_mode")) == reached
-        volumes |= {v.split(":")[0] for v in container["volumes"] if v[0] not in "./"}
-    assert content["volumes"].keys() == volumes
-    assert content["secrets"] == {"settings": {"file": ".env.production"}}
-
-
-def test_the_health_check_of_the_container_sees_the_service(site: Site) -> None:
-    content = yaml.safe_load((site.service / "compose.yaml").read_text())
-    program = content["services"]["web"]["healthcheck"]["test"][-1]
-    run(
-        sys.executable,
-        "-c",
-        program.replace("/run/service", str(site.nginx.socket.parent)),
-        cwd=site.folder,
-    )
-    with pytest.raises(AssertionError, match="No such file"):
-        run(sys.executable, "-c", program, cwd=site.folder)
 
 
 def test_what_is_not_deployed_is_not_there(make: Make) -> None:

@@ -134,6 +134,8 @@ def test_the_template_passes_every_check_as_it_lies(
     run("ruff", "format", "--check", cwd=lies, env=environment)
     run("ruff", "check", cwd=lies, env=environment)
     run("mypy", "--strict", cwd=lies, env=environment)
+    scripts = [path.relative_to(lies) for path in lies.glob("deploy/**/*.py")]
+    run("mypy", "--strict", *scripts, cwd=lies, env=environment)
     run("lint-imports", cwd=lies, env=environment)
     run("bin/test", "--cov", "--cov-report=term", cwd=lies, env=environment)
 

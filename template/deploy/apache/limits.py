@@ -1,9 +1,9 @@
 #!/usr/bin/python3 -I
 """Counts requests for Apache, whose modules can't: see RewriteMap in https.conf.
 
-Each line it reads is an address, followed by "tried" when the request is one that floods
-are made of; each line it writes is "refused" or "passed". A bucket leaks at its rate,
-and what would overflow it is refused: as nginx's limit_req does.
+Each line it reads is an address, followed by "tried" when the request is one that
+floods are made of; each line it writes is "refused" or "passed". A bucket leaks at its
+rate, and what would overflow it is refused: as nginx's limit_req does.
 """
 
 import sys
@@ -19,7 +19,7 @@ class Limit(NamedTuple):
     burst: int
 
 
-# One network has twice what the service allows it, all together more than cores can hash.
+# One network has twice what the service allows it, all together more than cores hash.
 NETWORK = Limit(50, 200)
 TRIED_BY_NETWORK = Limit(1, 20)
 TRIED_BY_ALL = Limit(40, 20)

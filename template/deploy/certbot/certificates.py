@@ -397,5 +397,11 @@ def shows_proof(name: str) -> bool:
 
 def execute(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command; what it says is in `stdout`."""
-    out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.run(command, check=False, **out, **options)  # noqa: S603
+    return subprocess.run(  # noqa: S603
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        **options,
+    )

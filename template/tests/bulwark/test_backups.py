@@ -98,6 +98,7 @@ class Service:
         done = self.run(*arguments)
         assert isinstance(done.exception, SystemExit), repr(done.exception)
         assert (done.exit_code, done.stdout) == (1, ""), done.output
+        assert f"sys_{arguments[0]}_failed" in done.stderr
         return done.stderr.rpartition("Error: ")[2]
 
     def files(self) -> list[str]:
@@ -199,7 +200,8 @@ def test_a_restored_service_knows_its_people_their_factors_and_waiting_mail(
 
 
 @on_sqlite
-def test_queued_jobs_are_in_the_backup(service: Service):
+def test_queued_jobs_come_back_and_later_ones_go(service: Service):
+    without = service.backup()
     for name in ("app", "storage_class", "storage_kwargs", "storage"):
         service.patch.setattr(queue, name, getattr(queue, name))
     with service.app.app_context():
@@ -212,6 +214,8 @@ def test_queued_jobs_are_in_the_backup(service: Service):
     service.restore(file)
     assert queue.pending_count() == 1
     queue.storage.close()
+    service.restore(without, "--replace")
+    assert [path.name for path in service.file.parent.iterdir()] == [service.file.name]
 
 
 def test_both_commands_say_what_they_did(service: Service):
@@ -439,8 +443,8 @@ def test_what_was_left_of_a_lost_database_does_not_change_the_restored_one(
     service: Service,
 ):
     file, log = service.backup(), Path(f"{service.file}-wal")
-    with closing(sqlite3.connect(service.file)) as connection:
-        connection.execute("CREATE TABLE later (number INTEGER)")
+    with service.app.app_context(), db.engine.connect():
+        service.execute("CREATE TABLE later (number INTEGER)")
         left = log.read_bytes()
     service.file.unlink()
     log.write_bytes(left)
@@ -557,6 +561,11 @@ def test_a_corrupt_database_costs_no_older_backup(service: Service):
 def test_a_service_without_data_has_no_backup(service: Service):
     service.lose_all_data()
     assert "Run `flask prepare` first" in service.refuses("backup", service.folder)
+    service.execute("CREATE TABLE strange (number INTEGER)")
+    assert "Run `flask prepare` first" in service.refuses("backup", service.folder)
+    if not POSTGRESQL:
+        service.set(database_url="sqlite://")
+        assert "is in memory" in service.refuses("backup", service.folder)
     assert service.files() == []
 
 
