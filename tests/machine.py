@@ -7,7 +7,6 @@ tests reach it at `machine.address` over a cable. Only root can make one.
 
 import fcntl
 import hashlib
-import itertools
 import os
 import shutil
 import signal
@@ -93,8 +92,6 @@ def _call(*command: str | Path) -> None:
 class Machine:
     """A booted Debian: `run` runs a command in it, `path` shows one of its files."""
 
-    _numbers = itertools.count()
-
     def __init__(self, suite: str = "trixie", disk: Path | None = None) -> None:
         """Name Debian's release, and a disk that another machine has kept."""
         self.disks = [disk, tree(suite)] if disk else [tree(suite)]
@@ -164,7 +161,7 @@ class Machine:
 
     def _plug_in(self) -> None:
         """Lay a cable: the machine is .2 of a network of its own, the tests are .1."""
-        network = f"10.{os.getpid() % 200 + 20}.{next(self._numbers) % 250}"
+        network = f"10.{self.pid // 250 % 250 + 1}.{self.pid % 250}"
         self.address, self.visitor = f"{network}.2", f"{network}.1"
         cable = f"bw{self.pid}"
         ends = ("type", "veth", "peer", "name", "eth0", "netns", str(self.pid))
@@ -192,10 +189,17 @@ class Machine:
 
     def enter(self, *command: str) -> list[str]:
         """Return the command line that runs a command as the machine's root."""
-        settings = ("env", "-i", "HOME=/root", "LANG=C.UTF-8", "UV_OFFLINE=1")
+        settings = (
+            "env",
+            "-i",
+            "--chdir=/root",
+            "HOME=/root",
+            "LANG=C.UTF-8",
+            "UV_OFFLINE=1",
+        )
         cache = "UV_CACHE_DIR=/var/cache/uv"
         path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
-        inside = ("nsenter", "-t", str(self.pid), "-a", "--wd=/root")
+        inside = ("nsenter", "-t", str(self.pid), "-a")
         return [*inside, *settings, cache, path, *command]
 
     def attempt(

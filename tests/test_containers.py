@@ -504,7 +504,7 @@ def count_in(engine: Engine, image: str, words: list[str]) -> int:
 
 
 def list_files(engine: Engine, image: str) -> list[str]:
-    container = engine.run("docker", "create", image).strip()
+    container = engine.run("docker", "create", image, "python3").strip()
     try:
         return engine.run("sh", "-c", f"docker export {container} | tar t").splitlines()
     finally:

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import shutil
+from base64 import b64encode
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ DIGITS = 16
 def init_app(app: Flask) -> None:
     """Give each file's address a `v`, and add the command."""
     app.url_defaults(_name_content)
+    app.add_template_global(integrity)
     app.cli.add_command(collect)
 
 
@@ -40,15 +42,25 @@ def _name_content(endpoint: str, values: dict[str, Any]) -> None:
     """Add the digest, so that a browser may keep a file for good."""
     if endpoint != "static" and not endpoint.endswith(".static"):
         return
+    if digest := _digest_of(endpoint, values["filename"]):
+        values["v"] = digest.hex()[:DIGITS]
+
+
+def integrity(endpoint: str, filename: str) -> str:
+    """Return what a browser holds a script against, for its `integrity` (W3C SRI)."""
+    digest = _digest_of(endpoint, filename)
+    return f"sha256-{b64encode(digest).decode()}" if digest else ""
+
+
+def _digest_of(endpoint: str, filename: str) -> bytes | None:
     owner = current_app.blueprints.get(endpoint.rpartition(".")[0], current_app)
-    path = Path(owner.static_folder or "", values["filename"])
-    if path.is_file():
-        values["v"] = _digest(path, path.stat().st_mtime_ns)
+    path = Path(owner.static_folder or "", filename)
+    return _digest(path, path.stat().st_mtime_ns) if path.is_file() else None
 
 
 @lru_cache
-def _digest(path: Path, _changed: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:DIGITS]
+def _digest(path: Path, _changed: int) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
 
 
 @click.command()

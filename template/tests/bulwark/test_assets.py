@@ -1,7 +1,9 @@
 """Addresses of files name their content; `flask collect` writes what a proxy serves."""
 
 import gzip
+import hashlib
 import re
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +59,18 @@ def test_every_file_of_a_page_is_collected_as_the_service_serves_it(
     for target in targets:
         with client.get(target, base_url="https://localhost") as answer:
             assert (collected / target.lstrip("/")).read_bytes() == answer.data
+
+
+def test_a_script_that_is_not_the_one_the_page_meant_does_not_run(app: Flask) -> None:
+    client = app.test_client()
+    page = client.get("/login", base_url="https://localhost").text
+    scripts = re.findall(r"<script (.*?)>", page)
+    assert scripts
+    for script in scripts:
+        named = dict(re.findall(r'(\w+)="([^"]*)"', script))
+        with client.get(named["src"], base_url="https://localhost") as answer:
+            digest = b64encode(hashlib.sha256(answer.data).digest()).decode()
+        assert named["integrity"] == f"sha256-{digest}"
 
 
 def test_text_is_packed_without_loss_and_the_same_each_time(collected: Path) -> None:
