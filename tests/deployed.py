@@ -46,6 +46,7 @@ import time
 from pathlib import Path
 from flask import current_app, request
 from bulwark.identity import csrf
+from bulwark.limits import limit
 
 
 @blueprint.post("/test/keep")
@@ -59,6 +60,7 @@ def keep() -> ResponseReturnValue:
 
 @blueprint.get("/test/slow/<int:seconds>")
 @public
+@limit("1000 per minute")
 def slow(seconds: int) -> ResponseReturnValue:
     time.sleep(seconds)
     return {"seconds": seconds}
@@ -275,6 +277,7 @@ def installed(
     with (shared / f"{kind}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not disk.exists():
+            shutil.rmtree(shared / kind, ignore_errors=True)  # of one that failed
             service = make_service(shared / kind, suite, proxy=proxy, **answers)
             with Server(suite=suite) as server:
                 bring(server, service)

@@ -139,7 +139,11 @@ class Machine:
     def keep(self, disk: Path) -> Path:
         """Shut down, and keep what was written for `Machine(…, disk)`."""
         self.attempt("systemctl", "poweroff")
-        self.process.wait(PATIENCE)
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:  # a power cut: nothing that is kept may mind
+            os.kill(self.pid, signal.SIGKILL)
+            self.process.wait(PATIENCE)
         _call("cp", "-a", self.folder / "upper", disk)
         return disk
 

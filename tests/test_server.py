@@ -216,6 +216,8 @@ for name, act in TRIED.items():
         continue
     done.append(name)
 settings.read_text()
+for number in range(12_000):  # journald would drop some, were it not told otherwise
+    print("line", number)
 evidence.write_text(json.dumps(done))
 """
 
@@ -232,6 +234,10 @@ def test_the_web_can_write_its_data_and_nothing_else(server: Server) -> None:
     server.run("systemctl", "restart", web(server))
     assert json.loads(server.path(evidence).read_text()) == []
     assert server.path(evidence).stat().st_mode & 0o777 == 0o600
+    server.run("journalctl", "--sync")
+    assert (
+        len(server.journal("-u", web(server), "--grep=^line ").splitlines()) == 12_000
+    )
     assert server.ask("/readyz").status == 200
 
 
@@ -240,6 +246,15 @@ def test_units_are_hardly_exposed(
     tmp_path_factory: pytest.TempPathFactory, suite: str
 ) -> None:
     with Server(installed(tmp_path_factory, suite)) as server:
+        files = sorted(server.path("/etc/systemd/system").glob(f"{NAME}@*.*"))
+        names = [
+            path.name.replace("@.", f"@{server.current}.")
+            for path in files
+            if path.is_file()
+        ]
+        assert len(names) == 7
+        said = server.attempt("systemd-analyze", "verify", *names).stderr
+        assert NAME not in said
         for unit, most in EXPOSURE.items():
             name = web(server) if unit == "web" else f"{NAME}@{unit}"
             said = server.run("systemd-analyze", "security", f"{name}.service")
@@ -286,7 +301,9 @@ def test_a_release_and_the_way_back_drop_no_request(
     assert sorted(kept) == sorted(load.posted)
     # The one that was left is gone for good, and no start brings it up.
     assert server.path(f"{HOME}/releases").joinpath(second).exists() is False
-    with Server(server.keep(tmp_path / "trixie-again")) as again:
+    again = Server(server.keep(tmp_path / "trixie-again"))
+    again.disks.insert(1, server.disks[0])  # what was kept is what was written since
+    with again:
         assert again.ask("/test/release").body == f'{{"release":"{first}"}}\n'
         again.run("systemctl", "is-active", f"{NAME}@worker")
         done = again.release("--back")
@@ -494,3 +511,27 @@ def test_logs_that_are_turned_over_lose_no_line(server: Server) -> None:
 
     assert load.dropped == []
     eventually(lambda: lines() == load.answered, 10)
+
+
+def test_postgresql_and_redis_are_reached_without_a_network(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with Server(installed(tmp_path_factory, database="postgresql")) as server:
+        server.certify()
+        assert server.ask("/readyz").status == 200
+        # An account of another service gets nowhere near.
+        server.run("runuser", "-u", "postgres", "--", "createuser", "nobody")
+        query = ("psql", "--dbname", NAME, "-c", "SELECT 1")
+        done = server.attempt("runuser", "-u", "nobody", "--", *query)
+        assert "permission denied for database" in done.stderr
+
+        with server.path("/etc/redis/redis.conf").open("a") as file:
+            file.write("unixsocket /run/redis/redis-server.sock\nunixsocketperm 770\n")
+        server.run("systemctl", "start", "redis-server")
+        server.run("usermod", "-aG", "redis", NAME)
+        with server.path(SETTINGS).open("a") as file:
+            file.write("APP_REDIS_URL=unix:///run/redis/redis-server.sock\n")
+        server.run("systemctl", "restart", web(server))
+        assert server.ask("/test/slow/0").status == 200
+        assert "app.slow" in server.run("redis-cli", "KEYS", "*")
+        assert server.install("--check").returncode == 0
