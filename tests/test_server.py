@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -239,6 +240,25 @@ def test_the_web_can_write_its_data_and_nothing_else(server: Server) -> None:
         len(server.journal("-u", web(server), "--grep=^line ").splitlines()) == 12_000
     )
     assert server.ask("/readyz").status == 200
+
+
+def test_a_password_is_checked_in_the_sandbox(server: Server) -> None:
+    page = server.ask("/login")
+    token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', page.body)
+    assert token
+    fields = {
+        "csrf_token": token[1],
+        "email": "jo@bulwark-tests.net",
+        "password": "x" * 20,
+    }
+    sent = {
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Cookie": page.headers["Set-Cookie"].partition(";")[0],
+        "Referer": f"https://{DOMAIN}/login",
+    }
+    answer = server.ask("/login", "POST", urlencode(fields), **sent)
+    assert answer.status == 200, answer.body
+    assert "csrf_token" in answer.body, "it asks again"
 
 
 @pytest.mark.parametrize("suite", ["bookworm", "trixie"])
