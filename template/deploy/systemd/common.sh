@@ -28,7 +28,7 @@ units() { # RELEASE: its units are systemd's from now on
 }
 flask() { # RELEASE COMMAND: as the service runs it, with its account and settings
   (
-    cd "$home/releases/$1"
+    cd "$home/releases/$1" || exit
     shift
     umask 077
     exec runuser -u "$name" -- env -i PATH=/usr/bin:/bin LANG=C.UTF-8 APP_ENV=production \
