@@ -35,7 +35,16 @@ SECRET = "eleven-purple-tractors-sing"
 MEBIBYTE = 1024 * 1024
 # Each line of the access log has these, whichever proxy writes it.
 LOGGED = [
-    *("timestamp", "event", "request_id", "remote_addr", "host", "tls", "method"),
+    *(
+        "timestamp",
+        "event",
+        "request_id",
+        "remote_addr",
+        "network",
+        "host",
+        "tls",
+        "method",
+    ),
     *("path", "protocol", "status", "bytes", "seconds", "limited"),
     *("upstream_status", "upstream_seconds"),
 ]

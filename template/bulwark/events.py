@@ -22,7 +22,7 @@ from flask_login import current_user
 from sqlalchemy import JSON, BigInteger, Index, Integer, String, event, inspect
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from bulwark import config
+from bulwark import config, proxy
 from bulwark.database import Model, UTCDateTime, db, utcnow
 from bulwark.logging import log
 
@@ -286,6 +286,7 @@ def _line(new: SecurityEvent) -> tuple[int, str, dict[str, Any]]:
         "user_id": new.user_id,
         "actor_id": new.actor_id,
         "address": new.address,
+        "network": proxy.network_of(new.address) if new.address else None,
         "user_agent": new.user_agent,
         "session": new.session,
         "method": new.method,

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any, TypeVar
 
 from flask import Flask, Response, current_app, request
@@ -31,7 +30,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, mapped_column
 from werkzeug.exceptions import TooManyRequests
 
-from bulwark import config, errors, events
+from bulwark import config, errors, events, proxy
 from bulwark.database import Model, UTCDateTime, db, utcnow
 from bulwark.jobs import queue
 from bulwark.logging import log
@@ -45,20 +44,8 @@ REDIS_OUTAGE = timedelta(hours=1)  # how long processes take it for the same out
 
 
 def network() -> str:
-    """Return whom a limit is for: an IPv4 address, or the /64 of an IPv6 address.
-
-    One home or server has at least a /64 (RFC 6177), and could use each address once.
-    """
-    sent = request.remote_addr or "unknown"
-    try:
-        address = ip_address(sent)
-    except ValueError:
-        return sent
-    if isinstance(address, IPv4Address):
-        return str(address)
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return str(ip_network((address, 64), strict=False))
+    """Return whom a limit is for: the network that the request came from."""
+    return proxy.network_of(request.remote_addr or "unknown")
 
 
 class Counters(Storage):

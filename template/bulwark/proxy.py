@@ -1,5 +1,6 @@
-"""Which host and which proxies a request may name, and that it came over TLS."""
+"""Which host and which proxies a request may name, who sent it, and that it is safe."""
 
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from flask import Flask, abort, request
@@ -42,6 +43,23 @@ def init_app(app: Flask, config: Config) -> None:
         _WithoutForwarded(app.wsgi_app), x_for=hops, x_proto=hops, x_host=0
     )
     app.before_request(_refuse_unsafe_requests_without_tls)
+
+
+def network_of(address: str) -> str:
+    """Return who is behind an address: itself, or of IPv6 the /64 that it is in.
+
+    One home or server has at least a /64 (RFC 6177), and could use each address once.
+    What is no address, such as the name of a socket, is returned as it is.
+    """
+    try:
+        sender = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(sender, IPv4Address):
+        return str(sender)
+    if sender.ipv4_mapped:
+        return str(sender.ipv4_mapped)
+    return str(ip_network((sender, 64), strict=False))
 
 
 def _refuse_unsafe_requests_without_tls() -> None:
