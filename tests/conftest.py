@@ -1,10 +1,11 @@
 """What all tests share: the template as it lies, services made from it, servers."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from copier import run_copy
 
+from tests.machine import network
 from tests.servers import PATH, Postgres
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -147,6 +149,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         assert not unknown, f"not in tests/packages.txt: {unknown}"
         if absent := MISSING.intersection(mark.args):
             pytest.skip(f"needs the system package {', '.join(sorted(absent))}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
+    """Let the network be as it is while Chromium looks at pages."""
+    marks = item.iter_markers("needs")
+    if os.geteuid() or not any("chromium" in mark.args for mark in marks):
+        return (yield)
+    with network(fcntl.LOCK_SH):
+        return (yield)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -188,10 +188,7 @@ class Load:
         network = self.server.visitor.rpartition(".")[0]
         self._threads = []
         for number in range(self.visitors):
-            address = f"{network}.{number + 10}"
-            cable = f"bw{self.server.pid}"
-            add = ("ip", "address", "replace", f"{address}/24", "dev", cable)
-            subprocess.run(add, check=True)
+            address = f"{network}.{number + 20}"
             self._threads.append(threading.Thread(target=self._visit, args=[address]))
         for thread in self._threads:
             thread.start()

@@ -13,7 +13,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +31,9 @@ testssl.sh
 """
 # Installed is not running: a machine starts what the deployment enables.
 AT_REST = "apache2 fail2ban nftables nginx postgresql redis-server"
+
+# The parts of a machine's network that tests can visit it from.
+VISITORS = ("16/28", "32/27", "64/26", "128/25")
 
 # Runs as the first process of the new namespaces, then becomes systemd.
 BOOT = """
@@ -82,6 +86,19 @@ def tree(suite: str) -> Path:
     return done
 
 
+@contextmanager
+def network(hold: int) -> Iterator[None]:
+    """Hold the host's network while the block lasts: LOCK_EX to change it.
+
+    With LOCK_SH it stays as it is: Chromium drops what it is loading when a cable comes
+    or goes.
+    """
+    TREES.mkdir(parents=True, exist_ok=True)
+    with (TREES / "network.lock").open("w") as lock:
+        fcntl.flock(lock, hold)
+        yield
+
+
 def _call(*command: str | Path) -> None:
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
@@ -130,6 +147,8 @@ class Machine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        with network(fcntl.LOCK_EX):
+            subprocess.run(("ip", "link", "delete", self.cable), check=False)
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         self.process.wait(PATIENCE)
@@ -164,18 +183,28 @@ class Machine:
         return said == "running"
 
     def _plug_in(self) -> None:
-        """Lay a cable: the machine is .2 of a network of its own, the tests are .1."""
-        network = f"10.{self.pid // 250 % 250 + 1}.{self.pid % 250}"
-        self.address, self.visitor = f"{network}.2", f"{network}.1"
-        cable = f"bw{self.pid}"
-        ends = ("type", "veth", "peer", "name", "eth0", "netns", str(self.pid))
-        _call("ip", "link", "add", cable, *ends)
-        _call("ip", "address", "add", f"{self.visitor}/24", "dev", cable)
-        _call("ip", "link", "set", cable, "up")
+        """Lay a cable: the machine is 2 in its networks, the tests are all others."""
+        network_4 = f"10.{self.pid // 250 % 250 + 1}.{self.pid % 250}"
+        self.network_6 = f"fd00:{self.pid >> 16:x}:{self.pid & 0xFFFF:x}"
+        self.address, self.visitor = f"{network_4}.2", f"{network_4}.1"
+        self.address_6, visitor_6 = (f"{self.network_6}:ffff::{n}" for n in (2, 1))
+        self.cable = f"bw{self.pid}"
         inside = ("nsenter", "-t", str(self.pid), "-n", "ip")
-        _call(*inside, "address", "add", f"{self.address}/24", "dev", "eth0")
-        _call(*inside, "link", "set", "eth0", "up")
-        _call(*inside, "route", "add", "default", "via", self.visitor)
+        ends = ("type", "veth", "peer", "name", "eth0", "netns", str(self.pid))
+        with network(fcntl.LOCK_EX):
+            _call("ip", "link", "add", self.cable, *ends)
+            for address in (f"{self.visitor}/24", f"{visitor_6}/64"):
+                _call("ip", "address", "add", address, "dev", self.cable, "nodad")
+            _call("ip", "link", "set", self.cable, "up")
+            # More visitors, without another change of the network.
+            visitors = [f"{network_4}.{part}" for part in VISITORS]
+            for part in (*visitors, f"{self.network_6}::/49"):
+                _call("ip", "route", "add", "local", part, "dev", self.cable)
+            for address in (f"{self.address}/24", f"{self.address_6}/64"):
+                _call(*inside, "address", "add", address, "dev", "eth0", "nodad")
+            _call(*inside, "link", "set", "eth0", "up")
+            for gateway in (self.visitor, visitor_6):
+                _call(*inside, "route", "add", "default", "via", gateway)
 
     def path(self, name: str) -> Path:
         """Return a file of the machine as the tests can open it."""

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -49,12 +50,11 @@ def test_no_python_is_a_template(template: Path) -> None:
 
 
 def test_what_is_no_template_arrives_byte_for_byte(make: Make, template: Path) -> None:
-    service = make()
+    service, other = make(), make("other", ci="gitlab", proxy="apache")
     for file in template_files(template):
         if "{" not in str(file) and file.suffix != ".jinja":
-            made = service / file.relative_to("template")
-            if made.name == ".gitlab-ci.yml":  # the default is GitHub
-                continue
+            name = file.relative_to("template")
+            made = service / name if (service / name).exists() else other / name
             assert made.read_bytes() == (template / file).read_bytes()
 
 
@@ -159,18 +159,29 @@ def test_each_choice_brings_its_files_and_no_others(make: Make) -> None:
     gitlab = tree(make("gitlab", deploy=[], ci="gitlab"))
     docker = tree(make("docker", deploy=["docker"], ci="none"))
     systemd = tree(make("systemd", deploy=["systemd"], ci="none"))
+    apache = tree(make("apache", proxy="apache"))
 
     def added(by: dict[str, tuple[bytes, bool]]) -> set[str]:
         assert nothing.keys() <= by.keys()
         return {file for file in by if file not in nothing}
 
     assert added(gitlab) == {".gitlab-ci.yml"}
-    assert added(docker)
-    assert {file for file in added(docker) if "docker" not in file} == {"compose.yaml"}
-    assert added(systemd)
-    assert {file for file in added(systemd) if "systemd" not in file} == set()
+    certbot = {"deploy/certbot"}
+    assert rooms(added(docker)) == certbot | {"compose.yaml", "deploy/docker"}
+    assert rooms(added(systemd)) == certbot | {"deploy/fail2ban", "deploy/systemd"}
     github = {".github/workflows/ci.yml"}
     assert added(everything) == added(docker) | added(systemd) | github
+    of_nginx, of_apache = (
+        everything.keys() - apache.keys(),
+        apache.keys() - everything.keys(),
+    )
+    assert rooms(of_nginx) == {"app/nginx", "deploy/nginx"}
+    assert rooms(of_apache) == {"app/apache", "deploy/apache"}
+
+
+def rooms(files: Iterable[str]) -> set[str]:
+    """Return the folders of files, two levels deep."""
+    return {"/".join(file.split("/")[:2]) for file in files}
 
 
 # --- Updating -----------------------------------------------------------------------

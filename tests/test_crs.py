@@ -95,8 +95,10 @@ def put_before(town: Town, mode: str) -> None:
     done = town.deploy("nginx/apply")
     assert done.returncode == 0, done.stderr
     eventually(lambda: not before & workers(town))
-    attacked = town.ask("/?q=<script>alert(1)</script>").status
-    assert attacked == (403 if mode == "block" else 200)
+    attacked = town.ask(f"/?mode={mode}&q=<script>alert(1)</script>")
+    assert attacked.status == (403 if mode == "block" else 200)
+    # nginx answers first and writes its log then.
+    eventually(lambda: attacked.headers["X-Request-ID"] in town.path(LOG).read_text())
 
 
 def workers(town: Town) -> set[str]:

@@ -57,10 +57,7 @@ class Town(Server):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self.numbers, self.open_streams = itertools.count(10), ExitStack()
-        self.prefix = f"fd00:{self.pid >> 16:x}:{self.pid & 0xFFFF:x}"
-        server = f"{self.prefix}:ffff::2/48"
-        self.run("ip", "address", "add", server, "dev", "eth0", "nodad")
+        self.numbers, self.open_streams = itertools.count(20), ExitStack()
         # There is no name server; fail2ban, which looks up the server's own name, would
         # wait for the one of whoever runs the tests.
         self.run("sh", "-c", "echo nameserver 127.0.0.1 >/etc/resolv.conf")
@@ -78,18 +75,15 @@ class Town(Server):
     def fresh_address(self, subnet: str = "") -> str:
         """Return an address that nobody had: of IPv4, or in that /64 of IPv6."""
         number = next(self.numbers)
-        address = f"{self.visitor.rpartition('.')[0]}.{number}/24"
         if subnet:
-            address = f"{self.prefix}:{subnet}::{number:x}/48"
-        add = ["ip", "address", "add", address, "dev", f"bw{self.pid}"]
-        subprocess.run(add + ["nodad"] * bool(subnet), check=True)
-        return address.partition("/")[0]
+            return f"{self.network_6}:{subnet}::{number:x}"
+        return f"{self.visitor.rpartition('.')[0]}.{number}"
 
     def open(
         self, address: str, port: int = 443, patience: float = SHORTLY
     ) -> socket.socket:
         """Connect from an address; OSError is no answer in so many seconds."""
-        server = f"{self.prefix}:ffff::2" if ":" in address else self.address
+        server = self.address_6 if ":" in address else self.address
         plain = socket.create_connection((server, port), patience, (address, 0))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self.open_streams.enter_context(plain)
@@ -370,7 +364,7 @@ def test_of_ipv6_a_whole_network_is_banned(town: Town) -> None:
     other = Visitor(town, town.fresh_address(subnet="2"))
     for number in range(100):
         assert neighbours[number % 5].ask(f"/nowhere/{number}") == 404
-    town.wait_for_ban(f"{town.prefix}:1::/64")
+    town.wait_for_ban(f"{town.network_6}:1::/64")
     assert not any(town.answers(one.address) for one in neighbours)
     assert not town.answers(town.fresh_address(subnet="1"))
     assert other.ask("/") == 200

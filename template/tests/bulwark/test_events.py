@@ -92,6 +92,7 @@ class Watch:
             "user_id": row.user_id,
             "actor_id": row.actor_id,
             "address": row.address,
+            "network": row.address,
             "user_agent": row.user_agent,
             "session": row.session,
             "request_id": row.request_id,
