@@ -25,6 +25,8 @@ FORM = "application/x-www-form-urlencoded"
 ADDRESS, PASSWORD = "jo@bulwark-tests.net", "eleven-purple-tractors-sing"
 LOG = "/var/log/nginx/access.log"
 SHORTLY = 2.0  # seconds
+# Linux lets a socket have any address of a local IPv6 route only if told so: ipv6(7).
+IPV6_FREEBIND = 78
 GUESSES = {
     "authn_login_fail",
     "authn_mfa_fail",
@@ -83,10 +85,16 @@ class Town(Server):
         self, address: str, port: int = 443, patience: float = SHORTLY
     ) -> socket.socket:
         """Connect from an address; OSError is no answer in so many seconds."""
-        server = self.address_6 if ":" in address else self.address
-        plain = socket.create_connection((server, port), patience, (address, 0))
+        of_ipv6 = ":" in address
+        plain = socket.socket(socket.AF_INET6 if of_ipv6 else socket.AF_INET)
+        self.open_streams.enter_context(plain)
+        plain.settimeout(patience)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return self.open_streams.enter_context(plain)
+        if of_ipv6:
+            plain.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+        plain.bind((address, 0))
+        plain.connect((self.address_6 if of_ipv6 else self.address, port))
+        return plain
 
     def answers(self, address: str, port: int = 443) -> bool:
         """Tell whether the kernel lets somebody connect."""
