@@ -1,4 +1,5 @@
 """Docker on a machine of its own: its engine and compose, and all that a build fetches.
+Podman is there too.
 
 `with Engine() as engine:` has the images of REGISTRY as if they had been pulled, and a
 mirror of Debian's packages. Nothing is fetched from outside.
@@ -19,7 +20,7 @@ from tests.conftest import run
 from tests.machine import MIRROR, TREES, Machine, tree
 from tests.servers import PATIENCE
 
-DOCKER = "docker.io docker-buildx docker-cli docker-compose"
+DOCKER = "docker.io docker-buildx docker-cli docker-compose buildah crun podman"
 # What a Dockerfile can install, with all that it needs.
 MIRRORED = """
 apache2 ca-certificates nginx postgresql-17 postgresql-client-17 python3 python3-venv

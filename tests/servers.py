@@ -239,7 +239,8 @@ class Nginx:
         for port, free in self.ports.items():
             moved[f"[::]:{port}"] = f"[::1]:{free}"
             moved[f"{port}"] = f"127.0.0.1:{free}"
-        for path in (self.service / "deploy/nginx").glob("*.conf"):
+        files = filter(Path.is_file, (self.service / "deploy/nginx").iterdir())
+        for path in files:
             text = path.read_text()
             for there, here in moved.items():
                 text = re.sub(rf"(?<!\w){re.escape(there)}(?!\d)", here, text)

@@ -4,9 +4,11 @@ import http.client
 import json
 import os
 import re
+import shutil
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -625,6 +627,8 @@ def test_apache_and_sqlite_do_as_well(
 ) -> None:
     answers = {"project_name": "Other", "database": "sqlite", "proxy": "apache"}
     service = make_service(template, tmp_path_factory, **answers)
+    # A service that changed its proxy later has no such folder.
+    shutil.rmtree(service / "app/apache")
     stack = Stack(engine, service, "ports: !override ['8080:80', '8443:443']")
     stack.up()
     http = stack.ask("/prices", port=8080)
@@ -643,3 +647,38 @@ def test_apache_and_sqlite_do_as_well(
         stack.compose("exec", "-T", "certbot", "deployed")
     assert {answer.body for answer in seen} == {'{"status":"ok"}\n'}
     stack.compose("down")
+
+
+def test_buildah_and_podman_do_as_well(
+    engine: Engine, template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    service = make_service(template, tmp_path_factory, project_name="Podman")
+    stack = Stack(engine, service)
+    engine.run("mkdir", "-p", "/var/lib/containers")
+    engine.run("mount", "-t", "tmpfs", "podman", "/var/lib/containers")
+    engine.run("sh", "-c", "docker save debian:trixie-slim | podman load")
+    # A machine in namespaces may not ask for more than it has.
+    limits = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
+    build = ("buildah", "build", "--isolation=chroot", "--format=docker", *limits)
+    engine.run(*build, "/srv/fill")
+    file = f"--file={stack.folder}/deploy/docker/Dockerfile"
+    engine.run(*build, "--target=web", "--tag=web", file, stack.folder)
+
+    settings = f"{stack.folder}/.env.production:/run/secrets/settings:ro"
+    start = (
+        *("podman", "run", "--read-only", "--cap-drop=all", "--network=none"),
+        *("--security-opt=no-new-privileges", "--cgroups=disabled", *limits),
+        *("--tmpfs=/tmp", "--volume=data:/srv/service/instance"),
+        *(f"--volume={settings}", "--env=ENV_FILE=/run/secrets/settings"),
+    )
+    engine.run(*start, "web", "flask", "prepare")
+    socket = "--volume=run:/srv/service/run:U"
+    engine.run(*start, "--detach", "--name=web", socket, "web")
+    healthy = ("podman", "healthcheck", "run", "web")
+    end = time.monotonic() + PATIENCE
+    while engine.attempt(*healthy).returncode:
+        assert time.monotonic() < end, engine.run("podman", "logs", "web")
+        time.sleep(0.2)
+    told = engine.run("podman", "top", "web", "huser", "capeff", "seccomp").split()
+    assert set(told[3:]) == {str(SERVICE), "none", "filter"}
+    engine.run("podman", "stop", "web")
