@@ -104,9 +104,14 @@ class Site(Server):
         settings, line = self.path(f"{ETC}/renewal/{DOMAIN}.conf"), DUE if now else ""
         settings.write_text(line + settings.read_text().removeprefix(DUE))
 
+    def run_by_the_timer(self) -> CompletedProcess[str]:
+        unit = f"{NAME}@renew.service"
+        self.attempt("systemctl", "reset-failed", unit)  # not too often for systemd
+        return self.attempt("systemctl", "start", unit)
+
     def renew(self) -> str:
         """Do what the timer does; return the serial number that visitors see then."""
-        done = self.attempt("systemctl", "start", f"{NAME}@renew.service")
+        done = self.run_by_the_timer()
         assert done.returncode == 0, self.complaint() + self.journal("-n", "60")
         return self.serial()
 
@@ -119,7 +124,7 @@ class Site(Server):
 
     def unrenewed(self) -> str:
         """Do what the timer does, when that cannot be done; return what it says."""
-        done = self.attempt("systemctl", "start", f"{NAME}@renew.service")
+        done = self.run_by_the_timer()
         assert done.returncode == 1, self.complaint()
         return self.complaint()
 
