@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
@@ -19,7 +19,7 @@ from email.message import EmailMessage
 from email.policy import default
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
@@ -37,6 +37,7 @@ PATH = os.pathsep.join(
     ]
 )
 PATIENCE = 90
+T = TypeVar("T")
 
 
 def free_port() -> int:
@@ -56,6 +57,16 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
         else:
             return
     raise TimeoutError(f"nobody listens on port {port} after {PATIENCE} s")
+
+
+def eventually(look: Callable[[], T | None], patience: float = PATIENCE) -> T:
+    """Return what somebody sees who looks again and again, once it is there."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        time.sleep(0.05)
+    raise TimeoutError(f"nothing after {patience} s")
 
 
 class Postgres:

@@ -25,8 +25,7 @@ from tests.deployed import (
     make_service,
 )
 from tests.pebble import AUTHORITY, MACHINE, PRODUCTION, STAGING, TRUST, Pebble
-from tests.servers import PATIENCE
-from tests.test_edge import eventually
+from tests.servers import PATIENCE, eventually
 
 ALIAS = f"www.{DOMAIN}"
 ETC = "/etc/letsencrypt"

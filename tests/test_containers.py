@@ -8,7 +8,6 @@ import shutil
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from copier import run_copy
 from tests.conftest import MISSING, ROOT, Make, run
 from tests.engine import Engine
 from tests.pebble import TRUST, Pebble
-from tests.servers import PATIENCE
+from tests.servers import PATIENCE, eventually
 
 DOMAIN, NAME = "shop.bulwark-tests.net", "edge-test"
 ANSWERS = {"project_name": "Edge Test", "domain": DOMAIN}
@@ -675,10 +674,7 @@ def test_buildah_and_podman_do_as_well(
     socket = "--volume=run:/srv/service/run:U"
     engine.run(*start, "--detach", "--name=web", socket, "web")
     healthy = ("podman", "healthcheck", "run", "web")
-    end = time.monotonic() + PATIENCE
-    while engine.attempt(*healthy).returncode:
-        assert time.monotonic() < end, engine.run("podman", "logs", "web")
-        time.sleep(0.2)
+    eventually(lambda: engine.attempt(*healthy).returncode == 0)
     told = engine.run("podman", "top", "web", "huser", "capeff", "seccomp").split()
     assert set(told[3:]) == {str(SERVICE), "none", "filter"}
     engine.run("podman", "stop", "web")

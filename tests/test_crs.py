@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from tests.deployed import HOME, installed
-from tests.test_edge import eventually
+from tests.servers import eventually
 from tests.test_fail2ban import ADDRESS, FORM, LOG, PASSWORD, Town, Visitor
 
 CRS_LOG = "/root/crs.log"

@@ -12,17 +12,17 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import pytest
 from copier import run_copy
 
 from tests.conftest import Make, run
-from tests.servers import PATIENCE, Mailbox, Nginx, running
+from tests.servers import PATIENCE, Mailbox, Nginx, eventually, running
 from tests.test_extend import NGINX
 from tests.test_extend import Service as Team
 
@@ -78,18 +78,8 @@ location = /test/own-header {
 }
 """
 
-T = TypeVar("T")
 
 pytestmark = pytest.mark.needs("nginx")
-
-
-def eventually(look: Callable[[], T | None], patience: float = PATIENCE) -> T:
-    end = time.monotonic() + patience
-    while time.monotonic() < end:
-        if found := look():
-            return found
-        time.sleep(0.1)
-    raise TimeoutError(f"nothing after {patience} s")
 
 
 class Answer(NamedTuple):
@@ -224,6 +214,13 @@ class Site:
         return "\n".join(p.read_text() for p in [*logs, *self.nginx.logs()])
 
 
+def collect(service: Path) -> None:
+    """Write what nginx serves by itself."""
+    flask = (service / ".venv/bin/flask", "--app", "wsgi")
+    testing = ENVIRONMENT | {"APP_ENV": "testing"}
+    run(*flask, "collect", "public", cwd=service, env=testing)
+
+
 @pytest.fixture(scope="session")
 def service(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a service as a server has it, with what a team may add."""
@@ -234,14 +231,7 @@ def service(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (folder / "app/views.py").open("a") as file:
         file.write(VIEWS)
     Team(folder).follow(NGINX)
-    flask = (folder / ".venv/bin/flask", "--app", "wsgi")
-    run(
-        *flask,
-        "collect",
-        "public",
-        cwd=folder,
-        env=ENVIRONMENT | {"APP_ENV": "testing"},
-    )
+    collect(folder)
     text = LOCATIONS % {"service": folder, "slug": SLUG}
     (folder / "app/nginx/test.conf").write_text(text)
     return folder

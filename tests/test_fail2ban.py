@@ -18,8 +18,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.deployed import DOMAIN, HOME, LIVE, NAME, SETTINGS, Server, installed
-from tests.servers import PATIENCE
-from tests.test_edge import eventually
+from tests.servers import PATIENCE, eventually
 
 FORM = "application/x-www-form-urlencoded"
 ADDRESS, PASSWORD = "jo@bulwark-tests.net", "eleven-purple-tractors-sing"

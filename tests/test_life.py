@@ -14,9 +14,10 @@ from cryptography.hazmat.primitives import serialization
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.conftest import run
+from tests.servers import eventually
 from tests.test_browser import ARGUMENTS, CHROMIUM, Visitor
 from tests.test_browser import Service as Address
-from tests.test_edge import ANSWERS, DOMAIN, ENVIRONMENT, Site, eventually
+from tests.test_edge import ANSWERS, DOMAIN, ENVIRONMENT, Site, collect
 from tests.test_races import code_of
 
 pytestmark = [pytest.mark.needs("nginx"), pytest.mark.needs("chromium")]
@@ -74,6 +75,7 @@ def site(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     made, answers = folder / "service", ANSWERS | {"admin_email": ADMIN}
     run_copy(str(template), made, answers, defaults=True, unsafe=True, quiet=True)
     run(os.environ.get("UV", "uv"), "sync", "--quiet", "--no-dev", cwd=made)
+    collect(made)
     with Site(made, folder / "site").running() as site:
         yield site
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlencode
@@ -23,7 +23,7 @@ from tests.deployed import (
     Server,
     installed,
 )
-from tests.servers import PATIENCE
+from tests.servers import PATIENCE, eventually
 
 pytestmark = [
     pytest.mark.needs("debootstrap", "iproute2"),
@@ -45,13 +45,6 @@ def server(disk: Path) -> Iterator[Server]:
     with Server(disk) as server:
         server.certify()
         yield server
-
-
-def eventually(look: Callable[[], object], patience: float = PATIENCE) -> None:
-    end = time.monotonic() + patience
-    while not look():
-        assert time.monotonic() < end, f"not within {patience} s"
-        time.sleep(0.05)
 
 
 def show(server: Server, unit: str, what: str) -> str:
