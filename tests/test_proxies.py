@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,8 +69,11 @@ def broken() -> ResponseReturnValue:
     password = "{SECRET}"
     raise RuntimeError(f"It has {{len(password)}} letters")
 """
+# Before the proxy is another one, which says in X-Client who asks.
 TEAM = {
     "nginx": """
+set_real_ip_from 10.0.0.0/8;
+real_ip_header X-Client;
 location = /test/file {
     alias %(public)s/static/app.css;
 }
@@ -80,6 +84,7 @@ location = /test/own-header {
 }
 """,
     "apache": """
+RemoteIPHeader X-Client
 ProxyPass /test/file !
 Alias /test/file %(public)s/static/app.css
 <Location /test/own-header>
@@ -195,6 +200,8 @@ def site(
         (current / "service.toml").write_text(named)
         team = TEAM[proxy] % {"name": NAME, "public": f"{HOME}/current/public"}
         (current / f"app/{proxy}/test.conf").write_text(team)
+        if proxy == "apache":
+            site.run("a2enmod", "-q", "remoteip")
         with (current / "app/views.py").open("a") as file:
             file.write(VIEWS)
         site.run("systemctl", "restart", f"{NAME}@{site.current}")
@@ -688,6 +695,21 @@ def is_closed(stream: socket.socket) -> bool:
 
 
 # --- Logs -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("192.0.2.7", "::1", "2001:db8::1", "2001:db8:1::1", "2001:db8:1:2::1"),
+        *("2001:db8:1:2:3:4:5:6", "2001:db8:1:0:3:4:5:6", "2001:0:0:4:5:6:7:8"),
+    ],
+)
+def test_the_log_names_the_network_that_is_counted(site: Site, address: str) -> None:
+    answer = site.get("/static/app.css", X_Client=address)
+    line = site.logged(answer.header("X-Request-ID"))
+    assert line["remote_addr"] == str(ip_address(address))
+    known = ip_network((address, 64), strict=False) if "2001:" in address else address
+    assert ip_network(line["network"]) == ip_network(known)
 
 
 def test_one_request_id_joins_all_logs(site: Site) -> None:
