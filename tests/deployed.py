@@ -231,7 +231,10 @@ class Load:
                         self.releases.add(json.loads(said)["release"])
                 fault = "" if status == 200 else str(status)
             except (OSError, http.client.HTTPException) as error:
-                fault, connection = repr(error), None
+                fault = repr(error)
+                if connection:
+                    connection.close()
+                connection = None
             with self._lock:
                 self.slowest = max(self.slowest, time.monotonic() - begin)
                 if fault:

@@ -482,7 +482,8 @@ def test_gunicorn_killed_under_load_loses_only_what_it_was_at(
         lost = list(load.dropped)
         load.wait_for(400)
     assert len(lost) <= visitors
-    assert {fault.partition(": ")[2] for fault in lost} <= {"503"}
+    # Not begun, or an answer of which the rest was not there any more.
+    assert all(re.search(": (503|IncompleteRead.*)$", fault) for fault in lost)
     assert load.dropped == lost
 
 
