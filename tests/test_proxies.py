@@ -659,7 +659,7 @@ def test_slow_clients_are_sent_away_while_others_are_answered(
     assert max(held) < 12
     p99 = statistics.quantiles(waits, n=100)[98]
     record_property("p99", f"{p99:.3f} s, held {max(held):.1f} s")
-    assert p99 < 5, "half of what a slow client may hold a connection"
+    assert p99 < 1
 
 
 def wait_until_closed(clients: list[Slow]) -> list[float]:
