@@ -106,6 +106,7 @@ def test_the_compose_file_is_valid_and_says_nothing_twice_or_in_vain(
         assert container["cap_drop"] == ["ALL"], name
         assert "cap_add" not in container, name
         assert container["security_opt"] == ["no-new-privileges:true"], name
+        assert container["init"], name
         assert container["logging"] == {"driver": "local"}, name
         assert {"cpu_shares", "mem_limit", "pids_limit"} <= container.keys(), name
         assert ("ports" in container) == (name == "proxy"), name
@@ -594,6 +595,15 @@ def test_a_new_release_comes_with_one_command_and_is_excused_meanwhile(
     assert {answer.status for answer in answers} == {200, 503}
     excused = [answer for answer in answers if answer.status == 503]
     assert {answer.headers["Retry-After"] for answer in excused} == {"5"}
+
+
+@pytest.mark.parametrize("name", ["web", "worker"])
+def test_what_still_starts_can_be_stopped(stack: Stack, name: str) -> None:
+    """The first process of a container ignores signals that it has no handler for."""
+    for command in ("stop", "start", "stop"):
+        stack.compose(command, name)
+    assert stack.state(name)["State"]["ExitCode"] in {0, 143}, "137 would be a kill"
+    stack.up()
 
 
 def test_everything_ends_in_time_and_what_matters_is_there_again(stack: Stack) -> None:
