@@ -1,0 +1,264 @@
+"""Says what an update brought, what it could not bring, and what is left to do.
+
+    updated.py TEMPLATE ANSWERS_FILE OLD_RELEASE NEW_RELEASE
+
+Copier runs it in the service, with its own Python and thus with what Copier imports.
+It prints Markdown, for the terminal and for the text of a pull request.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from jinja2 import Environment
+from pathspec import GitIgnoreSpec
+
+# Of CHANGELOG.md, most important first.
+HEADINGS = ("To do", "Security", "Removed", "Changed", "Fixed", "Added")
+
+# Where what a team wanted belongs, by the path that it changed instead.
+PLACES = {
+    "bulwark/": "`app/`: docs/extend.md shows how",
+    "tests/bulwark/": "`tests/app/`",
+    "deploy/nginx/": "`app/nginx/`, which updates leave alone",
+    "deploy/apache/": "`app/apache/`, which updates leave alone",
+    "compose.yaml": "`compose.override.yaml`, which Compose reads as well",
+    "deploy/docker/": "`compose.override.yaml`, or an image built from this one",
+    "deploy/systemd/": "a drop-in: `systemctl edit` on the server makes one",
+    "deploy/fail2ban/": "a file of your own in `/etc/fail2ban/jail.d/`",
+    ".github/": "a workflow of your own beside it",
+    "pyproject.toml": "`dependencies`, or a section that the template does not have",
+}
+LABELS = ("before updating", "last update", "after updating")  # as Copier writes them
+
+
+class Change(NamedTuple):
+    """A file of the template that differs between two releases."""
+
+    kind: str  # A, D, M or R, as in git diff --name-status
+    source: str  # in the old release of the template
+    old: str  # in a service
+    new: str
+
+
+class Template:
+    """What Copier updates from: a clone, two of its releases, the service's answers."""
+
+    def __init__(self, clone: Path, answers: Path, old: str, new: str) -> None:
+        self.clone, self.old, self.new = clone, old, new
+        self.answers = yaml.safe_load(answers.read_text())
+        self.jinja = Environment(autoescape=False)
+        rules = yaml.safe_load((clone / "copier.yml").read_text())["_exclude"]
+        self.left_out = GitIgnoreSpec.from_lines(
+            line
+            for rule in rules
+            for line in self.render(rule, _copier_operation="update").splitlines()
+        )
+
+    def render(self, text: str, **variables: str) -> str:
+        """Put the answers into a text."""
+        return self.jinja.from_string(text).render(self.answers, **variables)
+
+    def knows_the_old_release(self) -> bool:
+        """Tell whether it is in this clone; at another address it may not be."""
+        return git_says("cat-file", "-e", f"{self.old}^{{commit}}", at=self.clone)
+
+    def before(self, path: str) -> bytes:
+        """Return a file of the old release, empty when it was not there."""
+        return git_show(f"{self.old}:{path}", at=self.clone) or b""
+
+    def changes(self) -> Iterator[Change]:
+        """Yield what differs between the releases and belongs to this service."""
+        spoken = git(
+            *("diff", "--name-status", "--find-renames", "-z", self.old, self.new),
+            *("--", "template"),
+            at=self.clone,
+        )
+        words = iter(spoken.decode().split("\0")[:-1])
+        for status in words:
+            source = next(words)
+            target = next(words) if status[0] == "R" else source
+            if "_copier_conf" not in source:
+                change = Change(status[0], source, *map(self.name, (source, target)))
+                if not self.left_out.match_file(change.new):
+                    yield change
+
+    def name(self, source: str) -> str:
+        """Return what a file of the template is called in this service."""
+        return self.render(source.removeprefix("template/").removesuffix(".jinja"))
+
+    def diff(self, source: str) -> str:
+        """Return the change of a file as a block of Markdown, inside a list."""
+        said = git("diff", self.old, self.new, "--", source, at=self.clone).decode()
+        hunks = said[said.find("@@") :].rstrip()
+        lines = ["```diff", *hunks.splitlines(), "```"]
+        return "\n".join(f"  {line}".rstrip() for line in lines)
+
+
+def git(*command: str, at: Path = Path(), stdin: bytes = b"") -> bytes:
+    """Run git; return what it says."""
+    done = subprocess.run(
+        ["git", *command], cwd=at, input=stdin, capture_output=True, check=True
+    )
+    return done.stdout
+
+
+def git_says(*command: str, at: Path = Path()) -> bool:
+    """Ask git; return whether it says yes."""
+    done = subprocess.run(["git", *command], cwd=at, capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def git_show(name: str, at: Path = Path()) -> bytes | None:
+    """Return a file of a commit, None when it is not there."""
+    return git("show", name, at=at) if git_says("cat-file", "-e", name, at=at) else None
+
+
+def of_the_team(path: str) -> bytes | None:
+    """Return a file as the team had it before this update."""
+    return git_show(f"HEAD:./{path}")
+
+
+def carry_over(path: str, base: bytes, edited: bytes) -> None:
+    """Merge what the team changed in a file into the one that takes its place."""
+    released = Path(path).read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        sides = [Path(folder, name) for name in ("edited", "base", "released")]
+        for side, content in zip(sides, (edited, base, released), strict=True):
+            side.write_bytes(content)
+        labels = [word for label in LABELS for word in ("-L", label)]
+        done = subprocess.run(
+            ["git", "merge-file", *labels, *map(str, sides)],
+            capture_output=True,
+            check=False,
+        )
+        Path(path).write_bytes(sides[0].read_bytes())
+    if done.returncode:
+        # What `git merge` would leave in the index: 1 the base, 2 ours, 3 theirs.
+        name = git("rev-parse", "--show-prefix").decode().strip() + path
+        mode = "100755" if Path(path).stat().st_mode & 0o100 else "100644"
+        lines = [f"0 {'0' * 40}\t{name}"]
+        for stage, content in enumerate((base, edited, released), start=1):
+            blob = git("hash-object", "-w", "--stdin", stdin=content).decode().strip()
+            lines.append(f"{mode} {blob} {stage}\t{name}")
+        git("update-index", "--index-info", stdin="\n".join(lines).encode())
+
+
+def where_it_went(path: str) -> str:
+    """Say which commit of the team's took a file away, and where to, if it did."""
+    (commit,) = git("log", "-1", "--format=%h", "--", path).decode().split() or [""]
+    if not commit:
+        return "it is not in this service"
+    moves = git(
+        *("show", "--format=", "--name-status", "--find-renames", "-z", "--relative"),
+        commit,
+    )
+    words = moves.decode().split("\0")
+    for status, old, new in zip(words, words[1:], words[2:], strict=False):
+        if status.startswith("R") and old == path:
+            return f"commit {commit} moved it to `{new}`"
+    return f"commit {commit} deleted it"
+
+
+def missed(template: Template, change: Change) -> str | None:
+    """Bring what one change could not bring by itself, or say what is missing."""
+    yours = of_the_team(change.old)
+    base = template.before(change.source)
+    here = Path(change.new).exists()
+    show = f"`git show HEAD:./{change.old}`"
+    match change.kind:
+        case "M" if not here:
+            return (
+                f"`{change.new}` changed, but {where_it_went(change.new)}, so this"
+                f" change did not arrive:\n\n{template.diff(change.source)}"
+            )
+        case "R" if here and yours is None:
+            return (
+                f"`{change.new}` is new here: the release renamed `{change.old}`, which"
+                " you took away. Take this one away as well if you don't need it."
+            )
+        case "R" if here and yours is not None and yours != base:
+            if change.source.endswith(".jinja"):
+                return f"`{change.old}` is now `{change.new}`; yours was: {show}"
+            carry_over(change.new, base, yours)
+        case "D" if yours is not None and yours != base:
+            return (
+                f"`{change.old}` is gone: the release does without it. You had changed"
+                f" it; what you had: {show}"
+            )
+    return None
+
+
+def conflicts() -> list[str]:
+    """Name each file that waits for a decision, and where the team's part belongs."""
+    names = git("diff", "--name-only", "--diff-filter=U", "-z", "--relative").decode()
+    found = []
+    for name in names.split("\0")[:-1]:
+        places = [text for path, text in PLACES.items() if name.startswith(path)]
+        better = (
+            f" What you wanted has a place of its own: {places[0]}." if places else ""
+        )
+        found.append(f"`{name}`: you and the release changed the same lines.{better}")
+    return found
+
+
+def entries(changelog: str) -> dict[str, list[str]]:
+    """Return the entries of all releases by their heading."""
+    found: dict[str, list[str]] = {heading: [] for heading in HEADINGS}
+    entry: list[str] = []
+    for line in changelog.splitlines():
+        if line.startswith("#"):
+            entry = found.get(line.removeprefix("### "), [])
+        elif line.startswith("- "):
+            entry.append(line)
+        elif line.startswith("  ") and entry:
+            entry[-1] += f"\n{line}"
+    return found
+
+
+def section(heading: str, *parts: str) -> str:
+    """Return a part of the report."""
+    return "\n".join([f"\n## {heading}\n", *parts])
+
+
+def report(template: Template) -> Iterator[str]:
+    """Yield the parts of the report, most important first."""
+    yield f"# Bulwark {template.new}"
+    known = template.knows_the_old_release()
+    changes = template.changes() if known else ()
+    not_here = [text for change in changes if (text := missed(template, change))]
+    if waiting := conflicts():
+        yield section(
+            "Conflicts",
+            "These wait for you: above `=======` is yours, below it the release's.",
+            "Leave what is right, then `git add` each.\n",
+            *[f"- {text}" for text in waiting],
+        )
+    if not_here:
+        yield section("Not here", *[f"- {text}" for text in not_here])
+    if not known:
+        yield (
+            f"\nThis template does not know the release {template.old} that the service"
+            " had, so\nwhat is new can't be told. `bin/drift` shows what differs now."
+        )
+        return
+    before = entries(template.before("CHANGELOG.md").decode())
+    now = entries((template.clone / "CHANGELOG.md").read_text())
+    for heading in HEADINGS:
+        if news := [entry for entry in now[heading] if entry not in before[heading]]:
+            yield section(heading, *news)
+
+
+def main() -> None:
+    """Print the report."""
+    clone, answers, old, new = sys.argv[1:]
+    for part in report(Template(Path(clone), Path(answers), old, new)):
+        print(part)
+
+
+if __name__ == "__main__":
+    main()
