@@ -63,10 +63,6 @@ class Template:
         """Put the answers into a text."""
         return self.jinja.from_string(text).render(self.answers, **variables)
 
-    def knows_the_old_release(self) -> bool:
-        """Tell whether it is in this clone; at another address it may not be."""
-        return git_says("cat-file", "-e", f"{self.old}^{{commit}}", at=self.clone)
-
     def before(self, path: str) -> bytes:
         """Return a file of the old release, empty when it was not there."""
         return git_show(f"{self.old}:{path}", at=self.clone) or b""
@@ -94,7 +90,7 @@ class Template:
     def diff(self, source: str) -> str:
         """Return the change of a file as a block of Markdown, inside a list."""
         said = git("diff", self.old, self.new, "--", source, at=self.clone).decode()
-        hunks = said[said.find("@@") :].rstrip()
+        hunks = said[max(said.find("@@"), 0) :].rstrip()
         lines = ["```diff", *hunks.splitlines(), "```"]
         return "\n".join(f"  {line}".rstrip() for line in lines)
 
@@ -107,15 +103,12 @@ def git(*command: str, at: Path = Path(), stdin: bytes = b"") -> bytes:
     return done.stdout
 
 
-def git_says(*command: str, at: Path = Path()) -> bool:
-    """Ask git; return whether it says yes."""
-    done = subprocess.run(["git", *command], cwd=at, capture_output=True, check=False)
-    return done.returncode == 0
-
-
 def git_show(name: str, at: Path = Path()) -> bytes | None:
     """Return a file of a commit, None when it is not there."""
-    return git("show", name, at=at) if git_says("cat-file", "-e", name, at=at) else None
+    done = subprocess.run(
+        ["git", "show", name], cwd=at, capture_output=True, check=False
+    )
+    return None if done.returncode else done.stdout
 
 
 def of_the_team(path: str) -> bytes | None:
@@ -228,8 +221,7 @@ def section(heading: str, *parts: str) -> str:
 def report(template: Template) -> Iterator[str]:
     """Yield the parts of the report, most important first."""
     yield f"# Bulwark {template.new}"
-    known = template.knows_the_old_release()
-    changes = template.changes() if known else ()
+    changes = template.changes()
     not_here = [text for change in changes if (text := missed(template, change))]
     if waiting := conflicts():
         yield section(
@@ -240,12 +232,6 @@ def report(template: Template) -> Iterator[str]:
         )
     if not_here:
         yield section("Not here", *[f"- {text}" for text in not_here])
-    if not known:
-        yield (
-            f"\nThis template does not know the release {template.old} that the service"
-            " had, so\nwhat is new can't be told. `bin/drift` shows what differs now."
-        )
-        return
     before = entries(template.before("CHANGELOG.md").decode())
     now = entries((template.clone / "CHANGELOG.md").read_text())
     for heading in HEADINGS:

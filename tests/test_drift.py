@@ -1,0 +1,158 @@
+"""bin/drift: what of the template's files a service has edited, moved or deleted."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from copier import run_copy
+
+from tests.conftest import RELEASE, commit, git, release
+
+
+@pytest.fixture(scope="module")
+def fresh(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a service that nobody has changed."""
+    folder = tmp_path_factory.mktemp("drift") / "service"
+    run_copy(str(template), folder, defaults=True, unsafe=True, quiet=True)
+    commit(folder)
+    return folder
+
+
+@pytest.fixture
+def service(fresh: Path, tmp_path: Path) -> Path:
+    """Return a service that a test may change."""
+    return Path(shutil.copytree(fresh, tmp_path / "a service", symlinks=True))
+
+
+def drift(service: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [service / "bin/drift", *options], capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def drifts(service: Path) -> dict[str, dict[str, Any]]:
+    """Return what it says for programs, by path."""
+    done = drift(service, "--json")
+    assert done.returncode == 0, done.stderr
+    return {file["path"]: file for file in json.loads(done.stdout)["files"]}
+
+
+def change(service: Path, path: str, old: str, new: str) -> None:
+    text = (service / path).read_text()
+    assert old in text
+    (service / path).write_text(text.replace(old, new, 1))
+
+
+def test_a_service_that_nobody_changed_has_none(service: Path, template: Path) -> None:
+    done = drift(service, "--check")
+    assert done.returncode == 0, done.stderr
+    assert f"as {RELEASE} has them" in done.stdout
+    said = json.loads(drift(service, "--json").stdout)
+    assert said == {"template": str(template), "version": RELEASE, "files": []}
+
+
+def test_edited_moved_and_deleted_files_are_listed_with_their_diffs(
+    service: Path,
+) -> None:
+    change(service, "bulwark/headers.py", "import re\n", "import re  # ours\n")
+    (service / "bin/dev").chmod(0o644)
+    git(service, "mv", "deploy/nginx/tls.conf", "app/nginx/tls.conf")
+    git(service, "rm", "-q", "docs/intrusion.md")
+    found = drifts(service)
+    assert {(path, file["change"], file["to"]) for path, file in found.items()} == {
+        ("bin/dev", "edited", None),
+        ("bulwark/headers.py", "edited", None),
+        ("deploy/nginx/tls.conf", "moved", "app/nginx/tls.conf"),
+        ("docs/intrusion.md", "deleted", None),
+    }
+    assert "+import re  # ours\n" in found["bulwark/headers.py"]["diff"]
+    assert "new mode 100644" in found["bin/dev"]["diff"]
+    said = drift(service).stdout
+    assert "moved    deploy/nginx/tls.conf -> app/nginx/tls.conf\n" in said
+    assert "+import re  # ours\n" in said
+
+
+def test_work_that_is_not_committed_counts(service: Path) -> None:
+    (service / "SECURITY.md").unlink()
+    (service / "security.md").write_text("Ours\n")
+    assert drifts(service).keys() == {"SECURITY.md"}
+
+
+def test_the_teams_half_is_no_drift(service: Path) -> None:
+    change(service, "app/views.py", "import", "import os, ")
+    (service / "app/static/app.css").unlink()
+    shutil.rmtree(service / "tests/app")
+    (service / "compose.override.yaml").write_text("services: {}\n")
+    (service / "app/bild ü.png").write_bytes(b"\x89PNG\0")
+    change(
+        service, "pyproject.toml", "dependencies = [\n", 'dependencies = [\n"rich",\n'
+    )
+    with (service / "pyproject.toml").open("a") as file:
+        file.write("\n[tool.ours]\nfast = true\n")
+    assert drifts(service) == {}
+
+
+@pytest.mark.parametrize("broken", ["line-length = 79", "line-length = "])
+def test_another_value_of_the_template_in_pyproject_is_drift(
+    service: Path, broken: str
+) -> None:
+    change(service, "pyproject.toml", "line-length = 88", broken)
+    assert drifts(service).keys() == {"pyproject.toml"}
+
+
+def test_it_can_fail_a_build(service: Path) -> None:
+    (service / "SECURITY.md").unlink()
+    assert drift(service).returncode == 0
+    assert drift(service, "--check").returncode == 1
+
+
+def test_it_changes_nothing_and_runs_nothing_of_the_template(
+    own_template: Path, tmp_path: Path
+) -> None:
+    questions = own_template / "copier.yml"
+    task = '_tasks:\n  - "touch made-by-a-task"\n'
+    questions.write_text(questions.read_text().replace("_tasks:\n", task))
+    release(own_template, "v9999.0.1")
+    folder = tmp_path / "service"
+    run_copy(str(own_template), folder, defaults=True, skip_tasks=True, quiet=True)
+    commit(folder)
+    assert drift(folder, "--check").returncode == 0
+    assert git(folder, "status", "--porcelain", "--ignored") == ""
+
+
+def test_it_knows_the_answers_and_the_release_of_the_service(
+    own_template: Path, tmp_path: Path
+) -> None:
+    answers = {"deploy": ["docker"], "ci": "gitlab", "proxy": "apache"}
+    folder = tmp_path / "project/services/shop"
+    run_copy(str(own_template), folder, answers, defaults=True, unsafe=True, quiet=True)
+    commit(tmp_path / "project")
+    with (own_template / "template/bulwark/headers.py").open("a") as file:
+        file.write("# later\n")
+    release(own_template, "v9999.0.1")
+    assert drifts(folder) == {}
+
+
+def test_a_template_that_does_not_answer_is_named(service: Path) -> None:
+    change(service, ".copier-answers.yml", "_src_path: ", "_src_path: /gone")
+    done = drift(service, "--check")
+    assert done.returncode == 2
+    assert "/gone" in done.stderr
+    assert "not known what differs" in done.stderr
+
+
+@pytest.mark.parametrize("content", [None, "", "_commit: v1\n"])
+def test_without_answers_it_says_how_to_get_them_back(
+    service: Path, content: str | None
+) -> None:
+    answers = service / ".copier-answers.yml"
+    answers.unlink() if content is None else answers.write_text(content)
+    done = drift(service)
+    assert done.returncode == 2
+    assert re.search(r"does not name the template.*\nBring it back", done.stderr)
