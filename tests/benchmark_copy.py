@@ -29,15 +29,13 @@ def released(folder: Path, work_tree: Path) -> Path:
     return folder
 
 
-def cpu_seconds(template: Path, destination: Path) -> float:
-    """Copy once, as people do; return what Copier and its children used."""
+def copier(command: str, *arguments: str) -> float:
+    """Run Copier once, as people do; return the CPU seconds that it took in all."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-W", "ignore", "-m", "copier", "copy"]
+    python = [sys.executable, "-W", "ignore", "-m", "copier"]
     options = ["--quiet", "--defaults", "--trust"]
     subprocess.run(
-        [*command, *options, str(template), str(destination)],
-        check=True,
-        stdout=subprocess.DEVNULL,
+        [*python, command, *options, *arguments], check=True, stdout=subprocess.DEVNULL
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -57,7 +55,8 @@ def main(rounds: int) -> None:
         seconds: dict[str, list[float]] = {name: [] for name in templates}
         for number in range(rounds):  # in turn, so that both meet the same machine
             for name, template in templates.items():
-                seconds[name].append(cpu_seconds(template, here / f"{number} {name}"))
+                service = here / f"{number} {name}"
+                seconds[name].append(copier("copy", str(template), str(service)))
         files = sum(file.is_file() for file in (here / "0 Bulwark").rglob("*"))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name, median in medians.items():

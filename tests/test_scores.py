@@ -109,10 +109,15 @@ def site(
 @on(USUAL)
 def test_testssl_grades_it_a_plus(site: Site) -> None:
     quick = ("--quiet", "--warnings=off", "--nodns=none", "--ip=127.0.0.1")
-    told = ("--jsonfile", "/root/findings.json")
-    command = ("testssl", *quick, "--add-ca", TRUSTED, *told, DOMAIN)
-    site.server.attempt(*command, patience=600)
-    found = json.loads(site.server.path("/root/findings.json").read_text())
+    command = ("testssl", *quick, "--add-ca", TRUSTED)
+    # On a busy machine it hangs up before a ticket has come, and says that a check of
+    # its own failed: then it looks again.
+    for attempt in range(3):
+        told = f"/root/findings-{attempt}.json"
+        site.server.attempt(*command, "--jsonfile", told, DOMAIN, patience=600)
+        found = json.loads(site.server.path(told).read_text())
+        if not any("check failed" in finding["finding"] for finding in found):
+            break
     wrong = [
         f"{finding['id']} {finding['severity']}: {finding['finding']}"
         for finding in found
