@@ -111,11 +111,6 @@ def git_show(name: str, at: Path = Path()) -> bytes | None:
     return None if done.returncode else done.stdout
 
 
-def of_the_team(path: str) -> bytes | None:
-    """Return a file as the team had it before this update."""
-    return git_show(f"HEAD:./{path}")
-
-
 def carry_over(path: str, base: bytes, edited: bytes) -> None:
     """Merge what the team changed in a file into the one that takes its place."""
     released = Path(path).read_bytes()
@@ -159,31 +154,42 @@ def where_it_went(path: str) -> str:
 
 def missed(template: Template, change: Change) -> str | None:
     """Bring what one change could not bring by itself, or say what is missing."""
-    yours = of_the_team(change.old)
-    base = template.before(change.source)
     here = Path(change.new).exists()
-    show = f"`git show HEAD:./{change.old}`"
     match change.kind:
         case "M" if not here:
             return (
                 f"`{change.new}` changed, but {where_it_went(change.new)}, so this"
                 f" change did not arrive:\n\n{template.diff(change.source)}"
             )
-        case "R" if here and yours is None:
+        case "R" if here:
+            return renamed(template, change)
+        case "D" if is_edited(template, change):
+            # What a file with answers in it was before the team's edits is not known.
+            had = "may have" if change.source.endswith(".jinja") else "had"
             return (
-                f"`{change.new}` is new here: the release renamed `{change.old}`, which"
-                " you took away. Take this one away as well if you don't need it."
-            )
-        case "R" if here and yours is not None and yours != base:
-            if change.source.endswith(".jinja"):
-                return f"`{change.old}` is now `{change.new}`; yours was: {show}"
-            carry_over(change.new, base, yours)
-        case "D" if yours is not None and yours != base:
-            return (
-                f"`{change.old}` is gone: the release does without it. You had changed"
-                f" it; what you had: {show}"
+                f"`{change.old}` is gone: the release does without it. You {had} edited"
+                f" it; what was here: `git show HEAD:./{change.old}`"
             )
     return None
+
+
+def renamed(template: Template, change: Change) -> str | None:
+    """Carry over what the team changed in a file that has another name now."""
+    yours = git_show(f"HEAD:./{change.old}")
+    if yours is None:
+        return (
+            f"`{change.new}` is new here: the release renamed `{change.old}`, which"
+            " you took away. Take this one away as well if you don't need it."
+        )
+    if is_edited(template, change):
+        carry_over(change.new, template.before(change.source), yours)
+    return None
+
+
+def is_edited(template: Template, change: Change) -> bool:
+    """Tell whether the team had changed a file of the old release."""
+    yours = git_show(f"HEAD:./{change.old}")
+    return yours is not None and yours != template.before(change.source)
 
 
 def conflicts() -> list[str]:
