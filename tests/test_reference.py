@@ -1,0 +1,185 @@
+"""bin/reference: the generated app as a repository, a commit for each release."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from copier import run_copy
+
+from tests.conftest import ROOT, git, release, run
+from tests.test_copy import tree, update
+
+ADDRESS = "https://git.example.com/bulwark.git"
+
+
+@pytest.fixture(scope="module")
+def checkout(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a checkout with three releases, and Copier at hand."""
+    folder = Path(
+        shutil.copytree(template, tmp_path_factory.mktemp("reference") / "checkout")
+    )
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    with (folder / ".git/info/exclude").open("a") as file:
+        file.write("/.venv\n")
+    git(folder, "remote", "set-url", "origin", ADDRESS)
+    git(folder, "tag", "-d", "v9999.0.0")
+    git(folder, "tag", "v1.0.0")
+    with (folder / "template/bulwark/headers.py").open("a") as file:
+        file.write("# safer\n")
+    with (folder / "template/app/views.py").open("a") as file:
+        file.write("# shorter\n")
+    release(folder, "v1.1.0")
+    git(folder, "rm", "-q", "template/docs/intrusion.md")
+    (folder / "template/docs/detection.md").write_text("New\n")
+    release(folder, "v1.10.0")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built") / "the reference"
+    build(checkout, folder)
+    return folder
+
+
+def attempt(checkout: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [checkout / "bin/reference", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def build(checkout: Path, *arguments: str | Path) -> None:
+    done = attempt(checkout, *arguments)
+    assert done.returncode == 0, done.stderr
+
+
+def test_each_release_is_a_tagged_commit_in_their_order(reference: Path) -> None:
+    tags = git(reference, "log", "--reverse", "--format=%D").split("\n")
+    assert [line.rpartition("tag: ")[2] for line in tags if line] == [
+        "v1.0.0",
+        "v1.1.0",
+        "v1.10.0",
+    ]
+
+
+def test_the_difference_of_two_tags_is_what_a_release_changes(reference: Path) -> None:
+    names = git(reference, "diff", "--name-status", "v1.0.0", "v1.1.0").splitlines()
+    assert [name.split() for name in names] == [
+        ["M", ".copier-answers.yml"],
+        ["M", "app/views.py"],
+        ["M", "bulwark/headers.py"],
+    ]
+
+
+def test_a_release_is_what_a_fresh_copy_of_it_is(
+    checkout: Path, reference: Path, tmp_path: Path
+) -> None:
+    for tag in ("v1.0.0", "v1.1.0", "v1.10.0"):
+        git(reference, "checkout", "-q", tag)
+        fresh = tmp_path / tag
+        run_copy(
+            str(checkout),
+            fresh,
+            defaults=True,
+            unsafe=True,
+            quiet=True,
+            vcs_ref=tag,
+        )
+        answers = (reference / ".copier-answers.yml").read_text()
+        assert f"_src_path: {ADDRESS}\n" in answers
+        assert f"_commit: {tag}\n" in answers
+        there, here = tree(fresh), tree(reference)
+        del there[".copier-answers.yml"], here[".copier-answers.yml"]
+        assert here == there
+    git(reference, "checkout", "-q", "-")
+
+
+def test_author_and_date_are_those_of_the_release(
+    checkout: Path, reference: Path
+) -> None:
+    for tag in ("v1.0.0", "v1.10.0"):
+        form = ("log", "-1", "--format=%an %ae %aI %cn %ce %cI", tag)
+        assert git(reference, *form) == git(checkout, *form)
+
+
+def test_no_secret_is_in_it(reference: Path) -> None:
+    assert not list(reference.glob(".env*")) or {
+        path.name for path in reference.glob(".env*")
+    } == {".env.example"}
+
+
+def test_a_later_run_adds_what_was_released_since(
+    checkout: Path, reference: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "older"
+    git(tmp_path, "clone", "-q", str(reference), "older")
+    git(folder, "reset", "-q", "--hard", "v1.1.0")
+    git(folder, "tag", "-d", "v1.10.0")
+    build(checkout, folder)
+    assert git(folder, "rev-parse", "HEAD") == git(reference, "rev-parse", "HEAD")
+    build(checkout, folder)
+    assert git(folder, "rev-parse", "HEAD") == git(reference, "rev-parse", "HEAD")
+
+
+def test_a_folder_of_somebody_elses_is_left_alone(
+    checkout: Path, reference: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("ours\n")
+    assert "its last commit is no release" in attempt(checkout, tmp_path).stderr
+    folder = tmp_path / "changed"
+    git(tmp_path, "clone", "-q", str(reference), "changed")
+    (folder / "README.md").write_text("ours\n")
+    assert "changes of somebody's" in attempt(checkout, folder).stderr
+    assert (folder / "README.md").read_text() == "ours\n"
+
+
+def test_an_address_that_nobody_else_can_read_is_refused(
+    checkout: Path, tmp_path: Path
+) -> None:
+    git(tmp_path, "clone", "-q", str(checkout), "clone")
+    done = attempt(tmp_path / "clone", tmp_path / "reference")
+    assert done.returncode == 1
+    assert "--source URL" in done.stderr
+    assert not (tmp_path / "reference").exists()
+
+
+def test_before_the_first_release_it_is_what_is_committed(
+    checkout: Path, tmp_path: Path
+) -> None:
+    git(tmp_path, "clone", "-q", "--no-tags", str(checkout), "clone")
+    clone = tmp_path / "clone"
+    (clone / ".venv").symlink_to(ROOT / ".venv")
+    build(clone, tmp_path / "reference", "--source", ADDRESS)
+    assert git(tmp_path / "reference", "tag") == ""
+    assert (tmp_path / "reference/docs/detection.md").exists()
+
+
+def test_a_clone_updates_itself(
+    checkout: Path, reference: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    git(tmp_path, "clone", "-q", "--branch=v1.0.0", str(reference), "mine")
+    answers = folder / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace(ADDRESS, str(checkout)))
+    git(folder, "commit", "-qam", "The template is at another address here")
+    update(folder)
+    assert (folder / "bulwark/headers.py").read_text().endswith("# safer\n")
+    assert not (folder / "docs/intrusion.md").exists()
+
+
+def test_a_clone_runs_with_secrets_of_its_own(reference: Path, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "-q", str(reference), "mine")
+    folder = tmp_path / "mine"
+    run("bin/setup", cwd=folder)
+    assert (folder / ".env").stat().st_mode & 0o777 == 0o600
+    assert git(folder, "status", "--porcelain").replace("?? uv.lock\n", "") == ""
+    run(
+        *("bin/test", "-q", "-n0", "tests/app", "tests/bulwark/test_headers.py"),
+        cwd=folder,
+        env={key: os.environ[key] for key in os.environ if key != "PYTEST_ADDOPTS"},
+    )
