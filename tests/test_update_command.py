@@ -1,0 +1,295 @@
+"""bin/update: one command for a release; if it fails, all is as it was."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from copier import run_copy
+
+from tests.conftest import RELEASE, commit, git, release
+from tests.servers import eventually
+
+NEWS = "v9999.1.0"
+FIX = "# a fix\n"
+SLOW = """\
+_migrations:
+  - command: "touch '{started}' spoilt && rm -r docs && sleep 60"
+"""
+
+
+class Place:
+    """A template with a release that a service does not have yet."""
+
+    def __init__(self, template: Path, service: Path) -> None:
+        self.template, self.service = template, service
+
+    def update(self, *options: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [self.service / "bin/update", *options],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    def refusal(self, *options: str) -> str:
+        """Update in vain; return the reason."""
+        before = self.state()
+        done = self.update(*options)
+        assert done.returncode == 2, done.stdout
+        assert self.state() == before
+        return done.stderr
+
+    def state(self) -> dict[str, object]:
+        """Return all that an update could change."""
+        files = {
+            path: (path.read_bytes(), path.stat().st_mode)
+            for path in self.service.rglob("*")
+            if path.is_file() and ".git" not in path.relative_to(self.service).parts
+        }
+        questions = ("status --porcelain", "rev-parse HEAD", "branch", "stash list")
+        said = [git(self.service, *question.split()) for question in questions]
+        return {"files": files, "git": said}
+
+    def has_news(self) -> bool:
+        return (self.service / "bulwark/headers.py").read_text().endswith(FIX)
+
+    def publish(self, version: str, line: str, instead: str) -> None:
+        """Release a template whose copier.yml has something else in place of a line."""
+        questions = self.template / "copier.yml"
+        text = questions.read_text()
+        assert line in text
+        questions.write_text(text.replace(line, instead, 1))
+        release(self.template, version)
+
+    def move(self, address: str) -> None:
+        """Have the service look for its template somewhere else."""
+        answers = self.service / ".copier-answers.yml"
+        lines = answers.read_text().splitlines(keepends=True)
+        named = [line for line in lines if line.startswith("_src_path: ")]
+        assert len(named) == 1
+        lines[lines.index(named[0])] = f"_src_path: {address}\n"
+        answers.write_text("".join(lines))
+        commit(self.service)
+
+
+@pytest.fixture(scope="module")
+def original(
+    template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("updates")
+    clone = Path(shutil.copytree(template, folder / "template", symlinks=True))
+    service = folder / "service"
+    run_copy(
+        str(clone), service, defaults=True, unsafe=True, quiet=True, vcs_ref=RELEASE
+    )
+    commit(service)
+    with (clone / "template/bulwark/headers.py").open("a") as file:
+        file.write(FIX)
+    release(clone, NEWS)
+    return clone, service
+
+
+@pytest.fixture
+def place(original: tuple[Path, Path], tmp_path: Path) -> Place:
+    """Return a template and a service that a test may change."""
+    template, service = (
+        Path(shutil.copytree(folder, tmp_path / folder.name, symlinks=True))
+        for folder in original
+    )
+    place = Place(template, service)
+    place.move(str(template))
+    return place
+
+
+@contextmanager
+def begun(place: Place) -> Iterator[subprocess.Popen[str]]:
+    """Begin an update that is in the middle of its work for a minute."""
+    started = place.service.parent / "started"
+    place.publish("v9999.2.0", "_migrations:\n", SLOW.format(started=started))
+    with subprocess.Popen(
+        [place.service / "bin/update"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        eventually(started.exists)
+        yield process
+
+
+def end_session(leader: int) -> None:
+    """Kill all that a process has started, as when the machine loses its power."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            session = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
+            if session == leader:
+                os.kill(int(folder.name), signal.SIGKILL)
+        except OSError:  # it has ended meanwhile
+            continue
+
+
+def test_the_newest_release_arrives_and_says_what_it_is(place: Place) -> None:
+    secrets = (place.service / ".env").read_bytes()
+    done = place.update()
+    assert done.returncode == 0, done.stderr
+    assert f"# Bulwark {NEWS}\n" in done.stdout
+    assert "bin/setup, bin/ci, git commit" in done.stderr
+    assert place.has_news()
+    assert (place.service / ".env").read_bytes() == secrets
+
+
+def test_a_service_that_is_current_is_told_so(place: Place) -> None:
+    place.update()
+    commit(place.service)
+    before = place.state()
+    done = place.update()
+    assert done.returncode == 0
+    assert "newest release" in done.stderr
+    assert place.state() == before
+
+
+def test_a_conflict_is_told_by_the_exit_code(place: Place) -> None:
+    with (place.service / "bulwark/headers.py").open("a") as file:
+        file.write("# ours\n")
+    commit(place.service)
+    done = place.update()
+    assert done.returncode == 1
+    assert "`bulwark/headers.py`" in done.stdout
+
+
+@pytest.mark.parametrize("file", ["app/views.py", "untracked.py"])
+def test_unsaved_work_is_named_and_refused(place: Place, file: str) -> None:
+    with (place.service / file).open("a") as text:
+        text.write("# unsaved\n")
+    reason = place.refusal()
+    assert file in reason
+    assert "Commit them" in reason
+
+
+def test_a_service_outside_git_is_told_how_to_get_in(place: Place) -> None:
+    shutil.rmtree(place.service / ".git")
+    done = place.update()
+    assert done.returncode == 2
+    assert "git init && git add" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["_commit", "_src_path", None])
+def test_lost_answers_are_missed(place: Place, name: str | None) -> None:
+    answers = place.service / ".copier-answers.yml"
+    if name:
+        answers.write_text(answers.read_text().replace(f"{name}: ", "other: "))
+    else:
+        answers.unlink()
+    commit(place.service)
+    assert "Bring it back from git" in place.refusal()
+
+
+def test_a_template_that_does_not_answer_changes_nothing(place: Place) -> None:
+    place.move("http://localhost:9/bulwark.git")
+    reason = place.refusal()
+    assert "localhost:9" in reason
+    assert "as _src_path" in reason
+
+
+def test_a_template_that_has_moved_is_found_at_its_new_address(place: Place) -> None:
+    place.template = place.template.rename(place.template.with_name("elsewhere"))
+    assert "has moved: write where to" in place.refusal()
+    place.move(str(place.template))
+    assert place.update().returncode == 0
+    assert place.has_news()
+
+
+def test_a_release_for_a_newer_copier_says_so(place: Place) -> None:
+    least = '_min_copier_version: "9.19.0"'
+    place.publish("v9999.2.0", least, least.replace("9.19.0", "99"))
+    assert "99" in place.refusal()
+    assert place.update("--to", NEWS).returncode == 0
+
+
+def test_an_answer_that_somebody_spoilt_is_named(place: Place) -> None:
+    answers = place.service / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace(": sqlite", ": oracle"))
+    commit(place.service)
+    assert "'database'" in place.refusal()
+
+
+def test_a_migration_that_fails_is_taken_back(place: Place) -> None:
+    broken = '_migrations:\n  - command: "rm -r docs; touch spoilt; exit 3"\n'
+    place.publish("v9999.2.0", "_migrations:\n", broken)
+    assert "everything is as it was" in place.refusal()
+
+
+def test_who_ends_an_update_has_changed_nothing(place: Place) -> None:
+    before = place.state()
+    with begun(place) as process:
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "Everything is as it was." in said
+    assert place.state() == before
+
+
+def test_what_a_killed_update_left_is_put_aside_by_the_next(place: Place) -> None:
+    secrets = (place.service / ".env").read_bytes()
+    with begun(place) as process:
+        end_session(process.pid)
+    assert not (place.service / "docs").exists()
+    (place.service / "app/views.py").write_text("# worked on since\n")
+    done = place.update("--to", NEWS)
+    assert done.returncode == 0, done.stderr
+    assert "put aside: git stash show" in done.stderr
+    assert place.has_news()
+    assert not (place.service / "spoilt").exists()
+    assert "worked on since" in git(place.service, "stash", "show", "-p")
+    assert (place.service / ".env").read_bytes() == secrets
+    assert "put aside" not in place.update("--to", NEWS).stderr
+
+
+def test_a_shallow_clone_is_updated_as_well(place: Place) -> None:
+    clone = place.service.with_name("shallow")
+    git(
+        place.service, "clone", "-q", "--depth=1", f"file://{place.service}", str(clone)
+    )
+    place.service = clone
+    assert place.update().returncode == 0
+    assert place.has_news()
+
+
+def test_a_service_in_a_folder_of_a_repository_is_updated_alone(place: Place) -> None:
+    project = place.service.parent / "project"
+    (project / "other").mkdir(parents=True)
+    (project / "other/file").write_text("another's\n")
+    shutil.rmtree(place.service / ".git")
+    place.service = place.service.rename(project / "shop")
+    commit(project)
+    reason = place.refusal("--to", "v1.2.3")
+    assert "everything is as it was" in reason
+    assert place.update().returncode == 0
+    assert place.has_news()
+    assert git(project, "status", "--porcelain", "other") == ""
+    (project / "other/file").write_text("unsaved\n")
+    assert "other/file" in place.refusal()
+
+
+def test_without_trust_copier_changes_nothing(place: Place) -> None:
+    before = place.state()
+    done = subprocess.run(
+        [sys.executable, "-m", "copier", "update", "--defaults"],
+        cwd=place.service,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert "--trust" in done.stderr
+    assert place.state() == before
