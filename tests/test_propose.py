@@ -1,0 +1,263 @@
+"""bin/propose: the scheduled job that asks for the review of a release, once."""
+
+import base64
+import functools
+import http.server
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from copier import run_copy
+
+from tests.conftest import RELEASE, SETTINGS, commit, git, release
+
+NEWS = "v9999.1.0"
+BRANCH = "bulwark-9999.1.0"
+FIX = "# a fix\n"
+TOKEN = secrets.token_hex(20)
+# GitHub's own command can't run here: this notes what it is asked for.
+GH = """\
+#!/bin/sh
+printf '%s\\n' "$@" >"$NOTES/arguments"
+cat >"$NOTES/text"
+"""
+# What GitLab does with push options, and where it leaves them.
+RECEIVE = """\
+#!/bin/sh
+number=0
+while [ "$number" -lt "$GIT_PUSH_OPTION_COUNT" ]; do
+  eval "printf '%s\\n' \\"\\$GIT_PUSH_OPTION_$number\\""
+  number=$((number + 1))
+done >"$NOTES/options"
+"""
+
+
+class Place:
+    """A service in a repository with an origin, and a template that has news for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.notes = folder, folder / "notes"
+        self.template, self.service = folder / "template", folder / "service"
+        self.origin = folder / "origin.git"
+        self.environment = os.environ | {
+            "NOTES": str(self.notes),
+            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+        }
+
+    def propose(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run the job as a CI does: in a fresh clone, which is gone afterwards."""
+        clone = self.folder / "clone"
+        shutil.rmtree(clone, ignore_errors=True)
+        git(self.folder, "clone", "-q", str(self.origin), "clone")
+        done = subprocess.run(
+            [clone / "bin/propose"],
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    def push(self, **files: str) -> None:
+        """Change scripts of the service; let the team push that."""
+        for name, text in files.items():
+            (self.service / f"bin/{name}").write_text(text)
+        commit(self.service)
+        git(self.service, "push", "-q", "origin", "HEAD:main")
+
+    def note(self, name: str) -> str:
+        return (self.notes / name).read_text()
+
+    def proposed(self, path: str) -> str:
+        return git(self.origin, "show", f"{BRANCH}:{path}")
+
+
+@pytest.fixture(scope="module")
+def original(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("proposals") / "place"
+    place = Place(folder)
+    shutil.copytree(template, place.template, symlinks=True)
+    options: dict[str, Any] = {"defaults": True, "unsafe": True, "quiet": True}
+    run_copy(str(place.template), place.service, vcs_ref=RELEASE, **options)
+    with (place.template / "template/bulwark/headers.py").open("a") as file:
+        file.write(FIX)
+    changes = place.template / "CHANGELOG.md"
+    news = "## Unreleased\n\n### Security\n\n- Safer headers.\n"
+    changes.write_text(changes.read_text().replace("## Unreleased\n", news, 1))
+    release(place.template, NEWS)
+    place.notes.mkdir()
+    (folder / "bin").mkdir()
+    (folder / "bin/gh").write_text(GH)
+    (folder / "bin/gh").chmod(0o755)
+    git(folder, "init", "-q", "--bare", "--initial-branch=main", "origin.git")
+    return folder
+
+
+@pytest.fixture
+def place(original: Path, tmp_path: Path) -> Place:
+    """Return a place that a test may change. Its checks take no minutes, and pass."""
+    place = Place(Path(shutil.copytree(original, tmp_path / "place", symlinks=True)))
+    address(place, str(place.template))
+    commit(place.service)
+    git(place.service, "remote", "add", "origin", str(place.origin))
+    place.push(setup="#!/bin/sh\n", ci="#!/bin/sh\n")
+    return place
+
+
+def address(place: Place, address: str) -> None:
+    """Have the service look for its template there."""
+    answers = place.service / ".copier-answers.yml"
+    old = answers.read_text()
+    line = next(x for x in old.splitlines(keepends=True) if x.startswith("_src_path: "))
+    answers.write_text(old.replace(line, f"_src_path: {address}\n"))
+
+
+def test_a_pull_request_holds_the_update_and_says_what_is_new(place: Place) -> None:
+    done = place.propose(GITHUB_ACTIONS="true")
+    assert done.returncode == 0, done.stderr
+    assert place.proposed("bulwark/headers.py").endswith(FIX)
+    subject = git(place.origin, "log", "-1", "--format=%s", BRANCH)
+    assert subject == "Update the template to 9999.1.0\n"
+    said = place.note("arguments").splitlines()
+    assert said[:2] == ["pr", "create"]
+    assert "Update the template to 9999.1.0" in said
+    assert f"--head\n{BRANCH}\n" in place.note("arguments")
+    assert place.note("text").startswith("`bin/setup` and `bin/ci` went well.\n")
+    assert "## Security\n\n- Safer headers.\n" in place.note("text")
+
+
+def test_gitlab_gets_the_same_as_a_merge_request(place: Place) -> None:
+    git(place.origin, "config", "receive.advertisePushOptions", "true")
+    hook = place.origin / "hooks/post-receive"
+    hook.write_text(RECEIVE)
+    hook.chmod(0o755)
+    done = place.propose(
+        GITLAB_CI="true",
+        CI_DEFAULT_BRANCH="main",
+        CI_PROJECT_URL=str(place.origin).removesuffix(".git"),
+    )
+    assert done.returncode == 0, done.stderr
+    options = place.note("options").splitlines()
+    assert "merge_request.create" in options
+    assert "merge_request.target=main" in options
+    assert "merge_request.title=Update the template to 9999.1.0" in options
+    (text,) = (line for line in options if line.startswith("merge_request.description"))
+    assert "\\n## Security\\n\\n- Safer headers.\\n" in text
+    assert place.proposed("bulwark/headers.py").endswith(FIX)
+
+
+def test_nothing_is_proposed_twice(place: Place) -> None:
+    place.propose()
+    (place.notes / "arguments").unlink()
+    done = place.propose()
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"9999.1.0 is proposed already: {BRANCH}\n",
+    )
+    assert not (place.notes / "arguments").exists()
+
+
+def test_a_service_that_is_current_is_left_alone(place: Place) -> None:
+    git(place.template, "tag", "-d", NEWS)
+    git(place.template, "reset", "-q", "--hard", RELEASE)
+    done = place.propose()
+    assert done.returncode == 0, done.stderr
+    assert "is the newest release" in done.stdout
+    assert git(place.origin, "branch").split() == ["*", "main"]
+
+
+def test_conflicts_are_said_loudly_and_nothing_is_tested(place: Place) -> None:
+    with (place.service / "bulwark/headers.py").open("a") as file:
+        file.write("# ours\n")
+    place.push(ci="#!/bin/sh\ntouch $NOTES/tested\n")
+    assert place.propose().returncode == 0
+    assert "CONFLICTS: Update the template" in place.note("arguments")
+    assert place.note("text").startswith("> **There are conflicts. Don't merge this")
+    assert "- `bulwark/headers.py`" in place.note("text")
+    assert "<<<<<<< before updating\n# ours\n" in place.proposed("bulwark/headers.py")
+    assert not (place.notes / "tested").exists()
+
+
+@pytest.mark.parametrize("check", ["setup", "ci"])
+def test_a_check_that_fails_is_said_loudly_with_its_words(
+    place: Place, check: str
+) -> None:
+    place.push(**{check: "#!/bin/sh\necho 'what is wrong'; exit 3\n"})
+    assert place.propose().returncode == 0
+    assert "FAILS: Update the template" in place.note("arguments")
+    said = place.note("text")
+    assert said.startswith(f"> **`bin/{check}` fails.**")
+    assert "\nwhat is wrong\n" in said
+    assert "- Safer headers." in said
+
+
+def test_an_older_proposal_is_named(place: Place) -> None:
+    git(place.service, "push", "-q", "origin", "HEAD:bulwark-9999.0.5")
+    place.propose()
+    assert "This holds what bulwark-9999.0.5 held" in place.note("text")
+
+
+def test_a_template_that_does_not_answer_fails_the_job(place: Place) -> None:
+    address(place, str(place.folder / "gone"))
+    place.push()
+    done = place.propose()
+    assert done.returncode == 1
+    assert "check-update failed" in done.stderr
+    assert git(place.origin, "branch").split() == ["*", "main"]
+
+
+class Private(http.server.SimpleHTTPRequestHandler):
+    """Serves a repository to who knows the token."""
+
+    def do_GET(self) -> None:
+        login = base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode()
+        if self.headers["Authorization"] == f"Basic {login}":
+            super().do_GET()
+        else:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="git"')
+            self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def private(folder: Path) -> Iterator[str]:
+    """Serve a folder's repositories to who knows the token."""
+    handler = functools.partial(Private, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_private_template_is_read_with_a_token_that_stays_nowhere(
+    place: Place,
+) -> None:
+    served = place.folder / "served"
+    served.mkdir()
+    git(served, "clone", "-q", "--mirror", str(place.template), "template.git")
+    git(served / "template.git", "update-server-info")
+    with private(served) as url:
+        address(place, f"{url}/template.git")
+        place.push()
+        refused = place.propose(GIT_TERMINAL_PROMPT="0")
+        assert refused.returncode == 1
+        done = place.propose(GIT_TERMINAL_PROMPT="0", TEMPLATE_TOKEN=TOKEN)
+    assert done.returncode == 0, done.stderr
+    assert place.proposed("bulwark/headers.py").endswith(FIX)
+    assert TOKEN not in done.stdout + done.stderr + json.dumps(place.note("text"))
+    for folder in (place.folder, Path(SETTINGS.name)):
+        for file in folder.rglob("*"):
+            if file.is_file():
+                assert TOKEN.encode() not in file.read_bytes(), file
