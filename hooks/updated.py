@@ -74,7 +74,7 @@ class Template:
             *("--", "template"),
             at=self.clone,
         )
-        words = iter(spoken.decode().split("\0")[:-1])
+        words = iter(split(spoken))
         for status in words:
             source = next(words)
             target = next(words) if status[0] == "R" else source
@@ -82,6 +82,19 @@ class Template:
                 change = Change(status[0], source, *map(self.name, (source, target)))
                 if not self.left_out.match_file(change.new):
                     yield change
+
+    def switched_off(self) -> Iterator[Change]:
+        """Yield the files that another answer took out of this service."""
+        listed = git(
+            "diff", "--name-only", "--diff-filter=D", "-z", "--relative", "HEAD"
+        )
+        gone = {path for path in split(listed) if self.left_out.match_file(path)}
+        tree = git(
+            "ls-tree", "-r", "--name-only", "-z", self.old, "template", at=self.clone
+        )
+        for source in split(tree) if gone else []:
+            if "_copier_conf" not in source and (path := self.name(source)) in gone:
+                yield Change("D", source, path, path)
 
     def name(self, source: str) -> str:
         """Return what a file of the template is called in this service."""
@@ -101,6 +114,11 @@ def git(*command: str, at: Path = Path(), stdin: bytes = b"") -> bytes:
         ["git", *command], cwd=at, input=stdin, capture_output=True, check=True
     )
     return done.stdout
+
+
+def split(listed: bytes) -> list[str]:
+    """Return the words of what git lists with -z."""
+    return listed.decode().split("\0")[:-1]
 
 
 def git_show(name: str, at: Path = Path()) -> bytes | None:
@@ -167,8 +185,9 @@ def missed(template: Template, change: Change) -> str | None:
             # What a file with answers in it was before the team's edits is not known.
             had = "may have" if change.source.endswith(".jinja") else "had"
             return (
-                f"`{change.old}` is gone: the release does without it. You {had} edited"
-                f" it; what was here: `git show HEAD:./{change.old}`"
+                f"`{change.old}` is gone: the release, with your answers, does without"
+                f" it. You {had} edited it; what was here:"
+                f" `git show HEAD:./{change.old}`"
             )
     return None
 
@@ -194,9 +213,9 @@ def is_edited(template: Template, change: Change) -> bool:
 
 def conflicts() -> list[str]:
     """Name each file that waits for a decision, and where the team's part belongs."""
-    names = git("diff", "--name-only", "--diff-filter=U", "-z", "--relative").decode()
+    names = git("diff", "--name-only", "--diff-filter=U", "-z", "--relative")
     found = []
-    for name in names.split("\0")[:-1]:
+    for name in split(names):
         places = [text for path, text in PLACES.items() if name.startswith(path)]
         better = (
             f" What you wanted has a place of its own: {places[0]}." if places else ""
@@ -227,7 +246,7 @@ def section(heading: str, *parts: str) -> str:
 def report(template: Template) -> Iterator[str]:
     """Yield the parts of the report, most important first."""
     yield f"# Bulwark {template.new}"
-    changes = template.changes()
+    changes = [*template.changes(), *template.switched_off()]
     not_here = [text for change in changes if (text := missed(template, change))]
     if waiting := conflicts():
         yield section(

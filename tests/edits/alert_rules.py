@@ -1,0 +1,18 @@
+"""The team is woken when nobody can sign in."""
+
+from pathlib import Path
+
+from tests.edits import write
+
+OWNER = "team"
+RULES = """\
+groups:
+  - name: sign-in
+    rules:
+      - alert: NobodyGetsIn
+        expr: rate(sign_ins_total[15m]) == 0
+"""
+
+
+def edit(service: Path) -> None:
+    write(service / "deploy/monitoring/sign-in.rules.yml", RULES)

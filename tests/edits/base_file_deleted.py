@@ -1,0 +1,10 @@
+"""The team deleted a slow test and a page of the documentation."""
+
+from pathlib import Path
+
+OWNER = "template"
+
+
+def edit(service: Path) -> None:
+    (service / "tests/bulwark/test_enumeration.py").unlink()
+    (service / "docs/extend.md").unlink()

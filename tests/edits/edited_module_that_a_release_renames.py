@@ -1,0 +1,11 @@
+"""The team lets larger bodies in."""
+
+from pathlib import Path
+
+from tests.edits import replace
+
+OWNER = "template"
+
+
+def edit(service: Path) -> None:
+    replace(service / "bulwark/inputs.py", "= 1024 * 1024", "= 8 * 1024 * 1024")

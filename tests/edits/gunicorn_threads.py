@@ -1,0 +1,11 @@
+"""The team has more threads."""
+
+from pathlib import Path
+
+from tests.edits import replace
+
+OWNER = "template"
+
+
+def edit(service: Path) -> None:
+    replace(service / "gunicorn.conf.py", "threads = 4\n", "threads = 16\n")

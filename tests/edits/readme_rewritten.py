@@ -1,0 +1,10 @@
+"""The team wrote its own README."""
+
+from pathlib import Path
+
+OWNER = "template"
+CONFLICTS = ["README.md"]
+
+
+def edit(service: Path) -> None:
+    (service / "README.md").write_text("# Shop\n\nWe sell things.\n")
