@@ -1,7 +1,7 @@
 """Ten releases that follow the working tree, for tests/test_updates.py.
 
-Each function changes a clone of the template as a release would; the first line of its
-docstring is the entry in CHANGELOG.md. They touch what stands beside what teams edit.
+Each function changes a clone of the template as a release would; its docstring is the
+entry in CHANGELOG.md. They touch the lines beside those that teams edit.
 """
 
 import re
@@ -11,12 +11,15 @@ from pathlib import Path
 from tests.conftest import RELEASE, release
 from tests.edits import append, replace, write
 
-COMMENTS = {
-    **dict.fromkeys((".css",), "/* {} */\n"),
-    **dict.fromkeys((".html", ".txt"), "{{#- {} #}}\n"),
-    **dict.fromkeys((".js",), "// {}\n"),
-    **dict.fromkeys((".mako",), "## {}\n"),
-    **dict.fromkeys((".md",), "<!-- {} -->\n"),
+# A comment in each kind of file; "# harder" in all others.
+HARDER = {
+    ".css": "/* harder */\n",
+    ".html": "{#- harder #}\n",
+    ".js": "// harder\n",
+    ".mako": "## harder\n",
+    ".md": "<!-- harder -->\n",
+    ".txt": "{#- harder #}\n",
+    "deploy/certbot/requirements.txt": "# harder\n",
 }
 # What follows in a file is the team's; a release adds its lines before it.
 YOURS = "\n# Yours from here"
@@ -78,9 +81,7 @@ def harden_every_file(template: Path) -> None:
         name = file.relative_to(base).as_posix()
         if not name.startswith(NOT_HARDENED):
             kind = Path(name.removesuffix(".jinja")).suffix
-            if name == "deploy/certbot/requirements.txt":
-                kind = ""
-            line = COMMENTS.get(kind, "# {}\n").format("harder")
+            line = HARDER.get(name) or HARDER.get(kind, "# harder\n")
             theirs, mark, yours = file.read_text().partition(YOURS)
             file.write_text(f"{theirs}{line}{mark}{yours}")
 

@@ -35,13 +35,14 @@ def downgrade() -> None:
 
 
 def write(path: Path, content: str) -> None:
-    """Make a file of the team's own."""
+    """Make a file, and the folders that it needs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
 
 
 def append(path: Path, text: str) -> None:
-    path.write_text(path.read_text() + text)
+    with path.open("a") as file:
+        file.write(text)
 
 
 def replace(path: Path, old: str, new: str) -> None:
