@@ -57,6 +57,7 @@ class Place:
         clone = self.folder / "clone"
         shutil.rmtree(clone, ignore_errors=True)
         git(self.folder, "clone", "-q", str(self.origin), "clone")
+        (clone / "uv.lock").write_text("as bin/setup has left it before\n")
         done = subprocess.run(
             [clone / "bin/propose"],
             env=self.environment | environment,
@@ -185,6 +186,16 @@ def test_conflicts_are_said_loudly_and_nothing_is_tested(place: Place) -> None:
     assert "- `bulwark/headers.py`" in place.note("text")
     assert "<<<<<<< before updating\n# ours\n" in place.proposed("bulwark/headers.py")
     assert not (place.notes / "tested").exists()
+
+
+def test_packages_and_tests_see_no_token(place: Place) -> None:
+    place.push(
+        setup='#!/bin/sh\nenv >>"$NOTES/env"\n', ci='#!/bin/sh\nenv >>"$NOTES/env"\n'
+    )
+    tokens = dict.fromkeys(("GH_TOKEN", "TEMPLATE_TOKEN", "UPDATE_TOKEN"), TOKEN)
+    done = place.propose(**tokens)
+    assert done.returncode == 0, done.stderr
+    assert TOKEN not in place.note("env")
 
 
 @pytest.mark.parametrize("check", ["setup", "ci"])
