@@ -78,7 +78,7 @@ def test_a_release_is_a_commit_and_a_tag_that_say_what_changes(checkout: Path) -
     assert git(checkout, "describe", "--exact-match") == "v1.2.0\n"
     assert git(checkout, "cat-file", "-t", "v1.2.0") == "tag\n"
     said = git(checkout, "for-each-ref", "--format=%(contents)", "refs/tags/v1.2.0")
-    assert "- A header more,\n  which matters.\n" in said
+    assert "\n### Security\n\n- A header more,\n  which matters.\n" in said
     assert git(checkout, "status", "--porcelain") == ""
 
 
