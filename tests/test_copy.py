@@ -169,7 +169,7 @@ def test_each_choice_brings_its_files_and_no_others(make: Make) -> None:
     certbot = {"deploy/certbot"}
     assert rooms(added(docker)) == certbot | {"compose.yaml", "deploy/docker"}
     assert rooms(added(systemd)) == certbot | {"deploy/fail2ban", "deploy/systemd"}
-    github = {".github/workflows/ci.yml"}
+    github = {f".github/workflows/{name}.yml" for name in ("ci", "update")}
     assert added(everything) == added(docker) | added(systemd) | github
     of_nginx, of_apache = (
         everything.keys() - apache.keys(),
