@@ -21,7 +21,7 @@ from tests.conftest import RELEASE, SETTINGS, commit, git, release, run
 
 NEWS = "v9999.1.0"
 BRANCH = "bulwark-9999.1.0"
-FIX = "# a fix\n"
+FIX = "\n\n# a fix\n"
 TOKEN = secrets.token_hex(20)
 CI = {"CI", "GITHUB_ACTIONS", "GITLAB_CI"}
 # GitHub's own command can't run here: this notes what it is asked for.
@@ -377,3 +377,4 @@ def test_the_job_of_a_ci_does_all_of_it_for_real(place: Place) -> None:
     run("bin/setup", cwd=place.folder / "clone", env=place.environment)
     run("bin/propose", cwd=place.folder / "clone", env=place.environment)
     assert place.note("text").startswith("`bin/setup` and `bin/ci` went well.\n")
+    assert "uv.lock" not in git(place.origin, "ls-tree", "--name-only", BRANCH).split()
