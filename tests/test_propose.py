@@ -17,17 +17,19 @@ from typing import Any
 import pytest
 from copier import run_copy
 
-from tests.conftest import RELEASE, SETTINGS, commit, git, release
+from tests.conftest import RELEASE, SETTINGS, commit, git, release, run
 
 NEWS = "v9999.1.0"
 BRANCH = "bulwark-9999.1.0"
-FIX = "# a fix\n"
+FIX = "\n\n# a fix\n"
 TOKEN = secrets.token_hex(20)
+CI = {"CI", "GITHUB_ACTIONS", "GITLAB_CI"}
 # GitHub's own command can't run here: this notes what it is asked for.
 GH = """\
 #!/bin/sh
 printf '%s\\n' "$@" >"$NOTES/arguments"
 cat >"$NOTES/text"
+[ ! -e "$NOTES/forbidden" ] || { echo "may not create pull requests" >&2; exit 1; }
 """
 # What GitLab does with push options, and where it leaves them.
 RECEIVE = """\
@@ -47,19 +49,23 @@ class Place:
         self.folder, self.notes = folder, folder / "notes"
         self.template, self.service = folder / "template", folder / "service"
         self.origin = folder / "origin.git"
-        self.environment = os.environ | {
+        # Not of a CI that these tests may run in.
+        own = {name: os.environ[name] for name in os.environ.keys() - CI}
+        self.environment = own | {
             "NOTES": str(self.notes),
             "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
         }
 
-    def propose(self, **environment: str) -> subprocess.CompletedProcess[str]:
+    def propose(
+        self, folder: str = ".", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run the job as a CI does: in a fresh clone, which is gone afterwards."""
         clone = self.folder / "clone"
         shutil.rmtree(clone, ignore_errors=True)
         git(self.folder, "clone", "-q", str(self.origin), "clone")
-        (clone / "uv.lock").write_text("as bin/setup has left it before\n")
+        (clone / folder / "uv.lock").write_text("as bin/setup has left it before\n")
         done = subprocess.run(
-            [clone / "bin/propose"],
+            [clone / folder / "bin/propose"],
             env=self.environment | environment,
             capture_output=True,
             text=True,
@@ -211,6 +217,65 @@ def test_a_check_that_fails_is_said_loudly_with_its_words(
     assert "- Safer headers." in said
 
 
+def test_a_pull_request_that_was_refused_is_asked_for_again(place: Place) -> None:
+    (place.notes / "forbidden").touch()
+    done = place.propose()
+    assert done.returncode == 1
+    assert "may not create pull requests" in done.stderr
+    assert git(place.origin, "branch").split() == ["*", "main"]
+    (place.notes / "forbidden").unlink()
+    assert place.propose().returncode == 0
+    assert place.proposed("bulwark/headers.py").endswith(FIX)
+
+
+@pytest.mark.parametrize("ci", ["GITHUB_ACTIONS", "GITLAB_CI"])
+def test_a_job_without_token_is_told_where_to_read_about_it(
+    place: Place, ci: str
+) -> None:
+    done = place.propose(**{"CI": "true", ci: "true"})
+    assert done.returncode == 1
+    assert done.stderr.startswith("UPDATE_TOKEN is not set.")
+
+
+def test_a_long_report_is_cut_but_stands_whole_in_the_commit(place: Place) -> None:
+    changes = place.template / "CHANGELOG.md"
+    news = "".join(f"- Entry {number} ü\n" for number in range(5000))
+    changes.write_text(
+        changes.read_text().replace("- Safer headers.\n", f"- Safer headers.\n{news}")
+    )
+    release(place.template, "v9999.1.1")
+    assert place.propose().returncode == 0
+    text = place.note("text")
+    assert len(text) < 65_536
+    assert text.startswith("`bin/setup` and `bin/ci` went well.\n\nThis is only the")
+    said = git(place.origin, "log", "-1", "--format=%B", "bulwark-9999.1.1")
+    assert "\n## Security\n\n- Safer headers.\n" in said
+    assert "\n- Entry 4999 ü\n" in said
+
+
+def test_services_of_one_repository_get_a_proposal_each(place: Place) -> None:
+    project = place.folder / "project"
+    project.mkdir()
+    (place.service / ".git").rename(project / ".git")
+    place.service.rename(project / "billing")
+    commit(project)
+    git(project, "push", "-q", "origin", "HEAD:main")
+    git(project, "push", "-q", "origin", f"HEAD:{BRANCH}")
+    assert place.propose("billing").returncode == 0
+    fixed = git(
+        place.origin, "show", "billing-bulwark-9999.1.0:billing/bulwark/headers.py"
+    )
+    assert fixed.endswith(FIX)
+
+
+def test_what_checks_leave_is_not_proposed_but_a_new_lock_is(place: Place) -> None:
+    (place.service / "uv.lock").write_text("old\n")
+    place.push(setup="#!/bin/sh\necho new >uv.lock; echo junk >junk\n")
+    assert place.propose().returncode == 0
+    assert place.proposed("uv.lock") == "new\n"
+    assert "junk" not in git(place.origin, "ls-tree", "--name-only", BRANCH).split()
+
+
 def test_an_older_proposal_is_named(place: Place) -> None:
     git(place.service, "push", "-q", "origin", "HEAD:bulwark-9999.0.5")
     place.propose()
@@ -224,6 +289,14 @@ def test_a_template_that_does_not_answer_fails_the_job(place: Place) -> None:
     assert done.returncode == 1
     assert "check-update failed" in done.stderr
     assert git(place.origin, "branch").split() == ["*", "main"]
+
+
+# A machine that has a token for the same host, as a CI has one of the service.
+OTHER_LOGIN = {
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "credential.helper",
+    "GIT_CONFIG_VALUE_0": "!echo username=other; echo password=wrong; true",
+}
 
 
 class Private(http.server.SimpleHTTPRequestHandler):
@@ -264,7 +337,9 @@ def test_a_private_template_is_read_with_a_token_that_stays_nowhere(
         place.push()
         refused = place.propose(GIT_TERMINAL_PROMPT="0")
         assert refused.returncode == 1
-        done = place.propose(GIT_TERMINAL_PROMPT="0", TEMPLATE_TOKEN=TOKEN)
+        done = place.propose(
+            GIT_TERMINAL_PROMPT="0", TEMPLATE_TOKEN=TOKEN, **OTHER_LOGIN
+        )
     assert done.returncode == 0, done.stderr
     assert place.proposed("bulwark/headers.py").endswith(FIX)
     assert TOKEN not in done.stdout + done.stderr + json.dumps(place.note("text"))
@@ -272,3 +347,34 @@ def test_a_private_template_is_read_with_a_token_that_stays_nowhere(
         for file in folder.rglob("*"):
             if file.is_file():
                 assert TOKEN.encode() not in file.read_bytes(), file
+
+
+@pytest.mark.parametrize("start", ["git@example.com:", "ssh://git@example.com/"])
+def test_a_private_template_that_is_named_by_ssh_is_read_by_https(
+    place: Place, start: str
+) -> None:
+    """A job has no key; what git makes of the address is seen without a network."""
+    address(place, f"{start}team/bulwark.git")
+    place.push(copier=f"#!/bin/sh\ngit ls-remote --get-url {start}team/x.git\nexit 3\n")
+    done = place.propose(TEMPLATE_TOKEN=TOKEN)
+    assert done.stderr.startswith("https://example.com/team/x.git\n")
+    assert place.propose().stderr.startswith(f"{start}team/x.git\n")
+
+
+def test_the_job_of_a_ci_does_all_of_it_for_real(place: Place) -> None:
+    """Nothing stands in for bin/setup and bin/ci, and the lock is not committed."""
+    options: dict[str, Any] = {"defaults": True, "unsafe": True, "quiet": True}
+    shutil.rmtree(place.service / "bin")
+    run_copy(
+        str(place.template),
+        place.service,
+        vcs_ref=RELEASE,
+        overwrite=True,
+        **options,
+    )
+    place.push()
+    git(place.folder, "clone", "-q", str(place.origin), "clone")
+    run("bin/setup", cwd=place.folder / "clone", env=place.environment)
+    run("bin/propose", cwd=place.folder / "clone", env=place.environment)
+    assert place.note("text").startswith("`bin/setup` and `bin/ci` went well.\n")
+    assert "uv.lock" not in git(place.origin, "ls-tree", "--name-only", BRANCH).split()

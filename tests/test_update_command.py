@@ -1,18 +1,19 @@
 """bin/update: one command for a release; if it fails, all is as it was."""
 
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from copier import run_copy
 
-from tests.conftest import RELEASE, commit, git, release
+from tests.conftest import RELEASE, commit, git, release, run
 from tests.servers import eventually
 
 NEWS = "v9999.1.0"
@@ -29,9 +30,12 @@ class Place:
     def __init__(self, template: Path, service: Path) -> None:
         self.template, self.service = template, service
 
-    def update(self, *options: str) -> subprocess.CompletedProcess[str]:
+    def update(
+        self, *options: str, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [self.service / "bin/update", *options],
+            env=os.environ | environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -40,10 +44,10 @@ class Place:
         assert "Traceback" not in done.stderr
         return done
 
-    def refusal(self, *options: str) -> str:
+    def refusal(self, *options: str, **environment: str) -> str:
         """Update in vain; return the reason."""
         before = self.state()
-        done = self.update(*options)
+        done = self.update(*options, **environment)
         assert done.returncode == 2, done.stdout
         assert self.state() == before
         return done.stderr
@@ -55,9 +59,10 @@ class Place:
             for path in self.service.rglob("*")
             if path.is_file() and ".git" not in path.relative_to(self.service).parts
         }
+        folders = {path for path in self.service.iterdir() if path.is_dir()}
         questions = ("status --porcelain", "rev-parse HEAD", "branch", "stash list")
         said = [git(self.service, *question.split()) for question in questions]
-        return {"files": files, "git": said}
+        return {"files": files, "folders": folders, "git": said}
 
     def has_news(self) -> bool:
         return (self.service / "bulwark/headers.py").read_text().endswith(FIX)
@@ -111,31 +116,41 @@ def place(original: tuple[Path, Path], tmp_path: Path) -> Place:
 
 
 @contextmanager
-def begun(place: Place) -> Iterator[subprocess.Popen[str]]:
+def begun(place: Place, terminal: int | None = None) -> Iterator[subprocess.Popen[str]]:
     """Begin an update that is in the middle of its work for a minute."""
     started = place.service.parent / "started"
     place.publish("v9999.2.0", "_migrations:\n", SLOW.format(started=started))
+    control = [] if terminal is None else ["--ctty"]
     with subprocess.Popen(
-        [place.service / "bin/update"],
-        stdin=subprocess.DEVNULL,
+        ["setsid", *control, place.service / "bin/update"],
+        stdin=terminal or subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     ) as process:
         eventually(started.exists)
         yield process
 
 
-def end_session(leader: int) -> None:
-    """Kill all that a process has started, as when the machine loses its power."""
+def session(leader: int) -> list[int]:
+    """Return what runs of what a process has started."""
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            session = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
-            if session == leader:
-                os.kill(int(folder.name), signal.SIGKILL)
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
         except OSError:  # it has ended meanwhile
             continue
+        if int(fields[3]) == leader and fields[0] not in "ZX":
+            found.append(int(folder.name))
+    return found
+
+
+def end_session(leader: int) -> None:
+    """Kill all that a process has started, as when the machine loses its power."""
+    for process in session(leader):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    eventually(lambda: not session(leader))
 
 
 def test_the_newest_release_arrives_and_says_what_it_is(place: Place) -> None:
@@ -176,6 +191,69 @@ def test_unsaved_work_is_named_and_refused(place: Place, file: str) -> None:
     assert "Commit them" in reason
 
 
+def test_work_that_git_was_told_to_hide_is_refused_as_well(place: Place) -> None:
+    git(place.service, "config", "status.showUntrackedFiles", "no")
+    (place.service / "notes.txt").write_text("mine\n")
+    assert "notes.txt" in place.refusal()
+
+
+@pytest.mark.parametrize("how", ["--assume-unchanged", "--skip-worktree"])
+def test_files_that_git_does_not_look_at_are_named(place: Place, how: str) -> None:
+    git(place.service, "update-index", how, "compose.yaml")
+    with (place.service / "compose.yaml").open("a") as file:
+        file.write("# ours\n")
+    assert "\ncompose.yaml\n" in place.refusal()
+
+
+def test_an_unfinished_merge_is_left_to_be_finished(place: Place) -> None:
+    git(place.service, "switch", "-qc", "other")
+    git(place.service, "commit", "-q", "--allow-empty", "-m", "Other")
+    git(place.service, "switch", "-q", "-")
+    git(place.service, "merge", "-q", "--no-ff", "--no-commit", "other")
+    assert "(MERGE_HEAD)" in place.refusal()
+    assert (place.service / ".git/MERGE_HEAD").exists()
+
+
+def test_an_unfinished_rebase_is_left_to_be_finished(place: Place) -> None:
+    git(place.service, "commit", "-q", "--allow-empty", "-m", "Other")
+    git(place.service, "-c", "sequence.editor=sed -i 1ibreak", "rebase", "-qi", "HEAD~")
+    assert "(rebase-merge)" in place.refusal()
+
+
+def test_a_machine_without_git_is_told_what_to_install(
+    place: Place, tmp_path: Path
+) -> None:
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name in ("env", "python3"):
+        (commands / name).symlink_to(str(shutil.which(name)))
+    assert "apt-get install git" in place.refusal(PATH=str(commands))
+
+
+def test_a_machine_without_uv_is_told_what_brings_it(place: Place) -> None:
+    reason = place.refusal(UV=str(place.service / ".uv/bin/uv"))
+    assert "Run bin/setup first" in reason
+
+
+def test_what_git_says_of_a_repository_that_it_does_not_read_is_shown(
+    place: Place,
+) -> None:
+    (place.service / ".git/HEAD").write_text("damaged\n")
+    done = place.update()
+    assert done.returncode == 2
+    assert "fatal: " in done.stderr
+
+
+def test_a_service_that_its_repository_ignores_is_not_in_git(place: Place) -> None:
+    project = place.service.parent / "project"
+    project.mkdir()
+    shutil.rmtree(place.service / ".git")
+    place.service = place.service.rename(project / "shop")
+    (project / ".gitignore").write_text("/shop\n")
+    commit(project)
+    assert "is not in git" in place.refusal()
+
+
 def test_a_service_outside_git_is_told_how_to_get_in(place: Place) -> None:
     shutil.rmtree(place.service / ".git")
     done = place.update()
@@ -192,6 +270,16 @@ def test_lost_answers_are_missed(place: Place, name: str | None) -> None:
         answers.unlink()
     commit(place.service)
     assert "Bring it back from git" in place.refusal()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"<<<<<<< HEAD\n"])
+def test_answers_that_are_no_text_or_no_yaml_are_named(
+    place: Place, content: bytes
+) -> None:
+    answers = place.service / ".copier-answers.yml"
+    answers.write_bytes(content + answers.read_bytes())
+    commit(place.service)
+    assert ".copier-answers.yml" in place.refusal()
 
 
 def test_a_template_that_does_not_answer_changes_nothing(place: Place) -> None:
@@ -229,6 +317,23 @@ def test_a_migration_that_fails_is_taken_back(place: Place) -> None:
     assert "everything is as it was" in place.refusal()
 
 
+def test_secrets_that_a_failed_update_added_are_taken_back(place: Place) -> None:
+    """The older release would not start with settings that it does not know."""
+    broken = '_migrations:\n  - command: "echo APP_NEW=1 >>.env; exit 3"\n'
+    place.publish("v9999.2.0", "_migrations:\n", broken)
+    assert "everything is as it was" in place.refusal()
+    (place.service / ".env").unlink()
+    assert "everything is as it was" in place.refusal()
+
+
+def test_a_failed_update_takes_nothing_that_it_did_not_make(place: Place) -> None:
+    """Git knows no empty folders, and cleaning up takes them along."""
+    broken = '_migrations:\n  - command: "mkdir new; touch new/file; exit 3"\n'
+    place.publish("v9999.2.0", "_migrations:\n", broken)
+    (place.service / "uploads").mkdir()
+    assert "everything is as it was" in place.refusal()
+
+
 def test_who_ends_an_update_has_changed_nothing(place: Place) -> None:
     before = place.state()
     with begun(place) as process:
@@ -237,6 +342,32 @@ def test_who_ends_an_update_has_changed_nothing(place: Place) -> None:
     assert process.returncode == 2
     assert "Everything is as it was." in said
     assert place.state() == before
+
+
+def test_ctrl_c_at_a_terminal_changes_nothing_however_often(place: Place) -> None:
+    before = place.state()
+    keys, terminal = pty.openpty()
+    with begun(place, terminal) as process:
+        for _ in range(3):
+            os.write(keys, b"\x03")
+        _, said = process.communicate(timeout=60)
+    os.close(keys)
+    os.close(terminal)
+    assert process.returncode == 2
+    assert said == "Cut off. Everything is as it was.\n"
+    assert place.state() == before
+
+
+def test_a_second_update_waits_for_the_first_even_if_only_its_copier_lives(
+    place: Place,
+) -> None:
+    with begun(place) as process:
+        assert "still at work" in place.update().stderr
+        process.kill()
+        process.wait()
+        assert "still at work" in place.update().stderr
+        end_session(process.pid)
+    assert "put aside" in place.update("--to", NEWS).stderr
 
 
 def test_what_a_killed_update_left_is_put_aside_by_the_next(place: Place) -> None:
@@ -279,6 +410,41 @@ def test_a_service_in_a_folder_of_a_repository_is_updated_alone(place: Place) ->
     assert git(project, "status", "--porcelain", "other") == ""
     (project / "other/file").write_text("unsaved\n")
     assert "other/file" in place.refusal()
+
+
+def test_who_works_in_another_folder_loses_nothing_when_an_update_fails(
+    place: Place,
+) -> None:
+    project = place.service.parent / "project"
+    (project / "other").mkdir(parents=True)
+    (project / "other/file").write_text("another's\n")
+    shutil.rmtree(place.service / ".git")
+    place.service = place.service.rename(project / "shop")
+    commit(project)
+    broken = '_migrations:\n  - command: "echo meanwhile >../other/file; exit 3"\n'
+    place.publish("v9999.2.0", "_migrations:\n", broken)
+    assert place.update().returncode == 2
+    assert (project / "other/file").read_text() == "meanwhile\n"
+    assert git(place.service, "status", "--porcelain", ".") == ""
+
+
+def test_copier_needs_no_network_once_it_is_cached(place: Place) -> None:
+    isolated = ["unshare", "--net", *(["--map-root-user"] if os.geteuid() else [])]
+    if subprocess.call([*isolated, "true"], stderr=subprocess.DEVNULL):
+        pytest.skip("needs a kernel that lets this user make network namespaces")
+    assert place.update().returncode == 0
+    git(place.service, "reset", "-q", "--hard")
+    run(*isolated, place.service / "bin/update", cwd=place.service)
+    assert place.has_news()
+    empty = {"UV_CACHE_DIR": str(place.service.parent / "cache")}
+    done = subprocess.run(
+        [*isolated, place.service / "bin/copier", "--version"],
+        env=os.environ | empty,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.endswith("Connect to the network once.\n")
 
 
 def test_without_trust_copier_changes_nothing(place: Place) -> None:
