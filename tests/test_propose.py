@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from copier import run_copy
 
-from tests.conftest import RELEASE, SETTINGS, commit, git, release, run
+from tests.conftest import RELEASE, SETTINGS, commit, git, release
 
 NEWS = "v9999.1.0"
 BRANCH = "bulwark-9999.1.0"
@@ -359,22 +359,3 @@ def test_a_private_template_that_is_named_by_ssh_is_read_by_https(
     done = place.propose(TEMPLATE_TOKEN=TOKEN)
     assert done.stderr.startswith("https://example.com/team/x.git\n")
     assert place.propose().stderr.startswith(f"{start}team/x.git\n")
-
-
-def test_the_job_of_a_ci_does_all_of_it_for_real(place: Place) -> None:
-    """Nothing stands in for bin/setup and bin/ci, and the lock is not committed."""
-    options: dict[str, Any] = {"defaults": True, "unsafe": True, "quiet": True}
-    shutil.rmtree(place.service / "bin")
-    run_copy(
-        str(place.template),
-        place.service,
-        vcs_ref=RELEASE,
-        overwrite=True,
-        **options,
-    )
-    place.push()
-    git(place.folder, "clone", "-q", str(place.origin), "clone")
-    run("bin/setup", cwd=place.folder / "clone", env=place.environment)
-    run("bin/propose", cwd=place.folder / "clone", env=place.environment)
-    assert place.note("text").startswith("`bin/setup` and `bin/ci` went well.\n")
-    assert "uv.lock" not in git(place.origin, "ls-tree", "--name-only", BRANCH).split()

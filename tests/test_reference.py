@@ -25,7 +25,7 @@ def checkout(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.write("/.venv\n")
     git(folder, "remote", "set-url", "origin", ADDRESS)
     git(folder, "tag", "-d", "v9999.0.0")
-    git(folder, "tag", "v1.0.0")
+    git(folder, "tag", "--force", "v1.0.0")
     with (folder / "template/bulwark/headers.py").open("a") as file:
         file.write("# safer\n")
     with (folder / "template/app/views.py").open("a") as file:
