@@ -85,6 +85,16 @@ class Place:
         answers.write_text("".join(lines))
         commit(self.service)
 
+    def join_a_project(self) -> Path:
+        """Make the service a folder of a repository; return that."""
+        project = self.service.parent / "project"
+        (project / "other").mkdir(parents=True)
+        (project / "other/file").write_text("another's\n")
+        shutil.rmtree(self.service / ".git")
+        self.service = self.service.rename(project / "shop")
+        commit(project)
+        return project
+
 
 @pytest.fixture(scope="module")
 def original(
@@ -397,12 +407,7 @@ def test_a_shallow_clone_is_updated_as_well(place: Place) -> None:
 
 
 def test_a_service_in_a_folder_of_a_repository_is_updated_alone(place: Place) -> None:
-    project = place.service.parent / "project"
-    (project / "other").mkdir(parents=True)
-    (project / "other/file").write_text("another's\n")
-    shutil.rmtree(place.service / ".git")
-    place.service = place.service.rename(project / "shop")
-    commit(project)
+    project = place.join_a_project()
     reason = place.refusal("--to", "v1.2.3")
     assert "everything is as it was" in reason
     assert place.update().returncode == 0
@@ -415,12 +420,7 @@ def test_a_service_in_a_folder_of_a_repository_is_updated_alone(place: Place) ->
 def test_who_works_in_another_folder_loses_nothing_when_an_update_fails(
     place: Place,
 ) -> None:
-    project = place.service.parent / "project"
-    (project / "other").mkdir(parents=True)
-    (project / "other/file").write_text("another's\n")
-    shutil.rmtree(place.service / ".git")
-    place.service = place.service.rename(project / "shop")
-    commit(project)
+    project = place.join_a_project()
     broken = '_migrations:\n  - command: "echo meanwhile >../other/file; exit 3"\n'
     place.publish("v9999.2.0", "_migrations:\n", broken)
     assert place.update().returncode == 2
