@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from copier import run_copy
+from copier._vcs import get_repo
 
 from tests.conftest import ROOT, git, release, run
 from tests.test_copy import tree, update
@@ -24,8 +25,8 @@ def checkout(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (folder / ".git/info/exclude").open("a") as file:
         file.write("/.venv\n")
     git(folder, "remote", "set-url", "origin", ADDRESS)
-    git(folder, "tag", "-d", "v9999.0.0")
-    git(folder, "tag", "--force", "v1.0.0")
+    git(folder, "tag", "-d", *git(folder, "tag").split())
+    git(folder, "tag", "v1.0.0")
     with (folder / "template/bulwark/headers.py").open("a") as file:
         file.write("# safer\n")
     with (folder / "template/app/views.py").open("a") as file:
@@ -33,6 +34,7 @@ def checkout(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     release(folder, "v1.1.0")
     git(folder, "rm", "-q", "template/docs/intrusion.md")
     (folder / "template/docs/detection.md").write_text("New\n")
+    release(folder, "v1.10.0rc1")
     release(folder, "v1.10.0")
     return folder
 
@@ -63,6 +65,7 @@ def test_each_release_is_a_tagged_commit_in_their_order(reference: Path) -> None
     assert [line.rpartition("tag: ")[2] for line in tags if line] == [
         "v1.0.0",
         "v1.1.0",
+        "v1.10.0rc1",
         "v1.10.0",
     ]
 
@@ -109,9 +112,7 @@ def test_author_and_date_are_those_of_the_release(
 
 
 def test_no_secret_is_in_it(reference: Path) -> None:
-    assert not list(reference.glob(".env*")) or {
-        path.name for path in reference.glob(".env*")
-    } == {".env.example"}
+    assert [path.name for path in reference.glob(".env*")] == [".env.example"]
 
 
 def test_a_later_run_adds_what_was_released_since(
@@ -120,7 +121,7 @@ def test_a_later_run_adds_what_was_released_since(
     folder = tmp_path / "older"
     git(tmp_path, "clone", "-q", str(reference), "older")
     git(folder, "reset", "-q", "--hard", "v1.1.0")
-    git(folder, "tag", "-d", "v1.10.0")
+    git(folder, "tag", "-d", "v1.10.0rc1", "v1.10.0")
     build(checkout, folder)
     assert git(folder, "rev-parse", "HEAD") == git(reference, "rev-parse", "HEAD")
     build(checkout, folder)
@@ -139,25 +140,103 @@ def test_a_folder_of_somebody_elses_is_left_alone(
     assert (folder / "README.md").read_text() == "ours\n"
 
 
-def test_an_address_that_nobody_else_can_read_is_refused(
-    checkout: Path, tmp_path: Path
+def test_the_template_itself_is_left_alone(checkout: Path, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "-q", str(checkout), "template")
+    for folder in (tmp_path / "template", tmp_path / "template/docs"):
+        assert "its last commit is no release" in attempt(checkout, folder).stderr
+    assert git(tmp_path / "template", "status", "--porcelain") == ""
+
+
+def test_an_older_release_that_somebody_looks_at_is_not_built_on(
+    checkout: Path, reference: Path, tmp_path: Path
 ) -> None:
-    git(tmp_path, "clone", "-q", str(checkout), "clone")
-    done = attempt(tmp_path / "clone", tmp_path / "reference")
+    git(tmp_path, "clone", "-q", "--branch=v1.0.0", str(reference), "older")
+    assert "switch main" in attempt(checkout, tmp_path / "older").stderr
+
+
+def test_a_release_that_can_not_be_made_leaves_all_as_it_was(
+    checkout: Path, reference: Path, tmp_path: Path
+) -> None:
+    broken, folder = unreleased(checkout, tmp_path), tmp_path / "reference"
+    (broken / "template/README.md.jinja").write_text("{{ nobody_asked }}\n")
+    git(broken, "fetch", "-q", "--tags", str(checkout))
+    release(broken, "v1.11.0")
+    git(tmp_path, "clone", "-q", str(reference), "reference")
+    done = attempt(broken, folder, "--source", ADDRESS)
+    assert done.returncode == 1
+    assert "The app of v1.11.0 could not be made" in done.stderr
+    assert git(folder, "rev-parse", "HEAD") == git(reference, "rev-parse", "HEAD")
+    assert git(folder, "status", "--porcelain") == ""
+
+
+def unreleased(checkout: Path, tmp_path: Path) -> Path:
+    """Return a clone of the checkout before its first release."""
+    git(tmp_path, "clone", "-q", "--no-tags", str(checkout), "clone")
+    (tmp_path / "clone/.venv").symlink_to(ROOT / ".venv")
+    with (tmp_path / "clone/.git/info/exclude").open("a") as file:
+        file.write("/.venv\n")
+    return tmp_path / "clone"
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_an_address_that_nobody_else_can_read_is_refused(
+    checkout: Path, tmp_path: Path, form: str
+) -> None:
+    clone = unreleased(checkout, tmp_path)
+    git(clone, "remote", "set-url", "origin", form.format(checkout))
+    done = attempt(clone, tmp_path / "reference")
     assert done.returncode == 1
     assert "--source URL" in done.stderr
     assert not (tmp_path / "reference").exists()
 
 
+@pytest.mark.parametrize(
+    ("origin", "address"),
+    [
+        ("https://ci:token@git.example.com/bulwark.git", ADDRESS),
+        ("https://git.example.com/bulwark", "git+https://git.example.com/bulwark"),
+        ("git@git.example.com:bulwark", "git@git.example.com:bulwark"),
+    ],
+)
+def test_the_address_is_one_that_copier_reads_and_no_secret(
+    checkout: Path, tmp_path: Path, origin: str, address: str
+) -> None:
+    clone = unreleased(checkout, tmp_path)
+    git(clone, "remote", "set-url", "origin", origin)
+    build(clone, tmp_path / "reference")
+    answers = (tmp_path / "reference/.copier-answers.yml").read_text()
+    assert f"_src_path: {address}\n" in answers
+    assert get_repo(address)
+
+
 def test_before_the_first_release_it_is_what_is_committed(
     checkout: Path, tmp_path: Path
 ) -> None:
-    git(tmp_path, "clone", "-q", "--no-tags", str(checkout), "clone")
-    clone = tmp_path / "clone"
-    (clone / ".venv").symlink_to(ROOT / ".venv")
+    clone = unreleased(checkout, tmp_path)
+    (clone / "template/new.txt").write_text("Not committed\n")
     build(clone, tmp_path / "reference", "--source", ADDRESS)
     assert git(tmp_path / "reference", "tag") == ""
     assert (tmp_path / "reference/docs/detection.md").exists()
+    assert not (tmp_path / "reference/new.txt").exists()
+
+
+def test_it_is_the_same_whoever_builds_it(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = unreleased(checkout, tmp_path)
+    build(clone, tmp_path / "reference", "--source", ADDRESS)
+    (tmp_path / "settings.yml").write_text("defaults: {project_name: Mine}\n")
+    (tmp_path / "ignore").write_text("*.toml\n")
+    (tmp_path / "gitconfig").write_text(
+        f"[core]\nexcludesFile = {tmp_path}/ignore\n[safe]\ndirectory = *\n"
+    )
+    monkeypatch.setenv("COPIER_SETTINGS_PATH", str(tmp_path / "settings.yml"))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    build(clone, tmp_path / "again", "--source", ADDRESS)
+    heads = [
+        git(tmp_path / name, "rev-parse", "HEAD") for name in ("reference", "again")
+    ]
+    assert heads[0] == heads[1]
 
 
 def test_a_clone_updates_itself(

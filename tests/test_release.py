@@ -106,6 +106,33 @@ def test_who_ends_it_meanwhile_has_changed_nothing(checkout: Path) -> None:
     assert state(checkout) == before
 
 
+def test_who_works_on_another_branch_meanwhile_is_left_there(checkout: Path) -> None:
+    ci = f"#!/bin/sh\ngit -C '{checkout}' switch -q other\n"
+    git(checkout, "branch", "other")
+    put(".ci/run", ci)(checkout)
+    before = git(checkout, "rev-parse", "other")
+    assert run(checkout, "1.2.0").returncode == 0
+    assert git(checkout, "branch", "--show-current") == "other\n"
+    assert git(checkout, "rev-parse", "other") == before
+    git(checkout, "switch", "-q", "-")
+    assert git(checkout, "describe", "--exact-match") == "v1.2.0\n"
+
+
+def test_who_releases_may_be_known_in_this_checkout_alone(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = tmp_path / "gitconfig"
+    nobody.write_text("[safe]\ndirectory = *\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(nobody))
+    reason = refusal(checkout, "1.2.0")
+    assert "git does not know who releases: git config user.email" in reason
+    git(checkout, "config", "user.name", "Somebody")
+    git(checkout, "config", "user.email", "somebody@example.com")
+    assert run(checkout, "1.2.0").returncode == 0
+    author = git(checkout, "log", "-1", "--format=%an <%ae>")
+    assert author == "Somebody <somebody@example.com>\n"
+
+
 @pytest.mark.parametrize("version", ["1.2", "one", "1.2.0.dev1", "1.2.0-final"])
 def test_what_is_no_version_is_refused(checkout: Path, version: str) -> None:
     assert "is no version. Write three numbers" in refusal(checkout, version)
@@ -142,6 +169,7 @@ def test_a_release_from_no_branch_is_refused(checkout: Path) -> None:
         ("# Changes\n\n## Unreleased\n\n### Fixed\n", "no entry"),
         (f"{CHANGES}\n### News\n\n- x\n", "`News` is no heading that owners are shown"),
         (f"{CHANGES}\nIn prose.\n", "begins with a hyphen: In prose."),
+        (CHANGES.replace("### Security\n", "- x\n"), "`Unreleased` is no heading"),
     ],
 )
 def test_owners_can_read_what_changes(
@@ -157,6 +185,7 @@ def test_a_release_that_asks_for_something_has_a_new_first_number(
     release(checkout, "v1.1.0")
     put("CHANGELOG.md", f"{CHANGES}\n### To do\n\n- Turn it.\n")(checkout)
     assert "has a new first number" in refusal(checkout, "1.2.0")
+    release(checkout, "v2.0.0rc1")
     assert run(checkout, "2.0.0").returncode == 0
 
 
