@@ -240,9 +240,19 @@ def test_a_machine_without_git_is_told_what_to_install(
     assert "apt-get install git" in place.refusal(PATH=str(commands))
 
 
-def test_a_machine_without_uv_is_told_what_brings_it(place: Place) -> None:
-    reason = place.refusal(UV=str(place.service / ".uv/bin/uv"))
-    assert "Run bin/setup first" in reason
+def test_a_machine_without_uv_gets_one(place: Place) -> None:
+    uv = place.service / ".uv/bin/uv"
+    assert place.update(UV=str(uv)).returncode == 0
+    assert uv.exists()
+    assert place.has_news()
+
+
+def test_a_machine_that_gets_no_uv_is_told(place: Place) -> None:
+    done = place.update(UV=str(place.service / ".uv/bin/uv"), PIP_NO_INDEX="1")
+    assert done.returncode == 2
+    assert "uv could not be installed: is there a network?" in done.stderr
+    assert "template has moved" not in done.stderr
+    assert not place.has_news()
 
 
 def test_what_git_says_of_a_repository_that_it_does_not_read_is_shown(
