@@ -151,6 +151,7 @@ def change_the_seeds(template: Path) -> None:
     base = template / "template"
     append(base / "app/views.py", "# new\n")
     append(base / "tests/app/test_home.py", "# new\n")
+    append(base / "README.md.jinja", "\nNew services have more to say.\n")
     write(base / "app/newer.py", '"""Is new."""\n')
     (base / "app/nginx/README.md").unlink()
     append(base / HANDED_OVER, "\nNew services read this.\n")

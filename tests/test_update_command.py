@@ -192,6 +192,23 @@ def test_a_conflict_is_told_by_the_exit_code(place: Place) -> None:
     assert "`bulwark/headers.py`" in done.stdout
 
 
+def test_another_answer_brings_what_it_stands_for(place: Place) -> None:
+    place.update()
+    commit(place.service)
+    done = place.update("--data", "proxy=apache", "-d", "deploy=[systemd]")
+    assert done.returncode == 0, done.stderr
+    assert (place.service / "deploy/apache").is_dir()
+    assert not (place.service / "deploy/nginx").exists()
+    assert not (place.service / "compose.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "answer", ["proxy=caddy", "domain=no domain", "proxy", "prxy=apache"]
+)
+def test_an_answer_that_is_none_changes_nothing(place: Place, answer: str) -> None:
+    assert answer.partition("=")[0] in place.refusal("--data", answer)
+
+
 @pytest.mark.parametrize("file", ["app/views.py", "untracked.py"])
 def test_unsaved_work_is_named_and_refused(place: Place, file: str) -> None:
     with (place.service / file).open("a") as text:

@@ -2,14 +2,13 @@
 
 import functools
 import importlib
+import os
 import shutil
 import stat
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
-from sqlite3 import connect
 from typing import Any, NamedTuple
 
 import pytest
@@ -27,12 +26,23 @@ from tests.releases import (
     need_a_secret,
     release_all,
 )
+from tests.servers import Postgres
 from tests.test_copy import SECRETS, tree
 
 MEMORY = Path("/dev/shm")
-HALF = ("app/", "tests/app/")
+HALF = ("app/", "tests/app/", "README.md")
 # Files of the template with a place for the team in them.
 SHARED = {".gitignore", "pyproject.toml"}
+# Run by a service's Python: a URL, and statements of which it prints the last's rows.
+SQL = """
+import sys
+from sqlalchemy import create_engine, text
+url, *statements = sys.argv[1:]
+with create_engine(url.replace("ql://", "ql+psycopg://")).begin() as database:
+    for statement in statements:
+        result = database.execute(text(statement))
+    print(result.all() if result.returns_rows else "")
+"""
 File = tuple[bytes, bool]  # content, and whether it runs
 Tree = dict[str, File]
 
@@ -292,6 +302,14 @@ def test_edits_of_the_base_are_kept_or_shown_together_too(team: Team) -> None:
     team.update()
 
 
+def test_edits_of_the_base_are_kept_or_shown_release_by_release(team: Team) -> None:
+    team.begin(VERSIONS[0])
+    team.make(*(edit for edit in EDITS if not edit.conflicts))
+    for version in VERSIONS[1:]:
+        team.update(version)
+        commit(team.service)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -319,32 +337,57 @@ def test_what_was_edited_in_an_option_is_shown_when_the_option_goes(team: Team) 
     team.update(deploy=[], ci="none")
 
 
+def test_an_option_that_comes_back_is_as_the_release_has_it(team: Team) -> None:
+    team.begin(VERSIONS[0])
+    team.make(*OWN)
+    team.update(deploy=[], ci="none", proxy="apache")
+    commit(team.service)
+    team.update(deploy=["docker", "systemd"], ci="github", proxy="nginx")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "sqlite",
+        pytest.param("postgresql", marks=pytest.mark.needs("postgresql")),
+    ],
+)
 def test_a_service_lives_through_every_release_with_its_data(
-    team: Team, tmp_path: Path
+    team: Team, tmp_path: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:
+    data, tests = f"sqlite:///{tmp_path}/data.db", "sqlite://"
+    if kind == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres")
+        data, tests = server.database(), server.database()
+    environment = os.environ | {"APP_DATABASE_URL": data}
+
+    def sql(*statements: str) -> str:
+        python = (".venv/bin/python", "-c", SQL, data)
+        return run(*python, *statements, cwd=team.service)
+
     team.begin(VERSIONS[0])
     team.make(*OWN)
     packages = tmp_path / "packages"
     packages.mkdir()
     (team.service / ".venv").symlink_to(packages)
-    run("bin/setup", cwd=team.service)
-    run("bin/flask", "access", "--write", cwd=team.service)
+    run("bin/setup", cwd=team.service, env=environment)
+    run("bin/flask", "access", "--write", cwd=team.service, env=environment)
     commit(team.service)
-    with closing(connect(team.service / "instance/development.db")) as database:
-        database.execute("UPDATE users SET phone = '112'")
-        database.execute("INSERT INTO invoices VALUES (1, '2026-1', 1)")
-        database.commit()
+    sql(
+        "UPDATE users SET phone = '112'",
+        "INSERT INTO invoices SELECT 1, '2026-1', id FROM users",
+    )
 
     for version in VERSIONS[1:]:
         team.update(version)
         commit(team.service)
 
-    run("bin/setup", cwd=team.service)
-    with closing(connect(team.service / "instance/development.db")) as database:
-        found = database.execute(
-            "SELECT phone, number, count(role_id), language FROM users"
-            " JOIN invoices ON customer_id = users.id"
-            " JOIN users_roles ON users.id = user_id"
-        ).fetchall()
-    assert found == [("112", "2026-1", 1, None)]
-    run("bin/test", "-q", cwd=team.service)
+    run("bin/setup", cwd=team.service, env=environment)
+    found = sql(
+        "SELECT phone, number, role_id, language FROM users"
+        " JOIN invoices ON customer_id = users.id"
+        " JOIN users_roles ON users.id = user_id"
+    )
+    assert found == "[('112', '2026-1', 1, None)]\n"
+    environment["APP_DATABASE_URL"] = tests
+    run("bin/test", "-q", cwd=team.service, env=environment)

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from tests.edits import append
+from tests.edits import replace
 
 OWNER = "template"
 
 
 def edit(service: Path) -> None:
-    append(service / "deploy/nginx/crs/watch.conf", "\n# our robot may\n")
+    rules = service / "deploy/nginx/crs/watch.conf"
+    replace(rules, "SecRuleEngine", "# Our robot may.\nSecRuleEngine")

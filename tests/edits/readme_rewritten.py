@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-OWNER = "template"
-CONFLICTS = ["README.md"]
+OWNER = "team"
 
 
 def edit(service: Path) -> None:

@@ -71,7 +71,10 @@ def test_a_role_that_administrators_changed_stays_as_it_is(app: Flask):
 
 def test_a_role_that_is_missing_is_made(app: Flask):
     with app.app_context():
-        db.session.delete(db.session.scalars(select(Role)).first())
+        role = db.session.scalars(
+            select(Role).where(Role.name == "administrator")
+        ).one()
+        db.session.delete(role)
         db.session.commit()
     assert (
         "made the role administrator"
