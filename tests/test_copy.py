@@ -234,9 +234,11 @@ def test_an_update_equals_a_fresh_copy(
     own_template: Path, service: Path, tmp_path: Path
 ) -> None:
     change_everything(own_template)
-    for seeds in ("template/app", "template/tests/app"):
-        shutil.rmtree(own_template / seeds)
-        git(own_template, "checkout", RELEASE, "--", seeds)
+    folders = ("template/app", "template/tests/app")
+    for folder in folders:
+        shutil.rmtree(own_template / folder)
+    seeds = (*folders, "template/README.md.jinja")
+    git(own_template, "checkout", RELEASE, "--", *seeds)
     release(own_template, "v9999.0.2")
     update(service)
     fresh = tmp_path / "fresh"

@@ -147,6 +147,21 @@ def test_a_template_that_does_not_answer_is_named(service: Path) -> None:
     assert "not known what differs" in done.stderr
 
 
+def test_an_address_that_means_something_else_here_is_named(service: Path) -> None:
+    answers = service / ".copier-answers.yml"
+    lines = answers.read_text().splitlines(keepends=True)
+    answers.write_text(
+        "".join(
+            "_src_path: ./bulwark\n" if line.startswith("_src_path") else line
+            for line in lines
+        )
+    )
+    done = drift(service)
+    assert done.returncode == 2
+    assert "./bulwark" in done.stderr
+    assert "as _src_path" in done.stderr
+
+
 @pytest.mark.parametrize("content", [None, "", "_commit: v1\n"])
 def test_without_answers_it_says_how_to_get_them_back(
     service: Path, content: str | None
