@@ -10,11 +10,14 @@ from bulwark import (
     account,
     admin,
     assets,
+    audit,
     backups,
     commands,
     config,
     database,
     errors,
+    events,
+    exporter,
     headers,
     health,
     identity,
@@ -24,6 +27,7 @@ from bulwark import (
     logging,
     mail,
     matrix,
+    metrics,
     pages,
     proxy,
 )
@@ -62,6 +66,7 @@ def init_app(
     errors.init_app(app)
     inputs.init_app(app)
     database.init_app(app, settings_of_base)
+    metrics.init_app(app, settings_of_base, events.CATALOGUE)
     jobs.init_app(app, settings_of_base)
     mail.init_app(app, settings_of_base)
     pages.init_app(app, settings_of_base)
@@ -70,7 +75,9 @@ def init_app(
     identity.init_app(app, settings_of_base, user_model, roles or {})
     account.init_app(app)
     admin.init_app(app)
+    audit.init_app(app)
     health.init_app(app)
+    exporter.init_app(app)
     commands.init_app(app)
     backups.init_app(app)
     matrix.init_app(app)

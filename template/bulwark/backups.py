@@ -110,6 +110,7 @@ def backup(folder: Path, keep: int) -> None:
         for path in sorted(older)[: max(0, len(older) + 1 - keep)]:
             path.unlink()
         size = new.stat().st_size
+    note("backup")
     log.info("sys_backup_created", file=new.name, bytes=size, rows=contents.rows)
     click.echo(
         f"Wrote {new}: {size:,} bytes, {contents}. It opens with this service's keys"

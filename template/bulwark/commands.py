@@ -8,7 +8,7 @@ from flask.cli import with_appcontext
 from flask_migrate import upgrade
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from bulwark import certificate, config
+from bulwark import audit, certificate, config
 from bulwark.database import db
 from bulwark.identity import accounts
 from bulwark.jobs import queue
@@ -41,6 +41,8 @@ def prepare() -> None:
 def _prepare_accounts() -> None:
     for role in accounts.make_roles():
         click.echo(f"made the role {role}")
+    if linked := audit.adopt():
+        click.echo(f"began the audit trail with {linked} earlier events")
     db.session.commit()
     if config.current().environment != "development":
         return

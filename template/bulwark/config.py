@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
@@ -14,6 +15,7 @@ from bulwark import crypto, safety
 from bulwark.environment import (
     Problem,
     Sources,
+    host_and_port,
     one_of,
     setting,
     variable,
@@ -39,7 +41,7 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Every setting of the base, with its type. `service.toml` gives the first five."""
+    """Every setting of the base, with its type; files of the service give the first."""
 
     environment: ClassVar[str]
     default_env_file: ClassVar[str]
@@ -56,6 +58,8 @@ class Config:
         default="sqlite",
         cast=one_of("sqlite", "postgresql"),
     )
+    version: str = setting("which version of the service logs and metrics name")
+    template: str = setting("which release of the template they name")
 
     secret_key: str = setting(
         "signs sessions, forms and links", required=True, secret=True, mend=MADE
@@ -131,6 +135,15 @@ class Config:
         default=False,
         cast=yes_or_no,
     )
+    audit_anchors: str = setting(
+        "the file that remembers the end of the audit trail, apart from the database"
+    )
+    metrics_folder: str = setting("where the processes of this service count")
+    metrics_bind: str = setting(
+        "where `flask metrics` listens, for Prometheus alone; no proxy may serve it",
+        default="127.0.0.1:9464",
+        cast=host_and_port,
+    )
     log_level: str = setting(
         "how much is logged",
         default="INFO",
@@ -167,6 +180,8 @@ class Development(Config):
             "allowed_hosts": ("localhost", "127.0.0.1", "[::1]"),
             "database_url": f"sqlite:///{root / 'instance' / 'development.db'}",
             "mail_url": f"mailbox:{root / 'instance' / 'mailbox'}",
+            "audit_anchors": str(root / "instance" / "audit-anchors"),
+            "metrics_folder": str(root / "instance" / "metrics"),
         }
 
 
@@ -188,6 +203,8 @@ class Testing(Config):
             "allowed_hosts": ("localhost",),
             "database_url": "sqlite://",
             "mail_url": f"mailbox:{root / 'instance' / 'testing-mailbox'}",
+            "audit_anchors": str(root / "instance" / "testing-audit-anchors"),
+            "metrics_folder": str(root / "instance" / "testing-metrics"),
         }
 
 
@@ -213,6 +230,8 @@ class Production(Config):
             "allowed_hosts": (domain,) if domain else (),
             "proxy_hops": 1,
             "database_url": databases[service.get("database", "sqlite")],
+            "audit_anchors": str(root / "instance" / "audit-anchors"),
+            "metrics_folder": str(root / "instance" / "metrics"),
         }
 
     def unsafe(self) -> Iterator[Problem]:
@@ -270,7 +289,19 @@ def _service(root: Path) -> dict[str, Any]:
     path = root / "service.toml"
     answers = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     answers.pop("edge", None)  # deploy/ reads it
-    return answers
+    return answers | dict(_versions(root))
+
+
+def _versions(root: Path) -> Iterator[tuple[str, str]]:
+    """Return which version this is, and of which release of the template it was made."""
+    for name, file, line in (
+        ("version", "pyproject.toml", r'^version = "(.+)"$'),
+        ("template", ".copier-answers.yml", r"^_commit: *'?(.+?)'?$"),
+    ):
+        path = root / file
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        found = re.search(line, text, re.MULTILINE)
+        yield name, found[1] if found else "unknown"
 
 
 def _secrets_dir() -> Path:

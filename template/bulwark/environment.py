@@ -73,6 +73,14 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
     return cast
 
 
+def host_and_port(text: str) -> str:
+    """Read an address like `127.0.0.1:9464`."""
+    host, colon, port = text.rpartition(":")
+    if not host or not colon or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ValueError(f"{text!r} is not a host and a port, like 127.0.0.1:9464")
+    return text
+
+
 def yes_or_no(text: str) -> bool:
     """Read `yes` or `no`, and nothing that might mean either."""
     if text not in ("yes", "no"):

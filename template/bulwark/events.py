@@ -5,8 +5,11 @@ resets, so those are declared here.
 """
 
 import logging
+import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
+from threading import Lock, Timer
 from typing import TYPE_CHECKING, Any
 
 from blinker import Signal
@@ -22,7 +25,7 @@ from flask_login import current_user
 from sqlalchemy import JSON, BigInteger, Index, Integer, String, event, inspect
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from bulwark import config, proxy
+from bulwark import config, metrics, proxy
 from bulwark.database import Model, UTCDateTime, db, utcnow
 from bulwark.logging import log
 
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
     from flask_security import UserMixin
 
 USER_AGENT_LENGTH = 256
+# Of one event, from one process. Who writes more is a flood, and the count says it all;
+# the table keeps each.
+LINES_A_MINUTE = 1000
 
 # Sent by the app for each new event, with `event` and `user`, in its transaction.
 recorded = Signal()
@@ -141,6 +147,9 @@ CATALOGUE: dict[str, Kind] = {
         INFO, "Sessions were signed out", "Sessions were ended from elsewhere"
     ),
     "excess_rate_limit_exceeded": Kind(WARNING, "", "A limit was reached"),
+    "sys_audit_pruned": Kind(
+        WARNING, "", "Old rows of the audit trail were deleted"
+    ),
     "sys_limiter_degraded": Kind(
         CRITICAL, "", "Redis is away: each process counts for itself"
     ),
@@ -271,9 +280,48 @@ def _log(session: Session) -> None:
     """Log what is kept for good: not at a savepoint, nor what was rolled back."""
     if session.in_nested_transaction():
         return
+    links = session.info.pop("links", {})
     for new, (level, name, fields) in session.info.pop("events", []):
         if inspect(new).persistent:
-            log.log(level, name, **fields)
+            metrics.current().events.labels(name).inc()
+            if _flood.lets_through(name):
+                log.log(level, name, **fields, audit=str(links[new.id]))
+
+
+class _Flood:
+    """Bounds how many lines of one event are written, and keeps their count true."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._lines: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
+        self._ends = 0.0
+
+    def lets_through(self, name: str) -> bool:
+        """Count a line, and tell whether it is to be written."""
+        with self._lock:
+            if time.monotonic() >= self._ends:
+                self._lines.clear()
+                self._ends = time.monotonic() + 60
+            self._lines[name] += 1
+            if self._lines[name] <= LINES_A_MINUTE:
+                return True
+            metrics.current().lines_left_out.labels(name).inc()
+            if not self._left_out:
+                later = Timer(max(0.1, self._ends - time.monotonic()), self._tell)
+                later.daemon = True
+                later.start()
+            self._left_out[name] += 1
+            return False
+
+    def _tell(self) -> None:
+        with self._lock:
+            left_out, self._left_out = self._left_out, Counter()
+        for name, times in left_out.items():
+            log.warning("events_left_out", of=name, count=times)
+
+
+_flood = _Flood()
 
 
 def _line(new: SecurityEvent) -> tuple[int, str, dict[str, Any]]:

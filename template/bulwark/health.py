@@ -1,20 +1,43 @@
-"""Whether the process lives and whether it can serve: /healthz and /readyz."""
+"""Whether the process lives and whether it can serve: /healthz, /readyz, `flask health`.
 
-from flask import Blueprint, Flask, jsonify
+Who asks from outside learns one word; what is wrong is for the operator.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TooLateError
+from datetime import timedelta
+from functools import cache
+
+import click
+from alembic.script import ScriptDirectory
+from flask import Blueprint, Flask, current_app, jsonify
+from flask.cli import with_appcontext
 from flask.typing import ResponseReturnValue
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import func, select, text
 
 from bulwark.access import public
-from bulwark.database import db
+from bulwark.database import db, migrate, utcnow
+from bulwark.jobs import noted, queue
+from bulwark.limits import limiter
 from bulwark.logging import log
+from bulwark.mail import OutgoingMail
 
 blueprint = Blueprint("health", __name__)
 
+DEADLINE = 2  # seconds for each check; what asks us gives up soon after
+MAIL_MAY_WAIT = timedelta(minutes=15)
+SILENCE = timedelta(minutes=5)  # a worker shows a sign of life each minute
+
+
+class UnwellError(Exception):
+    """What is wrong, in words for the operator."""
+
 
 def init_app(app: Flask) -> None:
-    """Serve both addresses to everybody; they tell no details."""
+    """Serve both addresses to everybody, and add `flask health`."""
     app.register_blueprint(blueprint)
+    app.cli.add_command(health)
 
 
 @blueprint.get("/healthz")
@@ -27,10 +50,105 @@ def live() -> ResponseReturnValue:
 @blueprint.get("/readyz")
 @public
 def ready() -> ResponseReturnValue:
-    """Answer 503 while the database does not."""
-    try:
-        db.session.execute(text("SELECT 1"))
-    except SQLAlchemyError:
-        log.exception("database_unreachable")
+    """Answer 503 while this process could not serve.
+
+    A worker that is away, or a Redis, is no reason to turn visitors away: the service
+    does without for a while. Those are alerts.
+    """
+    found = {name: ask(name) for name in NEEDED}
+    if any(found.values()):
+        log.error("not_ready", **{name: said for name, said in found.items() if said})
         return jsonify(status="unavailable"), 503, {"Retry-After": "5"}
     return jsonify(status="ok")
+
+
+@click.command()
+@with_appcontext
+def health() -> None:
+    """Show whether all that the service needs is well; exit with 1 if not."""
+    found = {name: ask(name) for name in CHECKS}
+    for name, said in found.items():
+        click.echo(f"{name:<12}{said or 'ok'}")
+    if any(found.values()):
+        raise SystemExit(1)
+
+
+def _database() -> None:
+    db.session.execute(text("SELECT 1"))
+
+
+def _migrations() -> None:
+    """Compare with the code; what it does not know was made by a newer release."""
+    known, heads = _revisions()
+    applied = set(db.session.scalars(text("SELECT version_num FROM alembic_version")))
+    if applied <= known and not heads <= applied:
+        raise UnwellError("migrations were not applied: run `flask prepare`")
+
+
+@cache
+def _revisions() -> tuple[frozenset[str], frozenset[str]]:
+    """Return all revisions that this code knows, and the newest of each branch."""
+    scripts = ScriptDirectory.from_config(migrate.get_config())
+    known = frozenset(script.revision for script in scripts.walk_revisions())
+    return known, frozenset(scripts.get_heads())
+
+
+def _limiter() -> None:
+    if not limiter.storage.check():
+        raise UnwellError("Redis does not answer: each process counts for itself")
+
+
+def _mail() -> None:
+    oldest = db.session.scalar(select(func.min(OutgoingMail.created_at)))
+    if oldest and utcnow() - oldest > MAIL_MAY_WAIT:
+        raise UnwellError(f"a mail has been waiting since {oldest:%Y-%m-%d %H:%M} UTC")
+
+
+def _worker() -> None:
+    queue.pending_count()
+    seen = noted("sign of life")
+    if seen is None or utcnow() - seen > SILENCE:
+        raise UnwellError("no worker has shown a sign of life: `flask worker` runs one")
+
+
+Check = Callable[[], None]
+CHECKS: dict[str, Check] = {
+    "database": _database,
+    "migrations": _migrations,
+    "limiter": _limiter,
+    "mail": _mail,
+    "worker": _worker,
+}
+NEEDED = ("database", "migrations")
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Return where checks run; made at the first, for threads don't outlive a fork."""
+    return ThreadPoolExecutor(len(CHECKS), thread_name_prefix="health")
+
+
+_running: dict[str, Future[str]] = {}
+
+
+def ask(name: str) -> str:
+    """Make one check within its deadline; return what is wrong, "" if nothing is."""
+    running = _running.get(name)
+    if running is None or running.done():
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+        running = _running[name] = _threads().submit(_check, app, name)
+    try:
+        return running.result(DEADLINE)
+    except TooLateError:
+        return f"did not answer within {DEADLINE} seconds"
+
+
+def _check(app: Flask, name: str) -> str:
+    with app.app_context():
+        try:
+            CHECKS[name]()
+        except UnwellError as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001  whatever it is, the answer is no
+            return type(error).__name__
+    return ""

@@ -6,13 +6,15 @@ def make_report(month: str) -> None: ...
 make_report("2026-11")       # queued; a worker runs it with an app context
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 from flask import Flask
 from flask.cli import with_appcontext
-from huey import Huey
+from huey import Huey, crontab
+from huey.constants import EmptyData
 from huey.storage import MemoryStorage, PostgresStorage, SqliteStorage
 
 from bulwark.config import Config
@@ -58,6 +60,23 @@ class Queue(Huey):  # type: ignore[misc]
 
 
 queue = Queue()
+
+
+def note(what: str) -> None:
+    """Remember that something was done just now, for whoever watches over it."""
+    queue.storage.put_data(what.encode(), datetime.now(UTC).isoformat().encode())
+
+
+def noted(what: str) -> datetime | None:
+    """Return when something was last done; None if never."""
+    found = queue.storage.peek_data(what.encode())
+    return None if found is EmptyData else datetime.fromisoformat(bytes(found).decode())
+
+
+@queue.periodic_task(crontab(), name="show_sign_of_life")  # type: ignore[untyped-decorator]
+def show_sign_of_life() -> None:
+    """Let it be seen that a worker runs."""
+    note("sign of life")
 
 
 def init_app(app: Flask, config: Config) -> None:

@@ -1,0 +1,426 @@
+"""The audit trail: security events as a chain, in which no row can be changed unseen.
+
+Each event gets a link in the transaction that records it: a keyed hash (HMAC-SHA-256) of
+the event and of the link before it. Who may write to the database but does not have
+APP_ENCRYPTION_KEYS can't make one. Whoever cuts rows off the end is betrayed by an
+anchor: the newest link is also in the log, with each event, and in a file beside the data.
+"""
+
+import hmac
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from flask import Flask
+from huey import crontab
+from huey.constants import EmptyData
+from sqlalchemy import (
+    BigInteger,
+    Integer,
+    LargeBinary,
+    Row,
+    String,
+    delete,
+    event,
+    func,
+    insert,
+    inspect,
+    select,
+    text,
+)
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from bulwark import config
+from bulwark.database import Model, db, utcnow
+from bulwark.events import SecurityEvent
+from bulwark.jobs import queue
+from bulwark.logging import log
+
+BEGINNING = bytes(32)  # what the first link follows
+PRUNED = "sys_audit_pruned"
+# One writer links at a time; any number that nothing else locks would do.
+PG_LOCK = 0x62756C7761726B
+NOTE = b"audit"
+AT_ONCE = 1000  # rows in memory
+# What a link covers. A column that comes later is not for the links before it.
+COVERED = (
+    "id",
+    "at",
+    "name",
+    "user_id",
+    "actor_id",
+    "address",
+    "user_agent",
+    "session",
+    "request_id",
+    "method",
+    "route",
+    "reason",
+    "details",
+)
+
+
+class AuditLink(Model):
+    """The place of an event in the chain. Rows are only ever added."""
+
+    __tablename__ = "audit_chain"
+
+    position: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"),
+        primary_key=True,
+        autoincrement=False,
+    )
+    event_id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), unique=True
+    )
+    key_id: Mapped[str] = mapped_column(String(64))
+    mac: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class AuditPermit(Model):
+    """While a transaction has a row here, triggers let it change the trail."""
+
+    __tablename__ = "audit_permits"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Head(NamedTuple):
+    """A link: its place and its hash."""
+
+    position: int
+    mac: bytes
+
+    def __str__(self) -> str:
+        return f"{self.position}:{self.mac.hex()}"
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known of the trail without reading it all."""
+
+    rows: int = 0
+    fault: str = ""
+    checked: datetime | None = None
+    head: str = ""  # the last link that was checked
+
+
+class BrokenError(Exception):
+    """The first row that is not as it was written."""
+
+
+def init_app(app: Flask, settings: config.Config) -> None:
+    """Nothing to do yet but to be imported: links are made by the session's commit."""
+
+
+@event.listens_for(db.session, "before_commit")
+def _link(session: Session) -> None:
+    """Link what the transaction recorded; if that fails, so does what it records."""
+    if session.in_nested_transaction():
+        return
+    session.flush()
+    recorded = [new for new, _ in session.info.get("events", ())]
+    new = [event for event in recorded if inspect(event).persistent]
+    if new:
+        session.info["links"] = _add_links(session, new)
+
+
+def _add_links(
+    session: Session, events: Iterable[SecurityEvent | Row[Any]]
+) -> dict[int, Head]:
+    """Add a link for each event; return them by the event's id."""
+    if session.get_bind().dialect.name == "postgresql":
+        # SQLite has one writer at a time by itself.
+        session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": PG_LOCK})
+    key_id = next(iter(config.current().encryption_keys))
+    head = _newest() or Head(0, BEGINNING)
+    links: dict[int, Head] = {}
+    for found in events:
+        position = head.position + 1
+        head = Head(position, _mac(_key(key_id), head.mac, position, found))
+        links[found.id] = head
+    session.execute(
+        insert(AuditLink),
+        [
+            {"position": p, "event_id": event_id, "key_id": key_id, "mac": mac}
+            for event_id, (p, mac) in links.items()
+        ],
+    )
+    return links
+
+
+def _newest() -> Head | None:
+    newest = select(AuditLink.position, AuditLink.mac).order_by(
+        AuditLink.position.desc()
+    )
+    found = db.session.execute(newest.limit(1)).first()
+    return Head(*found) if found else None
+
+
+def _key(key_id: str) -> bytes:
+    """Return the key of the chain that one of the encryption keys stands for.
+
+    Raises:
+        BrokenError: that key is not there any more.
+    """
+    key = config.current().encryption_keys.get(key_id)
+    if key is None:
+        raise BrokenError(f"needs the key {key_id!r}, which APP_ENCRYPTION_KEYS lacks")
+    return _derived(key)
+
+
+@cache
+def _derived(key: bytes) -> bytes:
+    return HKDF(SHA256(), 32, salt=None, info=b"bulwark audit chain 1").derive(key)
+
+
+def _mac(
+    key: bytes, before: bytes, position: int, found: SecurityEvent | Row[Any]
+) -> bytes:
+    values = {name: getattr(found, name) for name in COVERED}
+    values["at"] = values["at"].astimezone(UTC).isoformat(timespec="microseconds")
+    told = json.dumps([position, values], sort_keys=True, separators=(",", ":"))
+    return hmac.digest(key, before + told.encode(), "sha256")
+
+
+# --- Finding what was changed ----------------------------------------------------------
+
+
+def verify(
+    anchors: Mapping[int, bytes] | None = None, since: Head | None = None
+) -> Head | None:
+    """Read the trail and compare it with its links and with anchors; return its end.
+
+    Args:
+        anchors: hashes of links that are known from elsewhere, by position.
+        since: a link that was found well, to read only what follows.
+
+    Raises:
+        BrokenError: names the first row that was changed, removed, moved or added.
+    """
+    anchors = anchors or {}
+    head = since or _start()
+    if since and db.session.scalar(
+        select(AuditLink.mac).where(AuditLink.position == since.position)
+    ) != since.mac:
+        raise BrokenError(f"row {since.position} is gone or another than it was")
+    for link in _links(head.position):
+        _expect(link.position, head.position + 1)
+        where = f"row {link.position}"
+        if link.id is None:
+            raise BrokenError(f"{where} is gone: event {link.event_id} was deleted")
+        try:
+            mac = _mac(_key(link.key_id), head.mac, link.position, link)
+        except BrokenError as error:
+            raise BrokenError(f"{where} {error}") from None
+        if not hmac.compare_digest(mac, link.mac):
+            raise BrokenError(
+                f"{where} is not as it was written: event {link.id}, {link.name} of"
+                f" {link.at:%Y-%m-%d %H:%M:%S} UTC, or its link was changed or moved"
+            )
+        if not hmac.compare_digest(anchors.get(link.position, mac), mac):
+            raise BrokenError(f"{where} is not the one that its anchor names")
+        head = Head(link.position, mac)
+    if anchors and (last := max(anchors)) > head.position:
+        raise BrokenError(
+            f"rows after {head.position} are gone: an anchor names row {last}"
+        )
+    if not since:
+        _refuse_strangers()
+    return head if head.position else None
+
+
+def _start() -> Head:
+    """Return what the first row that is left follows."""
+    pruned = db.session.scalars(
+        select(SecurityEvent.details)
+        .where(SecurityEvent.name == PRUNED)
+        .order_by(SecurityEvent.id.desc())
+        .limit(1)
+    ).first()
+    if pruned is None:
+        return Head(0, BEGINNING)
+    return Head(int(pruned["row"]), bytes.fromhex(pruned["mac"]))
+
+
+def _links(after: int) -> Iterator[Any]:
+    covered = [getattr(SecurityEvent, name) for name in COVERED]
+    query = (
+        select(
+            AuditLink.position,
+            AuditLink.event_id,
+            AuditLink.key_id,
+            AuditLink.mac,
+            *covered,
+        )
+        .join(SecurityEvent, SecurityEvent.id == AuditLink.event_id, isouter=True)
+        .where(AuditLink.position > after)
+        .order_by(AuditLink.position)
+    )
+    return iter(db.session.execute(query.execution_options(yield_per=AT_ONCE)))
+
+
+def _expect(position: int, wanted: int) -> None:
+    if position != wanted:
+        last = position - 1
+        rows = f"row {wanted} is" if last == wanted else f"rows {wanted} to {last} are"
+        raise BrokenError(f"{rows} gone: the next one is {position}")
+
+
+def _refuse_strangers() -> None:
+    """Refuse events that nobody linked."""
+    stranger = db.session.execute(
+        select(SecurityEvent.id, SecurityEvent.name)
+        .join(AuditLink, AuditLink.event_id == SecurityEvent.id, isouter=True)
+        .where(AuditLink.position.is_(None))
+        .order_by(SecurityEvent.id)
+        .limit(1)
+    ).first()
+    if stranger:
+        raise BrokenError(
+            f"event {stranger.id}, {stranger.name}, is in no row: it was added by hand"
+        )
+
+
+# --- Anchors, and the checks that run by themselves -------------------------------------
+
+
+def anchors() -> dict[int, bytes]:
+    """Return the hashes of links that the file of anchors names, by position."""
+    file = _anchor_file()
+    lines = file.read_text().splitlines() if file.exists() else []
+    found = [line.split()[1].partition(":") for line in lines if len(line.split()) > 1]
+    return {int(position): bytes.fromhex(mac) for position, _, mac in found}
+
+
+def _anchor_file() -> Path:
+    return Path(config.current().audit_anchors)
+
+
+@queue.periodic_task(crontab(minute="*/5"), name="anchor_audit_trail")  # type: ignore[untyped-decorator]
+def anchor() -> None:
+    """Write the newest link where a change of the database can't reach it."""
+    head = _newest()
+    if head is None or head.position in anchors():
+        return
+    file = _anchor_file()
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "w") as out:
+        out.write(f"{utcnow().isoformat(timespec='seconds')} {head}\n")
+        out.flush()
+        os.fsync(out.fileno())
+    log.info("audit_anchored", row=head.position, mac=head.mac.hex())
+
+
+@queue.periodic_task(crontab(minute="2-59/5"), name="check_new_audit_rows")  # type: ignore[untyped-decorator]
+def check_new() -> None:
+    """Check what was recorded since the last check."""
+    known = _known()
+    if known.fault or not known.head:
+        check()
+        return
+    position, _, mac = known.head.partition(":")
+    _check(since=Head(int(position), bytes.fromhex(mac)))
+
+
+@queue.periodic_task(crontab(hour="4", minute="17"), name="check_audit_trail")  # type: ignore[untyped-decorator]
+def check() -> None:
+    """Check all of it."""
+    _check()
+
+
+def _check(since: Head | None = None) -> None:
+    fault, head = "", since
+    try:
+        head = verify(anchors(), since)
+    except BrokenError as error:
+        fault = str(error)
+        log.critical("audit_trail_broken", fault=fault)
+    finally:
+        db.session.rollback()
+    told = {"fault": fault, "head": str(head or ""), "at": utcnow().isoformat()}
+    queue.storage.put_data(NOTE, json.dumps(told).encode())
+
+
+def _known() -> State:
+    found = queue.storage.peek_data(NOTE)
+    if found is EmptyData:
+        return State()
+    told = json.loads(bytes(found))
+    moment = datetime.fromisoformat(told["at"])
+    return State(fault=told["fault"], checked=moment, head=told["head"])
+
+
+def state() -> State:
+    """Return how many rows there ever were, and what the last check found."""
+    rows = db.session.scalar(select(func.max(AuditLink.position))) or 0
+    return State(**asdict(_known()) | {"rows": rows})
+
+
+# --- Beginning, and letting old rows go --------------------------------------------------
+
+
+def adopt() -> int:
+    """Link the events of before there was a trail; return how many there were."""
+    if _newest() is not None:
+        return 0
+    found = db.session.scalars(select(SecurityEvent).order_by(SecurityEvent.id))
+    links = _add_links(db.session(), found) if (found := found.all()) else {}
+    return len(links)
+
+
+@contextmanager
+def unlocked() -> Iterator[None]:
+    """Let the current transaction, and no other, change what is only ever added to."""
+    db.session.flush()
+    permit = db.session.execute(insert(AuditPermit).returning(AuditPermit.id)).scalar()
+    yield
+    db.session.flush()
+    db.session.execute(delete(AuditPermit).where(AuditPermit.id == permit))
+
+
+def prune(before: datetime) -> Head | None:
+    """Delete the rows of before a moment; return the last of them, if there was one.
+
+    The chain stays provable: the caller records which link the first row that is left
+    follows, and that record is a row of the chain itself.
+
+    Raises:
+        BrokenError: the trail is broken; deleting would hide where.
+    """
+    newest = verify(anchors())
+    if newest is None:
+        return None
+    # Up to the first that is younger: a clock that was wrong may date a row too early.
+    kept = db.session.scalar(
+        select(func.min(AuditLink.position))
+        .join(SecurityEvent, SecurityEvent.id == AuditLink.event_id)
+        .where(SecurityEvent.at >= before)
+    )
+    last = kept - 1 if kept else newest.position
+    if last <= _start().position:
+        return None
+    link = db.session.get_one(AuditLink, last)
+    head = Head(link.position, link.mac)
+    old = select(AuditLink.event_id).where(AuditLink.position <= last)
+    with unlocked():
+        db.session.execute(
+            delete(SecurityEvent)
+            .where(SecurityEvent.id.in_(old))
+            .execution_options(synchronize_session=False)
+        )
+        db.session.execute(
+            delete(AuditLink)
+            .where(AuditLink.position <= last)
+            .execution_options(synchronize_session=False)
+        )
+    return head

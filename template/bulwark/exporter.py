@@ -1,0 +1,262 @@
+"""`flask metrics`: tells Prometheus what all processes counted, and how things stand.
+
+It listens on a port of its own (APP_METRICS_BIND) that no proxy serves. What it says of
+the database, the mail or the certificate it finds out when it is asked.
+"""
+
+import os
+import platform
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import click
+from cryptography import x509
+from flask import Flask, current_app
+from flask.cli import with_appcontext
+from prometheus_client import CollectorRegistry, Metric, make_wsgi_app
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from sqlalchemy import func, select
+
+from bulwark import audit, config, health, metrics, proxy
+from bulwark.database import db, utcnow
+from bulwark.events import SecurityEvent
+from bulwark.identity import accounts
+from bulwark.jobs import noted, queue
+from bulwark.logging import log
+from bulwark.mail import OutgoingMail
+
+RECENT = timedelta(minutes=10)
+FIRST_STEP, SECOND_STEP = "authn_login_fail", "authn_mfa_fail"
+CERTIFICATE_TIMEOUT = 2  # seconds
+CERTIFICATE_KEPT = 300  # seconds; it changes every few weeks
+
+
+class State(Collector):
+    """How things stand at this moment, found out for each scrape."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self._certificate: x509.Certificate | None = None
+        self._looked_at = -float(CERTIFICATE_KEPT)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what can be found out; what can't is not shown."""
+        with self.app.app_context():
+            yield _info()
+            up = not health.ask("database")
+            yield _gauge("database_up", "Whether the database answers", up)
+            limiter = not health.ask("limiter")
+            yield _gauge("limiter_up", "Whether limits are counted in Redis", limiter)
+            yield from self._of_certificate()
+            yield from _of_disk()
+            if up:
+                yield from _of_database()
+
+    def _of_certificate(self) -> Iterator[Metric]:
+        if time.monotonic() - self._looked_at > CERTIFICATE_KEPT:
+            self._looked_at = time.monotonic()
+            self._certificate = _served_certificate()
+        if self._certificate is None:
+            return
+        begin = self._certificate.not_valid_before_utc
+        end = self._certificate.not_valid_after_utc
+        yield _gauge(
+            "certificate_expires_timestamp_seconds",
+            "When the certificate that is served ends",
+            end.timestamp(),
+        )
+        yield _gauge(
+            "certificate_life_left_ratio",
+            "The share of its life that is left to the certificate that is served",
+            max(0.0, (end - utcnow()) / (end - begin)),
+        )
+
+
+@click.command("metrics")
+@with_appcontext
+def serve() -> None:
+    """Serve the metrics on APP_METRICS_BIND until it is stopped."""
+    settings = config.current()
+    host, _, port = settings.metrics_bind.rpartition(":")
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    answer = make_wsgi_app(registry(app))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    server_class = type("Server", (WSGIServer,), {"address_family": family})
+    with make_server(
+        host.strip("[]"), int(port), answer, server_class, _Silent
+    ) as server:
+        log.info("metrics_served", bind=settings.metrics_bind)
+        server.serve_forever()
+
+
+def init_app(app: Flask) -> None:
+    """Add the command."""
+    app.cli.add_command(serve)
+
+
+def registry(app: Flask) -> CollectorRegistry:
+    """Return what there is to collect."""
+    found = CollectorRegistry()
+    folder = app.extensions["bulwark"].metrics_folder
+    MultiProcessCollector(found, folder)  # type: ignore[no-untyped-call]
+    found.register(State(app))
+    return found
+
+
+class _Silent(WSGIRequestHandler):
+    """Writes no line for each scrape."""
+
+    def log_message(self, *_: Any) -> None:
+        """Write none."""
+
+
+def _gauge(name: str, doc: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, doc, value=float(value))
+
+
+def _moment(name: str, doc: str, moment: datetime | None) -> Metric:
+    """Return a moment as Prometheus wants it, 1970 if it never was."""
+    return _gauge(name, doc, moment.timestamp() if moment else 0)
+
+
+def _info() -> Metric:
+    labels = {
+        "service": config.current().slug,
+        "version": config.current().version,
+        "template": config.current().template,
+        "python": platform.python_version(),
+    }
+    info = GaugeMetricFamily("build_info", "What runs", labels=list(labels))
+    info.add_metric(list(labels.values()), 1)
+    return info
+
+
+def _of_disk() -> Iterator[Metric]:
+    folder = Path(current_app.root_path).parent / "instance"
+    disk = GaugeMetricFamily(
+        "disk_free_ratio", "The share of the disk that is free", labels=["folder"]
+    )
+    if folder.is_dir():
+        found = os.statvfs(folder)
+        disk.add_metric(["data"], found.f_bavail / found.f_blocks)
+    yield disk
+
+
+def _of_database() -> Iterator[Metric]:
+    try:
+        yield from _of_sign_ins()
+        yield from _of_work()
+        yield from _of_audit()
+        yield _gauge(
+            "administrators",
+            "People who are administrators",
+            len(accounts.administrators()),
+        )
+    finally:
+        db.session.remove()
+
+
+def _of_sign_ins() -> Iterator[Metric]:
+    """Yield who was guessed at, which no label may tell one by one."""
+    found = db.session.execute(
+        select(
+            SecurityEvent.name,
+            SecurityEvent.user_id,
+            SecurityEvent.address,
+            func.count(),
+        )
+        .where(
+            SecurityEvent.at > utcnow() - RECENT,
+            SecurityEvent.name.in_((FIRST_STEP, SECOND_STEP)),
+        )
+        .group_by(SecurityEvent.name, SecurityEvent.user_id, SecurityEvent.address)
+    ).all()
+    by_account, by_network, by_code = Counter[int](), Counter[str](), Counter[int]()
+    total = 0
+    for name, user_id, address, times in found:
+        if name == SECOND_STEP:
+            by_code[user_id] += times
+            continue
+        total += times
+        by_network[proxy.network_of(address) if address else ""] += times
+        if user_id:
+            by_account[user_id] += times
+    for suffix, doc, value in (
+        ("", "Failed sign-ins", total),
+        ("_accounts", "Accounts that failed sign-ins were for", len(by_account)),
+        ("_networks", "Networks that failed sign-ins came from", len(by_network)),
+        ("_per_account_max", "The most for one account", _most(by_account)),
+        ("_per_network_max", "The most from one network", _most(by_network)),
+    ):
+        doc += " in the last 10 minutes"
+        yield _gauge(f"sign_in_failures_recent{suffix}", doc, value)
+    yield _gauge(
+        "second_factor_failures_recent_per_account_max",
+        "The most wrong second factors for one account in the last 10 minutes",
+        _most(by_code),
+    )
+
+
+def _most(counter: Counter[Any]) -> int:
+    return max(counter.values(), default=0)
+
+
+def _of_work() -> Iterator[Metric]:
+    waiting, oldest, failed = db.session.execute(
+        select(
+            func.count(),
+            func.min(OutgoingMail.created_at),
+            func.count().filter(OutgoingMail.attempts > 1),
+        )
+    ).one()
+    age = (utcnow() - oldest).total_seconds() if oldest else 0
+    yield _gauge("mail_waiting", "Mails that are not handed over yet", waiting)
+    yield _gauge("mail_oldest_seconds", "How long the oldest of them waits", age)
+    yield _gauge("mail_failed", "Those that failed more than once", failed)
+    yield _gauge("jobs_waiting", "Jobs that no worker began", queue.pending_count())
+    yield _moment(
+        "jobs_heartbeat_timestamp_seconds",
+        "When a worker last showed a sign of life",
+        noted("sign of life"),
+    )
+    yield _moment(
+        "backup_last_timestamp_seconds", "When the last backup ended", noted("backup")
+    )
+
+
+def _of_audit() -> Iterator[Metric]:
+    state = audit.state()
+    yield _gauge("audit_rows", "Rows that the audit trail ever had", state.rows)
+    yield _gauge("audit_chain_valid", "Whether no check found a fault", not state.fault)
+    yield _moment(
+        "audit_checked_timestamp_seconds", "When it was last checked", state.checked
+    )
+
+
+def _served_certificate() -> x509.Certificate | None:
+    """Return what visitors are shown, whoever vouches for it; None if nobody answers."""
+    url = urlsplit(config.current().base_url)
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # an expired one has to be seen as well
+    address = (url.hostname or "localhost", url.port or 443)
+    try:
+        with (
+            closing(socket.create_connection(address, CERTIFICATE_TIMEOUT)) as raw,
+            context.wrap_socket(raw, server_hostname=address[0]) as connection,
+        ):
+            shown = connection.getpeercert(binary_form=True)
+    except OSError:
+        return None
+    return x509.load_der_x509_certificate(shown) if shown else None
