@@ -10,7 +10,7 @@ from bulwark import (
     account,
     admin,
     assets,
-    audit,
+    audit_commands,
     backups,
     commands,
     config,
@@ -75,7 +75,7 @@ def init_app(
     identity.init_app(app, settings_of_base, user_model, roles or {})
     account.init_app(app)
     admin.init_app(app)
-    audit.init_app(app)
+    audit_commands.init_app(app)
     health.init_app(app)
     exporter.init_app(app)
     commands.init_app(app)

@@ -1,9 +1,10 @@
 """The audit trail: security events as a chain, in which no row can be changed unseen.
 
-Each event gets a link in the transaction that records it: a keyed hash (HMAC-SHA-256) of
-the event and of the link before it. Who may write to the database but does not have
+Each event gets a link in the transaction that records it: a keyed hash (HMAC-SHA-256)
+of the event and of the link before it. Who may write to the database but does not have
 APP_ENCRYPTION_KEYS can't make one. Whoever cuts rows off the end is betrayed by an
-anchor: the newest link is also in the log, with each event, and in a file beside the data.
+anchor: the newest link is also in the log, with each event, and in a file beside the
+data.
 """
 
 import hmac
@@ -19,7 +20,6 @@ from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from flask import Flask
 from huey import crontab
 from huey.constants import EmptyData
 from sqlalchemy import (
@@ -117,10 +117,6 @@ class BrokenError(Exception):
     """The first row that is not as it was written."""
 
 
-def init_app(app: Flask, settings: config.Config) -> None:
-    """Nothing to do yet but to be imported: links are made by the session's commit."""
-
-
 @event.listens_for(db.session, "before_commit")
 def _link(session: Session) -> None:
     """Link what the transaction recorded; if that fails, so does what it records."""
@@ -191,7 +187,7 @@ def _mac(
     return hmac.digest(key, before + told.encode(), "sha256")
 
 
-# --- Finding what was changed ----------------------------------------------------------
+# --- Finding what was changed -------------------------------------------------------
 
 
 def verify(
@@ -208,9 +204,13 @@ def verify(
     """
     anchors = anchors or {}
     head = since or _start()
-    if since and db.session.scalar(
-        select(AuditLink.mac).where(AuditLink.position == since.position)
-    ) != since.mac:
+    if (
+        since
+        and db.session.scalar(
+            select(AuditLink.mac).where(AuditLink.position == since.position)
+        )
+        != since.mac
+    ):
         raise BrokenError(f"row {since.position} is gone or another than it was")
     for link in _links(head.position):
         _expect(link.position, head.position + 1)
@@ -290,7 +290,7 @@ def _refuse_strangers() -> None:
         )
 
 
-# --- Anchors, and the checks that run by themselves -------------------------------------
+# --- Anchors, and the checks that run by themselves ---------------------------------
 
 
 def anchors() -> dict[int, bytes]:
@@ -326,7 +326,7 @@ def check_new() -> None:
     """Check what was recorded since the last check."""
     known = _known()
     if known.fault or not known.head:
-        check()
+        _check()
         return
     position, _, mac = known.head.partition(":")
     _check(since=Head(int(position), bytes.fromhex(mac)))
@@ -366,16 +366,15 @@ def state() -> State:
     return State(**asdict(_known()) | {"rows": rows})
 
 
-# --- Beginning, and letting old rows go --------------------------------------------------
+# --- Beginning, and letting old rows go ---------------------------------------------
 
 
 def adopt() -> int:
     """Link the events of before there was a trail; return how many there were."""
     if _newest() is not None:
         return 0
-    found = db.session.scalars(select(SecurityEvent).order_by(SecurityEvent.id))
-    links = _add_links(db.session(), found) if (found := found.all()) else {}
-    return len(links)
+    found = list(db.session.scalars(select(SecurityEvent).order_by(SecurityEvent.id)))
+    return len(_add_links(db.session(), found)) if found else 0
 
 
 @contextmanager

@@ -37,6 +37,7 @@ from psycopg.sql import SQL, Identifier
 from bulwark import config
 from bulwark.crypto import KEY_BYTES
 from bulwark.database import database_url, migrate, utcnow
+from bulwark.jobs import note
 from bulwark.logging import log
 
 MAGIC = b"bulwark backup, version 1\n"

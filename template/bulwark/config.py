@@ -41,7 +41,7 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Every setting of the base, with its type; files of the service give the first."""
+    """Every setting of the base, with its type; files give the first ones."""
 
     environment: ClassVar[str]
     default_env_file: ClassVar[str]
@@ -293,7 +293,7 @@ def _service(root: Path) -> dict[str, Any]:
 
 
 def _versions(root: Path) -> Iterator[tuple[str, str]]:
-    """Return which version this is, and of which release of the template it was made."""
+    """Return which version this is, and which release of the template made it."""
     for name, file, line in (
         ("version", "pyproject.toml", r'^version = "(.+)"$'),
         ("template", ".copier-answers.yml", r"^_commit: *'?(.+?)'?$"),

@@ -147,9 +147,7 @@ CATALOGUE: dict[str, Kind] = {
         INFO, "Sessions were signed out", "Sessions were ended from elsewhere"
     ),
     "excess_rate_limit_exceeded": Kind(WARNING, "", "A limit was reached"),
-    "sys_audit_pruned": Kind(
-        WARNING, "", "Old rows of the audit trail were deleted"
-    ),
+    "sys_audit_pruned": Kind(WARNING, "", "Old rows of the audit trail were deleted"),
     "sys_limiter_degraded": Kind(
         CRITICAL, "", "Redis is away: each process counts for itself"
     ),

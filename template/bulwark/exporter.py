@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import click
 from cryptography import x509
@@ -28,7 +28,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
-from bulwark import audit, config, health, metrics, proxy
+from bulwark import audit, config, health, proxy
 from bulwark.database import db, utcnow
 from bulwark.events import SecurityEvent
 from bulwark.identity import accounts
@@ -91,11 +91,7 @@ def serve() -> None:
     host, _, port = settings.metrics_bind.rpartition(":")
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     answer = make_wsgi_app(registry(app))
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    server_class = type("Server", (WSGIServer,), {"address_family": family})
-    with make_server(
-        host.strip("[]"), int(port), answer, server_class, _Silent
-    ) as server:
+    with make_server(host, int(port), answer, handler_class=_Silent) as server:
         log.info("metrics_served", bind=settings.metrics_bind)
         server.serve_forever()
 
@@ -161,7 +157,7 @@ def _of_database() -> Iterator[Metric]:
         yield _gauge(
             "administrators",
             "People who are administrators",
-            len(accounts.administrators()),
+            accounts.count_administrators(),
         )
     finally:
         db.session.remove()
@@ -186,7 +182,7 @@ def _of_sign_ins() -> Iterator[Metric]:
     total = 0
     for name, user_id, address, times in found:
         if name == SECOND_STEP:
-            by_code[user_id] += times
+            by_code[user_id or 0] += times
             continue
         total += times
         by_network[proxy.network_of(address) if address else ""] += times
@@ -199,8 +195,8 @@ def _of_sign_ins() -> Iterator[Metric]:
         ("_per_account_max", "The most for one account", _most(by_account)),
         ("_per_network_max", "The most from one network", _most(by_network)),
     ):
-        doc += " in the last 10 minutes"
-        yield _gauge(f"sign_in_failures_recent{suffix}", doc, value)
+        name = f"sign_in_failures_recent{suffix}"
+        yield _gauge(name, f"{doc}, in the last 10 minutes", value)
     yield _gauge(
         "second_factor_failures_recent_per_account_max",
         "The most wrong second factors for one account in the last 10 minutes",
@@ -245,7 +241,7 @@ def _of_audit() -> Iterator[Metric]:
 
 
 def _served_certificate() -> x509.Certificate | None:
-    """Return what visitors are shown, whoever vouches for it; None if nobody answers."""
+    """Return what visitors are shown, whoever made it; None if nobody answers."""
     url = urlsplit(config.current().base_url)
     context = ssl.create_default_context()
     context.check_hostname = False

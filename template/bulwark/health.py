@@ -1,4 +1,4 @@
-"""Whether the process lives and whether it can serve: /healthz, /readyz, `flask health`.
+"""Whether the process lives, and can serve: /healthz, /readyz, `flask health`.
 
 Who asks from outside learns one word; what is wrong is for the operator.
 """

@@ -24,17 +24,17 @@ from bulwark.database import db
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-SIGN_IN = "security.login"
-# How far a sign-in came. `done` is counted apart from events: one must follow the other.
+SIGN_IN, CHANGE = "security.login", "security.change_password"
+# How far a sign-in came. `done` is counted apart from events: one has to follow.
 STEPS = ("started", "password", "factor", "done")
 
 
 class Slot:
     """The number that a process counts under: the lowest that nobody holds.
 
-    A process id would leave files behind with every worker that ends, and two containers
-    may have the same. A number is free again as soon as its process is gone, however it
-    went, and the next one goes on counting where it stopped.
+    A process id would leave files behind with every worker that ends, and two
+    containers may have the same. A number is free again as soon as its process is gone,
+    however it went, and the next one goes on counting where it stopped.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -117,7 +117,7 @@ def _counts(folder: Path) -> Counts:
     """Return what this process counts in a folder, made once."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-    values.ValueClass = values.MultiProcessValue(Slot(folder).number)  # type: ignore[no-untyped-call, misc]
+    values.ValueClass = values.MultiProcessValue(Slot(folder).number)  # type: ignore[no-untyped-call]
     return Counts()
 
 
@@ -126,7 +126,6 @@ def init_app(app: Flask, config: Config, events: Iterable[str]) -> None:
     counts = _counts(Path(config.metrics_folder))
     counts.begin_at_zero(events)
     app.extensions["metrics"] = counts
-    app.before_request(_begin)
     app.after_request(_count)
     user_logged_in.connect(_signed_in, app)
     with app.app_context():
@@ -139,27 +138,32 @@ def current() -> Counts:
     return counts
 
 
-def _begin() -> None:
-    g.counted_from = time.perf_counter()
-
-
 def _count(response: Response) -> Response:
     counts = current()
     method = request.method if request.method in METHODS else "other"
     route = request.url_rule.rule if request.url_rule else "none"
     counts.requests.labels(method, route, str(response.status_code)).inc()
-    taken = time.perf_counter() - g.counted_from
+    taken = time.perf_counter() - g.started
     counts.durations.labels(method, route).observe(taken)
-    if request.endpoint == SIGN_IN:
-        if request.method == "GET":
-            counts.sign_in_steps.labels("started").inc()
-        elif current_user.is_authenticated or "tf_user_id" in session:
-            counts.sign_in_steps.labels("password").inc()
+    _count_step(counts)
     return response
 
 
+def _count_step(counts: Counts) -> None:
+    if request.endpoint != SIGN_IN:
+        if "signed_in" in g:  # in a second step, or with a passkey alone
+            counts.sign_in_steps.labels("factor").inc()
+    elif request.method == "GET":
+        counts.sign_in_steps.labels("started").inc()
+    elif current_user.is_authenticated or "tf_user_id" in session:
+        counts.sign_in_steps.labels("password").inc()
+
+
 def _signed_in(_: Flask, **__: Any) -> None:
-    current().sign_in_steps.labels("done").inc()
+    """Count who is in; a changed password only gives its session another number."""
+    if request.endpoint != CHANGE:
+        g.signed_in = True
+        current().sign_in_steps.labels("done").inc()
 
 
 def _watch(pool: Any) -> None:
@@ -167,7 +171,7 @@ def _watch(pool: Any) -> None:
     if not isinstance(pool, QueuePool):
         return
     counts = current()
-    counts.pool_size.set(pool.size() + pool._max_overflow)  # noqa: SLF001  no other way
+    counts.pool_size.set(pool.size() + pool._max_overflow)  # no other way
 
     @event.listens_for(pool, "checkout")
     def _out(*_: object) -> None:

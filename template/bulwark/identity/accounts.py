@@ -317,6 +317,13 @@ def check_rights(by: BaseUser | None, roles: Sequence[Role]) -> None:
         raise NotAllowedError(BEYOND)
 
 
+def count_administrators() -> int:
+    """Return how many people are administrators."""
+    person: Any = _datastore().user_model
+    administrators = person.roles.any(Role.name == ADMINISTRATOR)
+    return db.session.scalar(select(func.count()).where(administrators)) or 0
+
+
 def _is_administrator(roles: Iterable[Role]) -> bool:
     return any(role.name == ADMINISTRATOR for role in roles)
 

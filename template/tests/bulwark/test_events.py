@@ -18,6 +18,7 @@ from sqlalchemy import select, update
 
 from bulwark import events
 from bulwark import logging as bulwark_logging
+from bulwark.audit import AuditLink
 from bulwark.database import db, utcnow
 from bulwark.events import CATALOGUE, SecurityEvent
 from bulwark.identity import sessions, tokens
@@ -101,6 +102,11 @@ class Watch:
             "reason": row.reason,
             **row.details,
         }
+        with self.app.app_context():
+            link = db.session.scalars(
+                select(AuditLink).where(AuditLink.event_id == row.id)
+            ).one()
+        assert line.pop("audit") == f"{link.position}:{link.mac.hex()}"
         if row.method is None:
             line.pop("request_id", None)  # Left over from a request of the test.
         moment = datetime.fromisoformat(line.pop("timestamp"))

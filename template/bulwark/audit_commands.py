@@ -1,0 +1,120 @@
+"""`flask audit`: check the trail, search it, take it away as JSON, let old rows go."""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from flask import Flask
+from flask.cli import AppGroup
+from sqlalchemy import Select, select
+
+from bulwark import audit, events
+from bulwark.audit import AuditLink
+from bulwark.database import db
+from bulwark.events import SecurityEvent
+
+commands = AppGroup("audit", help="The audit trail: check it, search it, export it.")
+DAY = click.DateTime(["%Y-%m-%d"])
+
+
+def init_app(app: Flask) -> None:
+    """Add the commands."""
+    app.cli.add_command(commands)
+
+
+@commands.command()
+@click.option(
+    "--anchor",
+    "extra",
+    multiple=True,
+    metavar="ROW:MAC",
+    help="A link that you know from elsewhere: `audit` in a log line.",
+)
+def verify(extra: tuple[str, ...]) -> None:
+    """Find the first row that was changed, removed, moved or added; exit 1 for one."""
+    try:
+        known = audit.anchors() | dict(map(_anchor, extra))
+        head = audit.verify(known)
+    except audit.BrokenError as error:
+        raise click.ClickException(f"the audit trail is broken: {error}") from None
+    rows = f"{head.position:,} rows, the last is {head}" if head else "no rows yet"
+    click.echo(f"The audit trail is as it was written: {rows}.")
+
+
+@commands.command()
+@click.option("--name", help="Only events of this name.")
+@click.option("--person", type=int, help="Only what concerns this number of a person.")
+@click.option("--from", "first", type=DAY, help="From this day on, like 2026-11-21.")
+@click.option("--to", "last", type=DAY, help="Until this day, which counts as well.")
+def export(
+    name: str | None,
+    person: int | None,
+    first: datetime | None,
+    last: datetime | None,
+) -> None:
+    """Write rows as JSON, one a line, oldest first, with their links."""
+    linked = AuditLink.event_id == SecurityEvent.id
+    query = _only(name, person, first, last).join(AuditLink, linked)
+    query = query.order_by(AuditLink.position)
+    for line in _lines(query.add_columns(AuditLink)):
+        click.echo(line)
+
+
+@commands.command()
+@click.option("--before", type=DAY, required=True, help="This day, like 2026-01-01.")
+@click.option("--reason", required=True, help="Why, for the trail itself.")
+def prune(before: datetime, reason: str) -> None:
+    """Delete the rows of before a day; the rest stays provable."""
+    try:
+        head = audit.prune(before.replace(tzinfo=UTC))
+    except audit.BrokenError as error:
+        raise click.ClickException(
+            f"nothing was deleted, for the audit trail is broken: {error}"
+        ) from None
+    if head is None:
+        click.echo("There is nothing as old as that.")
+        return
+    events.record(
+        "sys_audit_pruned", reason=reason, row=head.position, mac=head.mac.hex()
+    )
+    db.session.commit()
+    click.echo(f"Deleted the rows up to {head.position:,}.")
+
+
+def _anchor(said: str) -> tuple[int, bytes]:
+    found = re.fullmatch(r"(\d+):([0-9a-f]{64})", said)
+    if not found:
+        raise click.ClickException(
+            f"{said} is not ROW:MAC, as `audit` in a log line has it"
+        )
+    return int(found[1]), bytes.fromhex(found[2])
+
+
+def _only(
+    name: str | None,
+    person: int | None,
+    first: datetime | None,
+    last: datetime | None,
+) -> Select[SecurityEvent]:
+    query = select(SecurityEvent)
+    if name:
+        query = query.where(SecurityEvent.name == name)
+    if person:
+        query = query.where(SecurityEvent.user_id == person)
+    if first:
+        query = query.where(SecurityEvent.at >= first.replace(tzinfo=UTC))
+    if last:
+        end = last.replace(hour=23, minute=59, second=59, microsecond=999_999)
+        query = query.where(SecurityEvent.at <= end.replace(tzinfo=UTC))
+    return query
+
+
+def _lines(query: Select[Any]) -> Iterator[str]:
+    found = db.session.execute(query.execution_options(yield_per=audit.AT_ONCE))
+    for event, link in found:
+        row = {name: getattr(event, name) for name in audit.COVERED}
+        row["at"] = event.at.isoformat(timespec="microseconds")
+        yield json.dumps({"row": link.position, **row, "mac": link.mac.hex()})

@@ -1,0 +1,121 @@
+"""Health: who asks from outside learns one word, the operator what is wrong."""
+
+import time
+from datetime import timedelta
+from threading import Event
+
+import pytest
+from flask import Flask
+from sqlalchemy import text, update
+
+from bulwark import health, mail
+from bulwark.database import db, utcnow
+from bulwark.jobs import note
+from bulwark.limits import limiter
+from bulwark.mail import OutgoingMail
+from tests.conftest import Visitor
+
+OK = {"status": "ok"}
+UNAVAILABLE = {"status": "unavailable"}
+
+
+def shown(app: Flask) -> dict[str, str]:
+    """Return what the operator is shown, by what was checked."""
+    said = app.test_cli_runner().invoke(args=["health"])
+    found = dict(line.split(maxsplit=1) for line in said.stdout.splitlines())
+    assert said.exit_code == int(set(found.values()) != {"ok"})
+    return found
+
+
+@pytest.fixture(autouse=True)
+def working(app: Flask) -> None:
+    """A worker that showed a sign of life."""
+    with app.app_context():
+        note("sign of life")
+
+
+def test_all_is_well(app: Flask, visitor: Visitor):
+    assert visitor.get("/readyz").get_json() == OK
+    assert shown(app) == dict.fromkeys(health.CHECKS, "ok")
+
+
+def test_migrations_that_were_not_applied_stop_visitors(app: Flask, visitor: Visitor):
+    with app.app_context():
+        versions = db.session.scalars(text("SELECT version_num FROM alembic_version"))
+        applied = list(versions)
+        db.session.execute(text("DELETE FROM alembic_version"))
+        db.session.commit()
+    try:
+        answer = visitor.get("/readyz")
+        said = shown(app)
+    finally:
+        with app.app_context():
+            for version in applied:
+                add = text("INSERT INTO alembic_version VALUES (:version)")
+                db.session.execute(add, {"version": version})
+            db.session.commit()
+    assert answer.status_code == 503
+    assert answer.get_json() == UNAVAILABLE
+    assert said["migrations"] == "migrations were not applied: run `flask prepare`"
+
+
+def test_a_database_of_a_newer_release_serves_the_older_one(
+    app: Flask, visitor: Visitor
+):
+    with app.app_context():
+        db.session.execute(text("INSERT INTO alembic_version VALUES ('newer')"))
+        db.session.commit()
+    try:
+        assert visitor.get("/readyz").get_json() == OK
+    finally:
+        with app.app_context():
+            db.session.execute(
+                text("DELETE FROM alembic_version WHERE version_num = 'newer'")
+            )
+            db.session.commit()
+
+
+def test_a_check_that_hangs_ends_at_its_deadline(
+    app: Flask, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+):
+    answered = Event()
+    monkeypatch.setitem(health.CHECKS, "database", lambda: answered.wait(60) and None)
+    monkeypatch.setattr(health, "DEADLINE", 0.1)
+    begun = time.monotonic()
+    for _ in range(20):  # each of which would hold a thread
+        assert visitor.get("/readyz").get_json() == UNAVAILABLE
+    assert time.monotonic() - begun < 30
+    answered.set()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("limiter", "Redis does not answer: each process counts for itself"),
+        ("worker", "no worker has shown a sign of life: `flask worker` runs one"),
+    ],
+)
+def test_what_the_service_can_do_without_is_told_to_the_operator_alone(
+    app: Flask,
+    visitor: Visitor,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    said: str,
+):
+    monkeypatch.setattr(limiter.storage, "check", lambda: name != "limiter")
+    monkeypatch.setattr(
+        health, "SILENCE", timedelta(0) if name == "worker" else timedelta(minutes=5)
+    )
+    assert visitor.get("/readyz").get_json() == OK
+    assert shown(app)[name] == said
+
+
+def test_mail_that_waits_is_told(app: Flask, visitor: Visitor):
+    with app.test_request_context():
+        mail.send("A subject", "zoe@example.org", "A text")
+        db.session.execute(
+            update(OutgoingMail).values(created_at=utcnow() - timedelta(minutes=16))
+        )
+        db.session.commit()
+    assert visitor.get("/readyz").get_json() == OK
+    assert shown(app)["mail"].startswith("a mail has been waiting since")
