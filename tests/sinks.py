@@ -10,6 +10,7 @@ They are real servers with TLS on a port of their own; only what they keep is le
 import http.client
 import json
 import os
+import re
 import socket
 import ssl
 import threading
@@ -21,10 +22,12 @@ from typing import Self
 
 from tests.servers import certify, free_port
 
-# What it does with who connects: takes what comes; answers 503, or another status; takes
-# the connection and says nothing, not even in TLS; ends the handshake, and then
-# neither reads nor answers.
+# What it does with who connects: takes what comes; answers 503, or another status; says
+# nothing, not even in TLS; ends the handshake, and then neither reads nor answers.
 FINE, BUSY, SILENT, STUCK = "fine", "busy", "silent", "stuck"
+
+# <14>1 TIME HOST APP PROCID MSGID - MESSAGE, where - may be [elements].
+HEADER = re.compile(r"(<\d+>1 (?:\S+ ){5}(?:-|(?:\[[^]]*\])+)) \ufeff?(.*)", re.DOTALL)
 
 
 class Sink:
@@ -217,7 +220,9 @@ class Syslog(Sink):
                 if not blank or len(rest) < int(length):
                     break
                 message, had = rest[: int(length)].decode(), rest[int(length) :]
-                # <14>1 TIME HOST APP PROCID MSGID - MESSAGE
-                *head, text = message.split(" ", 7)
-                self.heads.append(" ".join(head))
-                self.lines.append(text.removeprefix("\ufeff"))
+                found = HEADER.fullmatch(message)
+                assert found, message
+                head, text = found.groups()
+                self.heads.append(head)
+                # syslog-ng ends each message with a line end, which servers take off.
+                self.lines.append(text.removesuffix("\n"))
