@@ -33,20 +33,23 @@ HEADER = re.compile(r"(<\d+>1 (?:\S+ ){5}(?:-|(?:\[[^]]*\])+)) \ufeff?(.*)", re.
 class Sink:
     """A server whose mood, certificate and presence a test can change."""
 
-    piece = ""
+    piece, standard_port = "", 0
     busy_is_known = True
     # Lines that are lost when a connection breaks.
     costs = 0
 
-    def __init__(self, folder: Path) -> None:
-        self.port, self.mood, self.status = free_port(), FINE, 503
+    def __init__(
+        self, folder: Path, address: str = "127.0.0.1", name: str = "localhost"
+    ) -> None:
+        self.address, self.mood, self.status = address, FINE, 503
+        self.port = self.standard_port if address != "127.0.0.1" else free_port()
         self.lines: list[str] = []
         self.heads: list[str] = []
         # Bytes that came after TLS was agreed on, whatever they were.
         self.bytes = 0
         self.certificate = folder / "sink.pem"
         self.key = folder / "sink.key"
-        certify("localhost", self.certificate, self.key)
+        certify(name, self.certificate, self.key)
         self.own = (self.certificate, self.key)
         self.streams: dict[socket.socket, socket.socket] = {}
 
@@ -59,7 +62,7 @@ class Sink:
             self.vanish()
 
     def arrive(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", self.port))
+        self.listener = socket.create_server((self.address, self.port))
         threading.Thread(target=self._listen, args=(self.listener,)).start()
 
     def vanish(self) -> None:
@@ -181,7 +184,7 @@ class Web(Sink):
 class Splunk(Web):
     """An HTTP Event Collector."""
 
-    piece = "splunk"
+    piece, standard_port = "splunk", 8088
 
     def take(self, head: str, body: bytes) -> int:
         first, *fields = head.split("\r\n")
@@ -200,7 +203,7 @@ class Splunk(Web):
 class Loggly(Web):
     """The bulk endpoint of Loggly: a line is an event."""
 
-    piece = "loggly"
+    piece, standard_port = "loggly", 443
 
     def take(self, head: str, body: bytes) -> int:
         if head.split(" ")[1] != "/bulk/sesame-1234/tag/shop/":
@@ -212,7 +215,7 @@ class Loggly(Web):
 class Syslog(Sink):
     """A syslog server: messages of RFC 5424, counted as RFC 5425 says."""
 
-    piece = "syslog"
+    piece, standard_port = "syslog", 6514
     busy_is_known = False
     # There are no receipts, and syslog-ng learns by a line in vain that nobody listens.
     costs = 1
