@@ -73,6 +73,7 @@ class Sink:
             linger = (1).to_bytes(4, "little") + bytes(4)
             with suppress(OSError):
                 plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                plain.shutdown(socket.SHUT_RDWR)
             for side in (stream, plain):
                 with suppress(OSError):
                     side.close()

@@ -66,6 +66,9 @@ def site(
     suite, kind = request.param
     with Server(installed(tmp_path_factory, suite)) as server:
         server.certify()
+        # There is no name server; syslog-ng, which looks up the machine's own name at
+        # its start, would wait for the one of whoever runs the tests.
+        server.run("sh", "-c", "echo nameserver 127.0.0.1 >/etc/resolv.conf")
         with server.path(f"{HOME}/current/app/views.py").open("a") as file:
             file.write(VIEWS)
         server.run("systemctl", "restart", f"{NAME}@{server.current}")
