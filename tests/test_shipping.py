@@ -33,7 +33,7 @@ MEBIBYTE = 1024 * 1024
 # How long a fault lasts. SHIPPING_OUTAGE=60 tries it for longer.
 OUTAGE = float(os.environ.get("SHIPPING_OUTAGE", "6"))
 SINKS = [Splunk, Loggly, Syslog]
-REFUSALS = [301, 400, 401, 403, 404, 408, 410, 413, 422, 429, 500, 502, 503, 504]
+REFUSALS = [301, 400, 403, 408, 410, 413, 422, 429, 500, 502, 503, 504, 508]
 
 # Writes lines to stdout as gunicorn's processes do, and says when it is done with them.
 WRITER = """
@@ -126,7 +126,7 @@ class Service:
         return list(dict.fromkeys(numbers))
 
     def all_arrive(self, sink: Sink, but: int = 0, patience: float = 40) -> None:
-        """Wait until a sink has each line that was written, in order, but for so many."""
+        """Wait until a sink has each line that was written, in order, but so many."""
 
         def is_last() -> bool:
             arrived = self.arrived(sink)
@@ -136,7 +136,6 @@ class Service:
             eventually(is_last, patience)
         arrived = self.arrived(sink)
         lost = sorted(set(range(self.written)) - set(arrived))
-        print(f"{sink.piece}: of {self.written} lines lost: {len(lost)} {lost[:5]}")
         assert len(lost) <= but, f"{len(lost)} of {self.written} lost: {lost[:20]}"
         assert arrived == sorted(arrived)
 
@@ -172,7 +171,9 @@ def test_each_line_arrives_as_it_was(service: Service, sink: Sink) -> None:
     with service.shipping():
         service.log.write_bytes("".join(f"{line}\n" for line in lines).encode())
         eventually(lambda: len(sink.lines) > len(lines), 20)
-    assert sink.lines[1:] == lines
+    starts = [line for line in sink.lines if "shipping_starts" in line]
+    assert len(starts) == 1
+    assert [line for line in sink.lines if line not in starts] == lines
 
 
 def test_the_first_line_says_that_shipping_starts(service: Service, sink: Sink) -> None:
@@ -185,7 +186,6 @@ def test_the_first_line_says_that_shipping_starts(service: Service, sink: Sink) 
 @contextmanager
 def trouble(sink: Sink, kind: str, folder: Path) -> Iterator[None]:
     """Give a sink some trouble while the block lasts."""
-    right = (sink.certificate.read_bytes(), sink.key.read_bytes())
     if kind in ("busy", "stuck"):
         sink.mood = kind
         yield
@@ -301,9 +301,8 @@ def test_the_token_is_in_no_log_and_in_no_list_of_processes(
             time.sleep(3)
     said = service.said.read_text()
     assert "shutting down" in said
-    assert (
-        trial == "fine" or sink.piece == "syslog" or "/TOKEN/" in said or "url=" in said
-    )
+    if trial != "fine" and sink.piece == "loggly":
+        assert "/bulk/TOKEN/tag/shop/" in said
     assert TOKEN not in said
     assert TOKEN not in service.config.read_text()
 
@@ -318,7 +317,8 @@ def test_whatever_the_answer_a_line_is_kept_until_it_is_200(
             for status in REFUSALS:
                 sink.status, sink.mood, asked = status, BUSY, len(sink.heads)
                 service.write(1)
-                eventually(lambda asked=asked: len(sink.heads) > asked + 4, 30)
+                while len(sink.heads) < asked + 5:
+                    time.sleep(0.05)
                 sink.mood = FINE
                 service.all_arrive(sink)
             assert service.counts()["dropped"] == 0
