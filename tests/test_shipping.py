@@ -98,7 +98,9 @@ class Service:
             text=True,
             check=False,
         )
-        found = re.findall(r"^dst\.\w+;.*;a;(\w+);(\d+)$", done.stdout, re.MULTILINE)
+        found = re.findall(
+            r"^dst\.\w+;d_elsewhere#.*;a;(\w+);(\d+)$", done.stdout, re.MULTILINE
+        )
         return {name: int(number) for name, number in found}
 
     def spooled(self) -> int:
