@@ -51,7 +51,7 @@ class Site(NamedTuple):
         return [line["words"] for line in lines if line["event"] == "said"]
 
     def say(self, words: str) -> None:
-        assert self.server.ask("/test/log", "POST", words).status == 200
+        assert self.server.ask("/test/log", "POST", words.encode()).status == 200
 
 
 PLACES = [("trixie", Splunk), ("trixie", Syslog), ("bookworm", Splunk)]
