@@ -51,6 +51,12 @@ class Sink:
         self.key = folder / "sink.key"
         certify(name, self.certificate, self.key)
         self.own = (self.certificate, self.key)
+        # Somebody else whom the same people trust, and a file of whom they trust.
+        self.other = (folder / "other.pem", folder / "other.key")
+        certify("elsewhere.example", *self.other)
+        self.authorities = folder / "authorities.pem"
+        trusted = (self.certificate, self.other[0])
+        self.authorities.write_text("".join(x.read_text() for x in trusted))
         self.streams: dict[socket.socket, socket.socket] = {}
 
     @contextmanager

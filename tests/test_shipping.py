@@ -66,7 +66,7 @@ class Service:
             "SHIPPING_HOST": "localhost",
             "SHIPPING_PORT": str(sink.port),
             "SHIPPING_TOKEN": TOKEN,
-            "SHIPPING_CA": str(sink.certificate),
+            "SHIPPING_CA": str(sink.authorities),
             "SHIPPING_STATE": str(self.state),
             "SHIPPING_SPOOL": str(spool),
             "SHIPPING_FILE": str(self.log),
@@ -196,6 +196,8 @@ def trouble(sink: Sink, kind: str, folder: Path) -> Iterator[None]:
     sink.leave()
     if kind == "silent":
         sink.mood = SILENT
+    elif kind == "wrong name":
+        sink.show(*sink.other)
     elif kind == "wrong certificate":
         wrong = (folder / "wrong.pem", folder / "wrong.key")
         certify("localhost", *wrong)
@@ -204,13 +206,12 @@ def trouble(sink: Sink, kind: str, folder: Path) -> Iterator[None]:
         sink.arrive()
     yield
     sink.mood = FINE
-    if kind == "wrong certificate":
-        sink.show(sink.certificate, sink.key)
-    elif kind == "stopped":
+    sink.show(sink.certificate, sink.key)
+    if kind == "stopped":
         sink.arrive()
 
 
-FAULTS = ["stopped", "busy", "silent", "stuck", "wrong certificate"]
+FAULTS = ["stopped", "busy", "silent", "stuck", "wrong certificate", "wrong name"]
 
 
 @pytest.mark.parametrize("kind", FAULTS)
@@ -229,7 +230,7 @@ def test_a_fault_of_the_other_side_loses_nothing_and_slows_nobody(
             # It ends by itself while nobody takes a line.
             assert service.write(int(OUTAGE * 100), pause=0.01, size=500) == 0
             assert len(sink.lines) == before
-            if kind == "wrong certificate":
+            if kind.startswith("wrong"):
                 assert sink.bytes == bytes_before
         service.write(50)
         service.all_arrive(sink, but=cost)
@@ -342,3 +343,20 @@ def test_a_sink_that_vanishes_has_no_more_than_it_said(
                 sink.arrive()
             assert writer.wait(PATIENCE) == 0
             service.all_arrive(sink, but=3 * 5 * sink.costs)
+
+
+def test_what_waits_goes_to_a_new_address(
+    service: Service, sink: Sink, tmp_path: Path
+) -> None:
+    with service.shipping():
+        eventually(lambda: sink.lines, 20)
+        sink.leave()
+        service.write(20)
+        time.sleep(2)
+    (tmp_path / "new").mkdir()
+    with type(sink)(tmp_path / "new").running() as new:
+        service.environment["SHIPPING_PORT"] = str(new.port)
+        service.environment["SHIPPING_CA"] = str(new.authorities)
+        with service.shipping():
+            service.write(1)
+            service.all_arrive(new, but=sink.costs)
