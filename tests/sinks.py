@@ -20,6 +20,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from tests.servers import certify, free_port
 
 # What it does with who connects: takes what comes; answers 503, or another status; says
@@ -28,6 +32,34 @@ FINE, BUSY, SILENT, STUCK = "fine", "busy", "silent", "stuck"
 
 # <14>1 TIME HOST APP PROCID MSGID - MESSAGE, where - may be [elements].
 HEADER = re.compile(r"(<\d+>1 (?:\S+ ){5}(?:-|(?:\[[^]]*\])+)) \ufeff?(.*)", re.DOTALL)
+
+
+def issue(
+    host: str, authority: Path, signing: Path, certificate: Path, key: Path
+) -> None:
+    """Make a certificate for a host, signed by an authority."""
+    issuer = x509.load_pem_x509_certificate(authority.read_bytes())
+    signer = serialization.load_pem_private_key(signing.read_bytes(), None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+    signed = (
+        x509.CertificateBuilder(issuer_name=issuer.subject, subject_name=name)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(issuer.not_valid_before_utc)
+        .not_valid_after(issuer.not_valid_after_utc)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), False)
+        .sign(signer, hashes.SHA256())
+    )
+    certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    key.write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
 
 
 class Sink:
@@ -49,14 +81,13 @@ class Sink:
         self.bytes = 0
         self.certificate = folder / "sink.pem"
         self.key = folder / "sink.key"
-        certify(name, self.certificate, self.key)
         self.own = (self.certificate, self.key)
-        # Somebody else whom the same people trust, and a file of whom they trust.
+        # Somebody else with a certificate of the same authority.
         self.other = (folder / "other.pem", folder / "other.key")
-        certify("elsewhere.example", *self.other)
-        self.authorities = folder / "authorities.pem"
-        trusted = (self.certificate, self.other[0])
-        self.authorities.write_text("".join(x.read_text() for x in trusted))
+        self.authority = folder / "authority.pem"
+        certify("authority.example", self.authority, folder / "authority.key")
+        for host, own in ((name, self.own), ("elsewhere.example", self.other)):
+            issue(host, self.authority, folder / "authority.key", *own)
         self.streams: dict[socket.socket, socket.socket] = {}
 
     @contextmanager

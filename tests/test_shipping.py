@@ -66,7 +66,7 @@ class Service:
             "SHIPPING_HOST": "localhost",
             "SHIPPING_PORT": str(sink.port),
             "SHIPPING_TOKEN": TOKEN,
-            "SHIPPING_CA": str(sink.authorities),
+            "SHIPPING_CA": str(sink.authority),
             "SHIPPING_STATE": str(self.state),
             "SHIPPING_SPOOL": str(spool),
             "SHIPPING_FILE": str(self.log),
@@ -356,7 +356,7 @@ def test_what_waits_goes_to_a_new_address(
     (tmp_path / "new").mkdir()
     with type(sink)(tmp_path / "new").running() as new:
         service.environment["SHIPPING_PORT"] = str(new.port)
-        service.environment["SHIPPING_CA"] = str(new.authorities)
+        service.environment["SHIPPING_CA"] = str(new.authority)
         with service.shipping():
             service.write(1)
             service.all_arrive(new, but=sink.costs)

@@ -77,7 +77,7 @@ def site(
         with kind(folder, server.visitor, HOST).running() as sink:
             with server.path("/etc/hosts").open("a") as file:
                 file.write(f"{server.visitor} {HOST}\n")
-            server.write(AUTHORITY, sink.certificate.read_text())
+            server.write(AUTHORITY, sink.authority.read_text())
             yield Site(server, sink)
 
 
