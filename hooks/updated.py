@@ -30,6 +30,7 @@ PLACES = {
     "deploy/docker/": "`compose.override.yaml`, or an image built from this one",
     "deploy/systemd/": "a drop-in: `systemctl edit` on the server makes one",
     "deploy/fail2ban/": "a file of your own in `/etc/fail2ban/jail.d/`",
+    "deploy/shipping/": "`/etc/NAME/shipping.env`, or `systemctl edit NAME-shipping`",
     ".github/": "a workflow of your own beside it",
     "pyproject.toml": "`dependencies`, or a section that the template does not have",
 }

@@ -26,11 +26,11 @@ MIRROR = "http://deb.debian.org/debian"
 PACKAGES = """
 apache2 ca-certificates curl dbus fail2ban git iproute2 libnginx-mod-http-modsecurity
 logrotate modsecurity-crs nftables nginx openssl pebble postgresql
-procps python3 python3-systemd python3-venv redis-server rsync sudo systemd-sysv
-testssl.sh
+procps python3 python3-systemd python3-venv redis-server rsync sudo syslog-ng-core
+syslog-ng-mod-http systemd-sysv testssl.sh
 """
 # Installed is not running: a machine starts what the deployment enables.
-AT_REST = "apache2 fail2ban nftables nginx postgresql redis-server"
+AT_REST = "apache2 fail2ban nftables nginx postgresql redis-server syslog-ng"
 
 # The parts of a machine's network that tests can visit it from.
 VISITORS = ("16/28", "32/27", "64/26", "128/25")

@@ -168,7 +168,8 @@ def test_each_choice_brings_its_files_and_no_others(make: Make) -> None:
     assert added(gitlab) == {".gitlab-ci.yml"}
     certbot = {"deploy/certbot"}
     assert rooms(added(docker)) == certbot | {"compose.yaml", "deploy/docker"}
-    assert rooms(added(systemd)) == certbot | {"deploy/fail2ban", "deploy/systemd"}
+    units = {"deploy/fail2ban", "deploy/shipping", "deploy/systemd"}
+    assert rooms(added(systemd)) == certbot | units
     github = {f".github/workflows/{name}.yml" for name in ("ci", "update")}
     assert added(everything) == added(docker) | added(systemd) | github
     of_nginx, of_apache = (
