@@ -1,7 +1,7 @@
 """Makes the dashboards for Grafana, service.json and security.json: run it.
 
-What a panel shows is said here; where it stands, and what Grafana wants to know besides,
-is worked out. Yours are made in Grafana: updates replace what is kept here.
+What a panel shows is said here; where it stands, and what Grafana wants to know
+besides, is worked out. Yours are made in Grafana: updates replace what is kept here.
 """
 
 import json
