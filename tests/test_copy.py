@@ -166,9 +166,9 @@ def test_each_choice_brings_its_files_and_no_others(make: Make) -> None:
         return {file for file in by if file not in nothing}
 
     assert added(gitlab) == {".gitlab-ci.yml"}
-    certbot = {"deploy/certbot"}
-    assert rooms(added(docker)) == certbot | {"compose.yaml", "deploy/docker"}
-    assert rooms(added(systemd)) == certbot | {"deploy/fail2ban", "deploy/systemd"}
+    both = {"deploy/certbot", "deploy/monitoring", "docs/runbooks.md"}
+    assert rooms(added(docker)) == both | {"compose.yaml", "deploy/docker"}
+    assert rooms(added(systemd)) == both | {"deploy/fail2ban", "deploy/systemd"}
     github = {f".github/workflows/{name}.yml" for name in ("ci", "update")}
     assert added(everything) == added(docker) | added(systemd) | github
     of_nginx, of_apache = (
