@@ -309,7 +309,7 @@ SECURITY = [
                 {"ago": age("audit_checked_timestamp_seconds")},
                 "s",
                 now=True,
-                red_from=26 * 3600,
+                red_from=3600,
             ),
             Panel(
                 "Rows in it, and log lines that were counted only",
