@@ -166,10 +166,10 @@ def test_each_choice_brings_its_files_and_no_others(make: Make) -> None:
         return {file for file in by if file not in nothing}
 
     assert added(gitlab) == {".gitlab-ci.yml"}
-    certbot = {"deploy/certbot"}
-    assert rooms(added(docker)) == certbot | {"compose.yaml", "deploy/docker"}
+    both = {"deploy/certbot", "deploy/monitoring", "docs/runbooks.md"}
+    assert rooms(added(docker)) == both | {"compose.yaml", "deploy/docker"}
     units = {"deploy/fail2ban", "deploy/shipping", "deploy/systemd"}
-    assert rooms(added(systemd)) == certbot | units
+    assert rooms(added(systemd)) == both | units
     github = {f".github/workflows/{name}.yml" for name in ("ci", "update")}
     assert added(everything) == added(docker) | added(systemd) | github
     of_nginx, of_apache = (

@@ -10,9 +10,9 @@ groups:
   - name: sign-in
     rules:
       - alert: NobodyGetsIn
-        expr: rate(sign_ins_total[15m]) == 0
+        expr: rate(sign_in_steps_total{step="done"}[15m]) == 0
 """
 
 
 def edit(service: Path) -> None:
-    write(service / "deploy/monitoring/sign-in.rules.yml", RULES)
+    write(service / "app/alerts/sign-in.yml", RULES)
