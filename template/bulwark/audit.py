@@ -11,7 +11,7 @@ import hmac
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -26,6 +26,7 @@ from sqlalchemy import (
     BigInteger,
     Integer,
     LargeBinary,
+    Result,
     Row,
     String,
     delete,
@@ -212,23 +213,24 @@ def verify(
         != since.mac
     ):
         raise BrokenError(f"row {since.position} is gone or another than it was")
-    for link in _links(head.position):
-        _expect(link.position, head.position + 1)
-        where = f"row {link.position}"
-        if link.id is None:
-            raise BrokenError(f"{where} is gone: event {link.event_id} was deleted")
-        try:
-            mac = _mac(_key(link.key_id), head.mac, link.position, link)
-        except BrokenError as error:
-            raise BrokenError(f"{where} {error}") from None
-        if not hmac.compare_digest(mac, link.mac):
-            raise BrokenError(
-                f"{where} is not as it was written: event {link.id}, {link.name} of"
-                f" {link.at:%Y-%m-%d %H:%M:%S} UTC, or its link was changed or moved"
-            )
-        if not hmac.compare_digest(anchors.get(link.position, mac), mac):
-            raise BrokenError(f"{where} is not the one that its anchor names")
-        head = Head(link.position, mac)
+    with closing(_links(head.position)) as links:
+        for link in links:
+            _expect(link.position, head.position + 1)
+            where = f"row {link.position}"
+            if link.id is None:
+                raise BrokenError(f"{where} is gone: event {link.event_id} was deleted")
+            try:
+                mac = _mac(_key(link.key_id), head.mac, link.position, link)
+            except BrokenError as error:
+                raise BrokenError(f"{where} {error}") from None
+            if not hmac.compare_digest(mac, link.mac):
+                raise BrokenError(
+                    f"{where} is not as it was written: event {link.id}, {link.name} of"
+                    f" {link.at:%Y-%m-%d %H:%M:%S} UTC, or its link was changed or moved"
+                )
+            if not hmac.compare_digest(anchors.get(link.position, mac), mac):
+                raise BrokenError(f"{where} is not the one that its anchor names")
+            head = Head(link.position, mac)
     if anchors and (last := max(anchors)) > head.position:
         raise BrokenError(
             f"rows after {head.position} are gone: an anchor names row {last}"
@@ -251,7 +253,7 @@ def _start() -> Head:
     return Head(int(pruned["row"]), bytes.fromhex(pruned["mac"]))
 
 
-def _links(after: int) -> Iterator[Any]:
+def _links(after: int) -> Result[Any]:
     covered = [getattr(SecurityEvent, name) for name in COVERED]
     query = (
         select(
@@ -265,7 +267,7 @@ def _links(after: int) -> Iterator[Any]:
         .where(AuditLink.position > after)
         .order_by(AuditLink.position)
     )
-    return iter(db.session.execute(query.execution_options(yield_per=AT_ONCE)))
+    return db.session.execute(query.execution_options(yield_per=AT_ONCE))
 
 
 def _expect(position: int, wanted: int) -> None:

@@ -31,8 +31,10 @@ flask() { # RELEASE COMMAND: as the service runs it, with its account and settin
     cd "$home/releases/$1" || exit
     shift
     umask 077
+    install -d -o "$name" -g "$name" -m 700 "/run/$name-metrics"
     exec runuser -u "$name" -- env -i PATH=/usr/bin:/bin LANG=C.UTF-8 APP_ENV=production \
-      ENV_FILE="$settings" .venv/bin/flask --app wsgi "$@"
+      ENV_FILE="$settings" APP_METRICS_FOLDER="/run/$name-metrics" \
+      APP_AUDIT_ANCHORS="/var/lib/$name/audit-anchors" .venv/bin/flask --app wsgi "$@"
   )
 }
 find_uv() { # sets $uv: the machine's, or one of its own
