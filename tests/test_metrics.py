@@ -1,4 +1,4 @@
-"""Metrics of a real service: true under several workers, and what an attack sets off."""
+"""Metrics of a real service: true for all workers, and what attacks set off."""
 
 import os
 import re

@@ -225,8 +225,9 @@ def verify(
                 raise BrokenError(f"{where} {error}") from None
             if not hmac.compare_digest(mac, link.mac):
                 raise BrokenError(
-                    f"{where} is not as it was written: event {link.id}, {link.name} of"
-                    f" {link.at:%Y-%m-%d %H:%M:%S} UTC, or its link was changed or moved"
+                    f"{where} is not as it was written: event {link.id},"
+                    f" {link.name} of {link.at:%Y-%m-%d %H:%M:%S} UTC, or its link was"
+                    " changed or moved"
                 )
             if not hmac.compare_digest(anchors.get(link.position, mac), mac):
                 raise BrokenError(f"{where} is not the one that its anchor names")
