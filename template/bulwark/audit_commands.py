@@ -1,6 +1,7 @@
 """`flask audit`: check the trail, search it, take it away as JSON, let old rows go."""
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from flask import Flask
 from flask.cli import AppGroup
 from sqlalchemy import Select, select
 
-from bulwark import audit, events
+from bulwark import audit, events, lines
 from bulwark.audit import AuditLink
 from bulwark.database import db
 from bulwark.events import SecurityEvent
@@ -82,6 +83,32 @@ def prune(before: datetime, reason: str) -> None:
     )
     db.session.commit()
     click.echo(f"Deleted the rows up to {head.position:,}.")
+
+
+@commands.command()
+def schema() -> None:
+    """Write the JSON Schema that every line of the log fits in production."""
+    click.echo(json.dumps(lines.schema(events.CATALOGUE), indent=2))
+
+
+@commands.command()
+def catalogue() -> None:
+    """Write all events and fields as docs/events.md has them."""
+    click.echo("\n".join(_catalogue()))
+
+
+def _catalogue() -> Iterator[str]:
+    yield "# Security events\n"
+    yield "Made by `bin/flask audit catalogue`. Each is a line of the log and a row of"
+    yield "the audit trail; `security_events_total` counts them by name.\n"
+    yield "| event | level | meaning |\n|---|---|---|"
+    for name, kind in events.CATALOGUE.items():
+        level = logging.getLevelName(kind.level).lower()
+        yield f"| `{name}` | {level} | {kind.meaning} |"
+    yield "\n## Fields of a line\n"
+    yield "| field | type | meaning |\n|---|---|---|"
+    for name, (kind_of_value, meaning) in lines.FIELDS.items():
+        yield f"| `{name}` | {kind_of_value} | {meaning} |"
 
 
 def _anchor(said: str) -> tuple[int, bytes]:

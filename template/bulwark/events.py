@@ -25,7 +25,7 @@ from flask_login import current_user
 from sqlalchemy import JSON, BigInteger, Index, Integer, String, event, inspect
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from bulwark import config, metrics, proxy
+from bulwark import lines, metrics, proxy
 from bulwark.database import Model, UTCDateTime, db, utcnow
 from bulwark.logging import log
 
@@ -227,8 +227,11 @@ def record(
 
     Raises:
         KeyError: the catalogue does not know the name.
+        TypeError: no line has such a detail.
     """
     CATALOGUE[name]
+    if unknown := details.keys() - lines.FIELDS.keys():
+        raise TypeError(f"lines.FIELDS does not declare {', '.join(sorted(unknown))}")
     here = _of_request() if has_request_context() else {}
     if actor is None and has_request_context() and current_user.is_authenticated:
         actor = current_user
@@ -324,10 +327,7 @@ _flood = _Flood()
 
 def _line(new: SecurityEvent) -> tuple[int, str, dict[str, Any]]:
     """Return the log line of an event: its level, its name and its fields."""
-    settings = config.current()
     fields = {
-        "service": settings.slug,
-        "host": settings.domain,
         "description": new.kind.meaning,
         "user_id": new.user_id,
         "actor_id": new.actor_id,

@@ -57,7 +57,7 @@ def ready() -> ResponseReturnValue:
     """
     found = {name: ask(name) for name in NEEDED}
     if any(found.values()):
-        log.error("not_ready", **{name: said for name, said in found.items() if said})
+        log.error("not_ready", checks={k: said for k, said in found.items() if said})
         return jsonify(status="unavailable"), 503, {"Retry-After": "5"}
     return jsonify(status="ok")
 

@@ -12,8 +12,10 @@ import structlog
 from flask import Flask, Response, g, request
 from structlog.typing import EventDict, Processor
 
+from bulwark import lines
 from bulwark.config import Config
 
+shape = lines.Shape()
 log = structlog.stdlib.get_logger("bulwark")
 
 # What a caller may send as its request id; anything else is replaced.
@@ -42,6 +44,7 @@ class Stdout(logging.StreamHandler[TextIO]):
 
 def init_app(app: Flask, config: Config) -> None:
     """Log to stdout, and give each request an id and one line."""
+    shape.learn(config, lines.secrets_of(config))
     configure(config.log_level, readable=config.environment != "production")
     app.before_request(_start)
     app.after_request(_finish)
@@ -68,6 +71,7 @@ def configure(level: str, *, readable: bool) -> None:
                 structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
             ),
             _drop_details,
+            shape,
             structlog.processors.JSONRenderer(ensure_ascii=True),
         ]
     )

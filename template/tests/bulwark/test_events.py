@@ -89,6 +89,7 @@ class Watch:
             "description": row.kind.meaning,
             "service": settings.slug,
             "host": settings.domain,
+            "version": settings.version,
             "logger": "bulwark",
             "user_id": row.user_id,
             "actor_id": row.actor_id,

@@ -79,7 +79,7 @@ def test_one_event_is_one_line_whatever_it_holds(hostile: str, lines: io.StringI
     bulwark_logging.log.info("event", value=hostile)
     logging.getLogger("elsewhere").warning("from the library: %s", hostile)
     assert len(lines.getvalue().splitlines()) == 2
-    assert logged(lines)[0]["value"] == hostile
+    assert logged(lines)[0]["data"] == {"value": hostile}
     assert lines.getvalue().isascii()
 
 

@@ -1,0 +1,187 @@
+"""The shape of a log line in production: which fields it may have, and what never.
+
+A field that is declared here stands at the top of the line; any other goes into
+`data`, and is not shown if its name has a word of what is never logged. Out of every
+text is taken what is a secret of the settings, a signed value, a token or somebody's
+address.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from structlog.typing import EventDict
+
+from bulwark.config import Config
+
+# Each field with its JSON type and what it means.
+FIELDS: dict[str, tuple[str, str]] = {
+    "timestamp": ("string", "when, in UTC"),
+    "level": ("string", "debug, info, warning, error or critical"),
+    "event": ("string", "what happened: a name of the catalogue, or words"),
+    "logger": ("string", "which part wrote the line; `bulwark` is the base"),
+    "service": ("string", "the service's short name"),
+    "version": ("string", "the service's version"),
+    "host": ("string", "the service's domain"),
+    "request_id": ("string", "the request, as the proxy's log and the answer have it"),
+    "method": ("string", "the request's method"),
+    "route": ("string", "the route's template, never the path"),
+    "status": ("integer", "the answer's status"),
+    "milliseconds": ("number", "how long the answer took"),
+    "description": ("string", "what an event means"),
+    "user_id": ("integer", "whom it concerns"),
+    "actor_id": ("integer", "who did it"),
+    "address": ("string", "the network address that it came from"),
+    "network": ("string", "the network that limits count for"),
+    "user_agent": ("string", "what the browser says of itself"),
+    "session": ("string", "a mark of the session, which opens nothing"),
+    "reason": ("string", "why"),
+    "audit": ("string", "its link in the audit trail, as row:mac"),
+    "factor": ("string", "which factor it is about"),
+    "new_device": ("boolean", "whether the account was never used from there"),
+    "told": ("boolean", "whether a mail about it was sent"),
+    "action": ("string", "what was done or tried"),
+    "permission": ("string", "which permission was missing"),
+    "permissions": ("array", "which permissions it has now"),
+    "added": ("array", "which permissions it got"),
+    "removed": ("array", "which permissions it lost"),
+    "requires_second_factor": ("boolean", "whether the role requires a second factor"),
+    "role": ("string", "which role"),
+    "given": ("boolean", "whether it was given or taken"),
+    "by": ("string", "who did it, if it was no person with an account"),
+    "ended": ("integer", "how many sessions ended"),
+    "token_id": ("integer", "which access token, by its number"),
+    "days": ("integer", "for how many days"),
+    "limit": ("string", "which limit was reached"),
+    "row": ("integer", "a row of the audit trail"),
+    "mac": ("string", "the link of that row"),
+    "fault": ("string", "what is wrong with the audit trail"),
+    "of": ("string", "which event's lines were left out"),
+    "count": ("integer", "how many of them"),
+    "mail": ("string", "which mail, by its number"),
+    "file": ("string", "the name of a backup"),
+    "bytes": ("integer", "its size"),
+    "rows": ("integer", "how many rows it holds"),
+    "made": ("string", "when it was made"),
+    "bind": ("string", "where metrics are served"),
+    "checks": ("object", "what is not well, by the check that found it"),
+    "exception": ("array", "what was raised, without values of variables"),
+    "data": ("object", "what your own lines add"),
+}
+TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list, tuple),
+    "object": (Mapping,),
+}
+ALWAYS = ("timestamp", "level", "event", "logger", "service", "version", "host")
+REDACTED = "[redacted]"
+# A field with one of these words in its name is never shown.
+WORDS = frozenset(
+    """
+    authorization body code codes cookie cookies credential credentials csrf dsn email
+    jwt key link magic mail otp passcode passwd password passwords passkey pepper phone
+    pin private secret secrets seed session token tokens totp uri url
+    """.split()  # noqa: SIM905  as words are read
+)
+LEAST = 8  # characters: a shorter secret would be found everywhere
+PATTERNS = (
+    # Signed values of links and cookies, and access tokens.
+    (re.compile(r"\b[\w-]{8,}\.[\w-]{6}\.[\w-]{20,}", re.ASCII), REDACTED),
+    (re.compile(r"\bbwk_[\w-]{20,}", re.ASCII), REDACTED),
+    # A name and a password in an address, and a person's mail address.
+    (re.compile(r"(?<=://)[^\s/@]*:[^\s/@]*@"), f"{REDACTED}@"),
+    (re.compile(r"[\w.+%-]+@[\w-]+\.[\w.-]*\w"), "[address]"),
+)
+
+
+class Shape:
+    """Gives lines their shape; a processor of structlog."""
+
+    def __init__(self) -> None:
+        self._about: dict[str, str] = {}
+        self._secrets: tuple[str, ...] = ()
+
+    def learn(self, config: Config, secrets: Iterable[str]) -> None:
+        """Remember what all lines say, and what none may."""
+        self._about = {
+            "service": config.slug,
+            "version": config.version,
+            "host": config.domain,
+        }
+        found = {secret for secret in secrets if len(secret) >= LEAST}
+        self._secrets = tuple(sorted(found, key=len, reverse=True))
+
+    def __call__(self, _: object, __: str, line: EventDict) -> EventDict:
+        """Return the line as it is written."""
+        known: dict[str, Any] = {"data": {}, **self._about}
+        for name, value in line.items():
+            if _is_declared(name, value):
+                known[name] = self._clean(value)
+            elif value is not None:
+                known["data"][name] = self._data(name, value)
+        if not known["data"]:
+            del known["data"]
+        return known
+
+    def _data(self, name: str, value: Any) -> Any:
+        if WORDS.intersection(re.split(r"[^a-z0-9]+", name.lower())):
+            return REDACTED
+        if isinstance(value, Mapping):
+            return {str(k): self._data(str(k), v) for k, v in value.items()}
+        return self._clean(value)
+
+    def _clean(self, value: Any) -> Any:
+        if isinstance(value, str):
+            for secret in self._secrets:
+                value = value.replace(secret, REDACTED)
+            for pattern, instead in PATTERNS:
+                value = pattern.sub(instead, value)
+            return value
+        if isinstance(value, Mapping):
+            return {str(k): self._clean(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._clean(v) for v in value]
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        return self._clean(str(value))
+
+
+def _is_declared(name: str, value: Any) -> bool:
+    """Tell whether a field is one of ours; a team's may have the name of one."""
+    kind, _ = FIELDS.get(name, ("", ""))
+    return isinstance(value, TYPES.get(kind, ())) and (
+        kind == "boolean" or not isinstance(value, bool)
+    )
+
+
+def secrets_of(config: Config) -> Iterable[str]:
+    """Yield what is secret in the settings, in the forms in which it may turn up."""
+    yield config.secret_key
+    yield from config.secret_key_fallbacks
+    yield config.password_pepper
+    yield config.database_password
+    for url in (config.database_url, config.redis_url, config.mail_url):
+        yield urlsplit(url).password or ""
+
+
+def schema(events: Iterable[str]) -> dict[str, Any]:
+    """Return what every line in production fits: JSON Schema, draft 2020-12."""
+    properties: dict[str, Any] = {
+        name: {"type": kind, "description": meaning}
+        for name, (kind, meaning) in FIELDS.items()
+    }
+    linked = ["description", "audit"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A log line",
+        "type": "object",
+        "required": list(ALWAYS),
+        "properties": properties,
+        "additionalProperties": False,
+        "if": {"properties": {"event": {"enum": sorted(events)}}},
+        "then": {"required": linked},
+    }

@@ -1,0 +1,148 @@
+"""Lines: each fits the schema, and none holds what is never logged."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import jsonschema
+import pytest
+from flask import Flask
+from sqlalchemy import text
+
+from bulwark import logging as bulwark_logging
+from bulwark.database import db
+from bulwark.events import CATALOGUE
+from bulwark.lines import schema
+from bulwark.logging import log
+from tests.conftest import GOOD_PASSWORD, ROOT, Visitor, add_person
+
+CANARY = "turquoise-canary-31415"
+
+
+class Written(io.StringIO):
+    """What production writes."""
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return each line, which fits the schema."""
+        found = [json.loads(line) for line in self.getvalue().splitlines()]
+        for line in found:
+            jsonschema.validate(line, schema(CATALOGUE))
+        return found
+
+
+@pytest.fixture
+def written(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
+    """What is logged, as production logs it."""
+    out = Written()
+    monkeypatch.setattr(bulwark_logging, "sys", SimpleNamespace(stdout=out, stderr=out))
+    bulwark_logging.configure("INFO", readable=False)
+    yield out
+    monkeypatch.undo()
+    bulwark_logging.configure("INFO", readable=True)
+
+
+def test_every_line_of_a_visit_fits_the_schema(
+    written: Written, visitor: Visitor, app: Flask, person: str
+):
+    visitor.sign_in(person, "a wrong password")
+    visitor.sign_in(person)
+    visitor.get("/admin/users")
+    visitor.get("/nothing")
+    events = {line["event"] for line in written.lines()}
+    assert {"request", "authn_login_fail", "authz_fail"} <= events
+
+
+def test_lines_of_libraries_and_of_the_team_fit_it_too(written: Written):
+    logging.getLogger("gunicorn.error").info("Booting worker with pid: %s", 7)
+    log.info("invoice_paid", invoice=17, lines=[{"article": "pen"}], paid=None)
+    library, own = written.lines()
+    assert library["event"] == "Booting worker with pid: 7"
+    assert own["data"] == {"invoice": 17, "lines": [{"article": "pen"}]}
+
+
+def test_a_team_may_use_the_name_of_a_field_for_something_else(written: Written):
+    log.info("order", status="paid", count="many", days=True)
+    (line,) = written.lines()
+    assert line["data"] == {"status": "paid", "count": "many", "days": True}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["password", "new_password", "API-Key", "reset_link", "Authorization", "email"],
+)
+def test_a_field_with_such_a_name_is_not_shown(written: Written, name: str):
+    log.info("something", **{name: CANARY}, deep={name: CANARY})
+    (line,) = written.lines()
+    assert CANARY not in json.dumps(line)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "zoe@example.org",
+        "zoe+more@mail.example.org",
+        "postgresql://app:hidden-word@db/app",
+        "/reset/WyI3ODQ1NzQ1ZGY4Il0.awbVfw.dLQAqK329w8xXsf_etYla38sKUA",
+        "bwk_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG",
+    ],
+)
+def test_what_looks_like_a_secret_is_taken_out_of_any_text(written: Written, said: str):
+    log.warning(f"about {said} here", where=f"it was {said}")
+    try:
+        int(said)
+    except ValueError:
+        log.exception("failed")
+    for line in written.lines():
+        secret = said.partition("://app:")[2].partition("@")[0] or said
+        assert secret.rpartition("/")[2] not in json.dumps(line)
+
+
+def test_secrets_of_the_settings_are_taken_out(written: Written, app: Flask):
+    settings = app.extensions["bulwark"]
+    log.error("boot", said=f"with {settings.secret_key} and {settings.password_pepper}")
+    assert settings.secret_key not in written.getvalue()
+    assert written.lines()[0]["data"]["said"].startswith("with [redacted]")
+
+
+def test_no_planted_secret_is_in_logs_metrics_or_the_database(
+    written: Written, visitor: Visitor, other_visitor: Visitor, app: Flask
+):
+    from prometheus_client import generate_latest
+
+    from bulwark import exporter
+
+    ada = add_person(app, "ada@example.org", "administrator")
+    for email in (ada, f"{CANARY}@example.org", CANARY):
+        other_visitor.submit("/login", {"email": email, "password": CANARY})
+    other_visitor.get(f"/reset/{CANARY}")
+    other_visitor.get(f"/?q={CANARY}", headers={"Authorization": f"Bearer {CANARY}"})
+    other_visitor.get("/", headers={"Cookie": f"x={CANARY}", "X-Api-Key": CANARY})
+    other_visitor.client.post("/login", json={"email": CANARY, "password": CANARY})
+    visitor.sign_in(ada)
+    visitor.submit("/change", {"password": CANARY, "new_password": CANARY})
+    assert len(written.lines()) > 10
+    with app.app_context():
+        dump = "".join(
+            str(tuple(row))
+            for table in db.metadata.sorted_tables
+            for row in db.session.execute(text(f'SELECT * FROM "{table.name}"'))
+        )
+    metrics = generate_latest(exporter.registry(app)).decode()
+    letters = "".join(letter.as_string() for letter in visitor.letters())
+    for where in (written.getvalue(), dump, metrics, letters):
+        assert CANARY not in where
+        assert GOOD_PASSWORD not in where
+
+
+def test_the_documentation_lists_all_events_and_fields(app: Flask):
+    said = app.test_cli_runner().invoke(args=["audit", "catalogue"]).stdout
+    page = ROOT / "docs/events.md"
+    assert page.read_text() == said
+
+
+def test_the_schema_can_be_taken_away(app: Flask):
+    said = app.test_cli_runner().invoke(args=["audit", "schema"]).stdout
+    jsonschema.Draft202012Validator.check_schema(json.loads(said))
