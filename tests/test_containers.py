@@ -97,7 +97,7 @@ def test_the_compose_file_is_valid_and_says_nothing_twice_or_in_vain(
     PyCompose.from_json(json.dumps(content))
     containers = content["services"]
     expected = {"web", "worker", "prepare", "backup", "redis", "proxy", "certbot"}
-    watching = {"prometheus", "alertmanager", "grafana"}
+    watching = {"metrics", "prometheus", "alertmanager", "grafana"}
     assert {n for n in containers if "profiles" in containers[n]} == watching
     assert containers.keys() - {"database"} - watching == expected
     assert ("database" in containers) == (database == "postgresql")

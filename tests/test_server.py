@@ -31,7 +31,11 @@ pytestmark = [
 ]
 
 # What systemd-analyze finds at most; what is left is said in the units.
-EXPOSURE = {"web": 0.3, "worker": 1.2, "backup": 0.3, "renew": 2.3}
+ASK_FOR_METRICS = """
+import urllib.request
+print(urllib.request.urlopen("http://127.0.0.1:9464/metrics").read().decode())
+"""
+EXPOSURE = {"web": 0.3, "worker": 1.2, "metrics": 1.2, "backup": 0.3, "renew": 2.3}
 
 
 @pytest.fixture(scope="session")
@@ -267,7 +271,7 @@ def test_units_are_hardly_exposed(
             for path in files
             if path.is_file()
         ]
-        assert len(names) == 7
+        assert len(names) == 8
         said = server.attempt("systemd-analyze", "verify", *names).stderr
         assert NAME not in said
         for unit, most in EXPOSURE.items():
@@ -276,6 +280,23 @@ def test_units_are_hardly_exposed(
             (exposure,) = re.findall(r"Overall exposure level for \S+: (\S+)", said)
             record_property(unit, exposure)
             assert float(exposure) <= most, unit
+
+
+def test_what_all_units_count_is_told_on_the_machine_and_nowhere_else(
+    server: Server,
+) -> None:
+    server.ask("/readyz")
+    asked = ("python3", "-c", ASK_FOR_METRICS)
+    told = eventually(lambda: server.attempt(*asked).stdout)
+    assert re.search(r'http_requests_total{.*route="/readyz".*} [1-9]', told)
+    assert "database_up 1.0" in told
+    assert "limiter_up 1.0" in told
+    server.run("systemctl", "restart", f"{NAME}@worker", web(server))
+    again = server.run(*asked)
+    assert re.search(r'http_requests_total{.*route="/readyz".*} [1-9]', again)
+    assert server.ask("/metrics").status == 404
+    listening = server.run("ss", "-Hltn", "sport = 9464")
+    assert listening.split()[3] == "127.0.0.1:9464"
 
 
 def test_backups_and_renewals_run_by_the_clock(server: Server) -> None:

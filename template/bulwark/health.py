@@ -11,6 +11,7 @@ from functools import cache
 
 import click
 from alembic.script import ScriptDirectory
+from alembic.util import to_tuple
 from flask import Blueprint, Flask, current_app, jsonify
 from flask.cli import with_appcontext
 from flask.typing import ResponseReturnValue
@@ -79,18 +80,32 @@ def _database() -> None:
 
 def _migrations() -> None:
     """Compare with the code; what it does not know was made by a newer release."""
-    known, heads = _revisions()
-    applied = set(db.session.scalars(text("SELECT version_num FROM alembic_version")))
-    if applied <= known and not heads <= applied:
+    parents, heads = _revisions()
+    found = list(db.session.scalars(text("SELECT version_num FROM alembic_version")))
+    if not parents.keys() >= set(found):
+        return
+    applied = set[str]()
+    while found:  # the table names the last ones only
+        revision = found.pop()
+        if revision not in applied:
+            applied.add(revision)
+            found += parents[revision]
+    if not heads <= applied:
         raise UnwellError("migrations were not applied: run `flask prepare`")
 
 
 @cache
-def _revisions() -> tuple[frozenset[str], frozenset[str]]:
-    """Return all revisions that this code knows, and the newest of each branch."""
+def _revisions() -> tuple[dict[str, list[str]], frozenset[str]]:
+    """Return what each revision of this code follows, and the newest of each branch."""
     scripts = ScriptDirectory.from_config(migrate.get_config())
-    known = frozenset(script.revision for script in scripts.walk_revisions())
-    return known, frozenset(scripts.get_heads())
+    parents = {
+        script.revision: [
+            *to_tuple(script.down_revision, ()),
+            *to_tuple(script.dependencies, ()),
+        ]
+        for script in scripts.walk_revisions()
+    }
+    return parents, frozenset(scripts.get_heads())
 
 
 def _limiter() -> None:
