@@ -115,6 +115,10 @@ def test_the_compose_file_is_valid_and_says_nothing_twice_or_in_vain(
             assert name == "proxy" or port.startswith("127.0.0.1:"), name
         outside = {"proxy": {"edge"}, "certbot": {"edge"}, "worker": {"mail"}}
         outside |= {
+            "metrics": {
+                "edge",
+                "metrics",
+            },  # it looks at the certificate that is served
             "prometheus": {"metrics", "monitoring"},
             "alertmanager": {"monitoring", "alerts"},
             "grafana": {"monitoring", "alerts"},
