@@ -10,11 +10,12 @@ from typing import Any
 import jsonschema
 import pytest
 from flask import Flask
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 
+from bulwark import events
 from bulwark import logging as bulwark_logging
 from bulwark.database import db
-from bulwark.events import CATALOGUE
+from bulwark.events import CATALOGUE, SecurityEvent
 from bulwark.lines import schema
 from bulwark.logging import log
 from tests.conftest import GOOD_PASSWORD, ROOT, Visitor, add_person
@@ -51,8 +52,8 @@ def test_every_line_of_a_visit_fits_the_schema(
     visitor.sign_in(person)
     visitor.get("/admin/users")
     visitor.get("/nothing")
-    events = {line["event"] for line in written.lines()}
-    assert {"request", "authn_login_fail", "authz_fail"} <= events
+    names = {line["event"] for line in written.lines()}
+    assert {"request", "authn_login_fail", "authz_fail"} <= names
 
 
 def test_lines_of_libraries_and_of_the_team_fit_it_too(written: Written):
@@ -135,6 +136,27 @@ def test_no_planted_secret_is_in_logs_metrics_or_the_database(
     for where in (written.getvalue(), dump, metrics, letters):
         assert CANARY not in where
         assert GOOD_PASSWORD not in where
+
+
+def test_a_flood_writes_few_lines_and_tells_how_many_more_there_were(
+    written: Written, app: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    flood = events._Flood()
+    monkeypatch.setattr(events, "_flood", flood)
+    monkeypatch.setattr(events, "LINES_A_MINUTE", 5)
+    with app.app_context():
+        for _ in range(12):
+            events.record("session_expired")
+            db.session.commit()
+        events.record("authn_logout")
+        db.session.commit()
+        flood._tell()
+        kept = db.session.scalar(select(func.count()).select_from(SecurityEvent))
+    lines = written.lines()
+    names = [line["event"] for line in lines]
+    assert names == ["session_expired"] * 5 + ["authn_logout", "events_left_out"]
+    assert (lines[-1]["of"], lines[-1]["count"]) == ("session_expired", 7)
+    assert kept == 13
 
 
 def test_the_documentation_lists_all_events_and_fields(app: Flask):
