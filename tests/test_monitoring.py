@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -381,7 +382,10 @@ class Chain:
 
     def knows(self, query: str) -> bool:
         """Tell whether Prometheus has a sample for a query."""
-        found = self.ask(self.prometheus, f"v1/query?query={quote(query)}")
+        try:
+            found = self.ask(self.prometheus, f"v1/query?query={quote(query)}")
+        except urllib.error.HTTPError:  # it has only just started
+            return False
         return bool(found["data"]["result"])
 
     def silenced(self, name: str) -> bool:
