@@ -71,6 +71,15 @@ def commit(folder: Path) -> None:
     git(folder, "commit", "-qm", "A state worth keeping", "--allow-empty")
 
 
+def move(service: Path, address: str) -> None:
+    """Have a service look for its template somewhere else."""
+    answers = service / ".copier-answers.yml"
+    lines = answers.read_text().splitlines(keepends=True)
+    (named,) = [line for line in lines if line.startswith("_src_path: ")]
+    lines[lines.index(named)] = f"_src_path: {address}\n"
+    answers.write_text("".join(lines))
+
+
 def release(folder: Path, version: str) -> None:
     """Commit and tag what a template's clone holds."""
     commit(folder)

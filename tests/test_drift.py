@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from copier import run_copy
 
-from tests.conftest import RELEASE, commit, git, release
+from tests.conftest import RELEASE, commit, git, move, release
 
 
 @pytest.fixture(scope="module")
@@ -148,14 +148,7 @@ def test_a_template_that_does_not_answer_is_named(service: Path) -> None:
 
 
 def test_an_address_that_means_something_else_here_is_named(service: Path) -> None:
-    answers = service / ".copier-answers.yml"
-    lines = answers.read_text().splitlines(keepends=True)
-    answers.write_text(
-        "".join(
-            "_src_path: ./bulwark\n" if line.startswith("_src_path") else line
-            for line in lines
-        )
-    )
+    move(service, "./bulwark")
     done = drift(service)
     assert done.returncode == 2
     assert "./bulwark" in done.stderr

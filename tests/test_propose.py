@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from copier import run_copy
 
-from tests.conftest import RELEASE, SETTINGS, commit, git, release
+from tests.conftest import RELEASE, SETTINGS, commit, git, move, release
 
 NEWS = "v9999.1.0"
 BRANCH = "bulwark-9999.1.0"
@@ -113,19 +113,11 @@ def original(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(original: Path, tmp_path: Path) -> Place:
     """Return a place that a test may change. Its checks take no minutes, and pass."""
     place = Place(Path(shutil.copytree(original, tmp_path / "place", symlinks=True)))
-    address(place, str(place.template))
+    move(place.service, str(place.template))
     commit(place.service)
     git(place.service, "remote", "add", "origin", str(place.origin))
     place.push(setup="#!/bin/sh\n", ci="#!/bin/sh\n")
     return place
-
-
-def address(place: Place, address: str) -> None:
-    """Have the service look for its template there."""
-    answers = place.service / ".copier-answers.yml"
-    old = answers.read_text()
-    line = next(x for x in old.splitlines(keepends=True) if x.startswith("_src_path: "))
-    answers.write_text(old.replace(line, f"_src_path: {address}\n"))
 
 
 def test_a_pull_request_holds_the_update_and_says_what_is_new(place: Place) -> None:
@@ -283,7 +275,7 @@ def test_an_older_proposal_is_named(place: Place) -> None:
 
 
 def test_a_template_that_does_not_answer_fails_the_job(place: Place) -> None:
-    address(place, str(place.folder / "gone"))
+    move(place.service, str(place.folder / "gone"))
     place.push()
     done = place.propose()
     assert done.returncode == 1
@@ -333,7 +325,7 @@ def test_a_private_template_is_read_with_a_token_that_stays_nowhere(
     git(served, "clone", "-q", "--mirror", str(place.template), "template.git")
     git(served / "template.git", "update-server-info")
     with private(served) as url:
-        address(place, f"{url}/template.git")
+        move(place.service, f"{url}/template.git")
         place.push()
         refused = place.propose(GIT_TERMINAL_PROMPT="0")
         assert refused.returncode == 1
@@ -354,7 +346,7 @@ def test_a_private_template_that_is_named_by_ssh_is_read_by_https(
     place: Place, start: str
 ) -> None:
     """A job has no key; what git makes of the address is seen without a network."""
-    address(place, f"{start}team/bulwark.git")
+    move(place.service, f"{start}team/bulwark.git")
     place.push(copier=f"#!/bin/sh\ngit ls-remote --get-url {start}team/x.git\nexit 3\n")
     done = place.propose(TEMPLATE_TOKEN=TOKEN)
     assert done.stderr.startswith("https://example.com/team/x.git\n")

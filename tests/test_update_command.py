@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from copier import run_copy
 
-from tests.conftest import RELEASE, commit, git, release, run
+from tests.conftest import RELEASE, commit, git, move, release, run
 from tests.servers import eventually
 
 NEWS = "v9999.1.0"
@@ -77,12 +77,7 @@ class Place:
 
     def move(self, address: str) -> None:
         """Have the service look for its template somewhere else."""
-        answers = self.service / ".copier-answers.yml"
-        lines = answers.read_text().splitlines(keepends=True)
-        named = [line for line in lines if line.startswith("_src_path: ")]
-        assert len(named) == 1
-        lines[lines.index(named[0])] = f"_src_path: {address}\n"
-        answers.write_text("".join(lines))
+        move(self.service, address)
         commit(self.service)
 
     def join_a_project(self) -> Path:
