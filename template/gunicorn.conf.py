@@ -6,6 +6,7 @@ from typing import Any
 
 from gunicorn import glogging
 
+from bulwark import events
 from bulwark.database import db
 from bulwark.jobs import queue
 
@@ -59,6 +60,18 @@ class Logger(glogging.Logger):  # type: ignore[misc]
 
 
 logger_class = Logger
+
+
+def when_ready(server: Any) -> None:
+    """Say that the service is served from now on."""
+    with server.app.wsgi().app_context():
+        events.tell("sys_startup", part="web")
+
+
+def on_exit(server: Any) -> None:
+    """Say that it is no more."""
+    with server.app.wsgi().app_context():
+        events.tell("sys_shutdown", part="web")
 
 
 def post_fork(server: Any, worker: Any) -> None:

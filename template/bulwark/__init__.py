@@ -59,8 +59,8 @@ def init_app(
         config.ConfigurationError: a setting is missing, weak or unknown.
         access.UndeclaredAccessError: a route does not say who may call it.
     """
-    settings_of_base = config.init_app(app, settings)
-    logging.init_app(app, settings_of_base)
+    settings_of_base, own = config.init_app(app, settings)
+    logging.init_app(app, settings_of_base, own)
     proxy.init_app(app, settings_of_base)
     headers.init_app(app, settings_of_base, csp_sources or {})
     errors.init_app(app)

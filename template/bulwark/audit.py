@@ -39,11 +39,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from bulwark import config
+from bulwark import config, events
 from bulwark.database import Model, db, utcnow
 from bulwark.events import SecurityEvent
 from bulwark.jobs import queue
-from bulwark.logging import log
 
 BEGINNING = bytes(32)  # what the first link follows
 PRUNED = "sys_audit_pruned"
@@ -321,7 +320,7 @@ def anchor() -> None:
         out.write(f"{utcnow().isoformat(timespec='seconds')} {head}\n")
         out.flush()
         os.fsync(out.fileno())
-    log.info("audit_anchored", row=head.position, mac=head.mac.hex())
+    events.tell("sys_audit_anchored", row=head.position, mac=head.mac.hex())
 
 
 @queue.periodic_task(crontab(minute="2-59/5"), name="check_new_audit_rows")  # type: ignore[untyped-decorator]
@@ -347,7 +346,7 @@ def _check(since: Head | None = None) -> None:
         head = verify(anchors(), since)
     except BrokenError as error:
         fault = str(error)
-        log.critical("audit_trail_broken", fault=fault)
+        events.tell("sys_audit_broken", fault=fault)
     finally:
         db.session.rollback()
     told = {"fault": fault, "head": str(head or ""), "at": utcnow().isoformat()}

@@ -99,12 +99,14 @@ def catalogue() -> None:
 
 def _catalogue() -> Iterator[str]:
     yield "# Security events\n"
-    yield "Made by `bin/flask audit catalogue`. Each is a line of the log and a row of"
-    yield "the audit trail; `security_events_total` counts them by name.\n"
-    yield "| event | level | meaning |\n|---|---|---|"
+    yield "Made by `bin/flask audit catalogue`. Each is a line of the log, and"
+    yield "`security_events_total` counts it by name; those with a tick are rows of the"
+    yield "audit trail.\n"
+    yield "| event | level | kept | meaning |\n|---|---|---|---|"
     for name, kind in events.CATALOGUE.items():
         level = logging.getLevelName(kind.level).lower()
-        yield f"| `{name}` | {level} | {kind.meaning} |"
+        kept = "✓" if kind.kept else ""
+        yield f"| `{name}` | {level} | {kept} | {kind.meaning} |"
     yield "\n## Fields of a line\n"
     yield "| field | type | meaning |\n|---|---|---|"
     for name, (kind_of_value, meaning) in lines.FIELDS.items():

@@ -34,11 +34,10 @@ from flask import Flask
 from flask.cli import with_appcontext
 from psycopg.sql import SQL, Identifier
 
-from bulwark import config
+from bulwark import config, events
 from bulwark.crypto import KEY_BYTES
 from bulwark.database import database_url, migrate, utcnow
 from bulwark.jobs import note
-from bulwark.logging import log
 
 MAGIC = b"bulwark backup, version 1\n"
 HEADER_LIMIT = 16 * 1024
@@ -112,7 +111,7 @@ def backup(folder: Path, keep: int) -> None:
             path.unlink()
         size = new.stat().st_size
     note("backup")
-    log.info("sys_backup_created", file=new.name, bytes=size, rows=contents.rows)
+    events.tell("sys_backup_created", file=new.name, bytes=size, rows=contents.rows)
     click.echo(
         f"Wrote {new}: {size:,} bytes, {contents}. It opens with this service's keys"
         " alone, which are not in it: keep a copy of env.production elsewhere."
@@ -131,7 +130,7 @@ def restore(file: Path, replace: bool) -> None:
         with file.open("rb") as source:
             into = _into_sqlite if header.database == "sqlite" else _into_postgresql
             into(_open(source)[1], header.contents, replace=replace)
-    log.warning("sys_backup_restored", file=file.name, made=header.made)
+    events.tell("sys_backup_restored", file=file.name, made=header.made)
     click.echo(
         f"Restored {file}, made {header.made}: {header.contents}."
         " Run `flask prepare`, then start the service."
@@ -144,7 +143,7 @@ def _explained(failure: str) -> Iterator[None]:
     try:
         yield
     except (BackupError, OSError, sqlite3.Error, psycopg.Error) as error:
-        log.error(failure, reason=type(error).__name__)
+        events.tell(failure, reason=type(error).__name__)
         raise click.ClickException(str(error)) from None
 
 

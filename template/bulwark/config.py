@@ -334,8 +334,11 @@ def _taken(name: str) -> Problem:
     )
 
 
-def init_app(app: Flask, own: type[Any] | None) -> Config:
-    """Load the settings into `app.config`: each field under its name in capitals."""
+def init_app(app: Flask, own: type[Any] | None) -> tuple[Config, Any]:
+    """Load the settings into `app.config`: each field under its name in capitals.
+
+    Returns those of the base and, if there are any, your own.
+    """
     config, settings = load(Path(app.root_path).parent, own)
     for source in filter(None, (config, settings)):
         for declared in fields(source):
@@ -343,7 +346,7 @@ def init_app(app: Flask, own: type[Any] | None) -> Config:
     app.config["SECRET_KEY_FALLBACKS"] = list(config.secret_key_fallbacks)
     app.testing = config.environment == "testing"
     app.extensions["bulwark"] = config
-    return config
+    return config, settings
 
 
 def current() -> Config:

@@ -40,9 +40,15 @@ def setting(
     The field `retry_days` is read from `APP_RETRY_DAYS`. `cast` turns the text into
     the value; the message of a `ValueError` that it raises is shown at the boot. A
     `required` setting must not be empty, except in tests; `mend` says how to get one.
-    A `secret` one is kept out of `repr`.
+    A `secret` one is kept out of `repr`, and taken out of every line of the log.
     """
-    metadata = {"doc": doc, "cast": cast, "required": required, "mend": mend}
+    metadata = {
+        "doc": doc,
+        "cast": cast,
+        "required": required,
+        "secret": secret,
+        "mend": mend,
+    }
     return field(default=default, metadata=metadata, repr=not secret)
 
 

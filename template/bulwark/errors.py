@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+from typing import Any
 
 from flask import Flask, g, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
@@ -15,7 +16,7 @@ from werkzeug.exceptions import (
     ServiceUnavailable,
 )
 
-from bulwark.logging import log
+from bulwark import events
 
 A_FEW_SECONDS = 10
 SOON = 5
@@ -29,6 +30,8 @@ SQLITE_AWAY = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
 }
+# What a browser that shows our pages never sends.
+UNFIT = (400, 413, 415, 422)
 PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
 # Plain words for what people meet; other codes show their standard name.
 TITLES = {
@@ -55,6 +58,7 @@ HINTS = {
 
 def init_app(app: Flask) -> None:
     """Show every error in the service's own style."""
+    app.log_exception = _tell_fault  # type: ignore[method-assign]
     app.register_error_handler(HTTPException, show)
     app.register_error_handler(OperationalError, _show_database_error)
 
@@ -75,14 +79,19 @@ def in_words(seconds: int) -> str:
     return "a minute" if minutes == 1 else f"{minutes} minutes"
 
 
+def _tell_fault(exc_info: Any) -> None:
+    """Log what a view raised; Flask's own line has the path, which may hold a token."""
+    events.tell("sys_error", exc_info=exc_info)
+
+
 def _show_database_error(error: OperationalError) -> ResponseReturnValue:
     """Ask to come back while the database is away, full or locked."""
     if isinstance(error.orig, sqlite3.OperationalError):
         code = getattr(error.orig, "sqlite_errorcode", 0) & SQLITE_PRIMARY_CODE
         if code not in SQLITE_AWAY:
-            log.exception("database_fault")
+            events.tell("sys_error", exc_info=True)
             return show(InternalServerError())
-    log.exception("database_unreachable")
+    events.tell("sys_database_unreachable", exc_info=True)
     return show(ServiceUnavailable(retry_after=SOON))
 
 
@@ -90,6 +99,8 @@ def show(error: HTTPException) -> ResponseReturnValue:
     """Return the page, or the JSON, of an error."""
     if error.response is not None:
         return error.response
+    if error.code in UNFIT:
+        events.tell("input_validation_fail", reason=type(error).__name__)
     if isinstance(error, SecurityError):
         # No page can be made for a host that is not ours: it could not link anywhere.
         return "This service does not answer to that host name.\n", 400, PLAIN

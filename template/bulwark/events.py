@@ -5,11 +5,10 @@ resets, so those are declared here.
 """
 
 import logging
-import time
-from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from threading import Lock, Timer
 from typing import TYPE_CHECKING, Any
 
 from blinker import Signal
@@ -26,17 +25,13 @@ from sqlalchemy import JSON, BigInteger, Index, Integer, String, event, inspect
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from bulwark import lines, metrics, proxy
-from bulwark.database import Model, UTCDateTime, db, utcnow
-from bulwark.logging import log
+from bulwark.database import PERSONAL, Model, UTCDateTime, db, utcnow
+from bulwark.logging import flood, log
 
 if TYPE_CHECKING:
     from flask_security import UserMixin
 
 USER_AGENT_LENGTH = 256
-# Of one event, from one process. Who writes more is a flood, and the count says it all;
-# the table keeps each.
-LINES_A_MINUTE = 1000
-
 # Sent by the app for each new event, with `event` and `user`, in its transaction.
 recorded = Signal()
 
@@ -49,14 +44,18 @@ class Kind:
         level: of the log line, as `logging` numbers it.
         told: what the person concerned reads in their own history; "" hides it there.
         meaning: what an operator should know.
+        kept: whether it is a row of the audit trail. What strangers can cause without
+            end, and what happens while the database may be away, is a line only.
     """
 
     level: int
     told: str
     meaning: str
+    kept: bool = True
 
 
-INFO, WARNING, CRITICAL = logging.INFO, logging.WARNING, logging.CRITICAL
+INFO, WARNING = logging.INFO, logging.WARNING
+ERROR, CRITICAL = logging.ERROR, logging.CRITICAL
 
 CATALOGUE: dict[str, Kind] = {
     "authn_login_success": Kind(INFO, "You signed in", "Somebody signed in"),
@@ -138,6 +137,9 @@ CATALOGUE: dict[str, Kind] = {
     "privilege_permissions_changed": Kind(
         WARNING, "", "The permissions of a role were changed"
     ),
+    "sensitive_read": Kind(
+        INFO, "", "An administrator read data of people, or took it away"
+    ),
     "user_created": Kind(INFO, "Your account was made", "An account was made"),
     "user_email_changed": Kind(
         WARNING, "Your e-mail address was changed", "An account's address was changed"
@@ -147,6 +149,21 @@ CATALOGUE: dict[str, Kind] = {
         INFO, "Sessions were signed out", "Sessions were ended from elsewhere"
     ),
     "excess_rate_limit_exceeded": Kind(WARNING, "", "A limit was reached"),
+    "input_validation_fail": Kind(
+        WARNING, "", "What was sent is not what a page may be sent", kept=False
+    ),
+    "sys_startup": Kind(INFO, "", "A part of the service started", kept=False),
+    "sys_shutdown": Kind(INFO, "", "A part of the service ended", kept=False),
+    "sys_error": Kind(ERROR, "", "A request or a job failed by a fault", kept=False),
+    "sys_database_unreachable": Kind(
+        ERROR, "", "The database is away, full or locked", kept=False
+    ),
+    "sys_backup_created": Kind(INFO, "", "A backup was made", kept=False),
+    "sys_backup_failed": Kind(ERROR, "", "A backup could not be made", kept=False),
+    "sys_backup_restored": Kind(WARNING, "", "A backup was restored", kept=False),
+    "sys_restore_failed": Kind(ERROR, "", "Restoring a backup failed", kept=False),
+    "sys_audit_anchored": Kind(INFO, "", "The audit trail's end was noted", kept=False),
+    "sys_audit_broken": Kind(CRITICAL, "", "The audit trail was changed", kept=False),
     "sys_audit_pruned": Kind(WARNING, "", "Old rows of the audit trail were deleted"),
     "sys_limiter_degraded": Kind(
         CRITICAL, "", "Redis is away: each process counts for itself"
@@ -180,8 +197,10 @@ class SecurityEvent(Model):
     # Whom it concerns, and who did it; None is a visitor, or the operator's shell.
     user_id: Mapped[int | None]
     actor_id: Mapped[int | None]
-    address: Mapped[str | None] = mapped_column(String(64))
-    user_agent: Mapped[str | None] = mapped_column(String(USER_AGENT_LENGTH))
+    address: Mapped[str | None] = mapped_column(String(64), info=PERSONAL)
+    user_agent: Mapped[str | None] = mapped_column(
+        String(USER_AGENT_LENGTH), info=PERSONAL
+    )
     session: Mapped[str | None] = mapped_column(String(16))
     request_id: Mapped[str | None] = mapped_column(String(64))
     method: Mapped[str | None] = mapped_column(String(16))
@@ -227,11 +246,9 @@ def record(
 
     Raises:
         KeyError: the catalogue does not know the name.
-        TypeError: no line has such a detail.
+        TypeError: no line has such a detail, or `tell` is for such events.
     """
-    CATALOGUE[name]
-    if unknown := details.keys() - lines.FIELDS.keys():
-        raise TypeError(f"lines.FIELDS does not declare {', '.join(sorted(unknown))}")
+    _refuse_undeclared(name, details, kept=True)
     here = _of_request() if has_request_context() else {}
     if actor is None and has_request_context() and current_user.is_authenticated:
         actor = current_user
@@ -249,6 +266,46 @@ def record(
     if has_request_context():
         after_this_request(_commit)
     return new
+
+
+def tell(name: str, *, reason: str = "", **details: Any) -> None:
+    """Log and count an event that is no row of the audit trail; needs no database.
+
+    Args:
+        name: one of `CATALOGUE`.
+        reason: why, in words that hold no secret and no personal data.
+        details: as for `record`; `exc_info=True` adds what was raised.
+
+    Raises:
+        KeyError: the catalogue does not know the name.
+        TypeError: no line has such a detail, or `record` is for such events.
+    """
+    _refuse_undeclared(name, details.keys() - {"exc_info"}, kept=False)
+    fields = {"description": CATALOGUE[name].meaning, "reason": reason or None}
+    if has_request_context():
+        visitor = g.get("_login_user")  # who is loaded; nobody is looked for
+        fields |= _of_request() | {
+            "network": proxy.network_of(request.remote_addr or ""),
+            "actor_id": getattr(visitor, "id", None),
+        }
+    _write(name, fields | details)
+
+
+@contextmanager
+def told(part: str) -> Iterator[None]:
+    """Tell that a part of the service starts, and that it ends."""
+    tell("sys_startup", part=part)
+    try:
+        yield
+    finally:
+        tell("sys_shutdown", part=part)
+
+
+def _refuse_undeclared(name: str, details: Iterable[str], *, kept: bool) -> None:
+    if CATALOGUE[name].kept != kept:
+        raise TypeError(f"{name} is for {'tell' if kept else 'record'}()")
+    if unknown := set(details) - lines.FIELDS.keys():
+        raise TypeError(f"lines.FIELDS does not declare {', '.join(sorted(unknown))}")
 
 
 def _of_request() -> dict[str, Any]:
@@ -272,7 +329,7 @@ def _commit(response: Response) -> Response:
 def _remember(session: Session, _: object) -> None:
     waiting = session.info.setdefault("events", [])
     waiting += [
-        (new, _line(new)) for new in session.new if isinstance(new, SecurityEvent)
+        (new, _fields(new)) for new in session.new if isinstance(new, SecurityEvent)
     ]
 
 
@@ -282,52 +339,22 @@ def _log(session: Session) -> None:
     if session.in_nested_transaction():
         return
     links = session.info.pop("links", {})
-    for new, (level, name, fields) in session.info.pop("events", []):
+    for new, fields in session.info.pop("events", []):
         if inspect(new).persistent:
-            metrics.current().events.labels(name).inc()
-            if _flood.lets_through(name):
-                log.log(level, name, **fields, audit=str(links[new.id]))
+            # Here all is expired: what is needed of it was taken before.
+            _write(fields.pop("name"), fields | {"audit": str(links[new.id])})
 
 
-class _Flood:
-    """Bounds how many lines of one event are written, and keeps their count true."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._lines: Counter[str] = Counter()
-        self._left_out: Counter[str] = Counter()
-        self._ends = 0.0
-
-    def lets_through(self, name: str) -> bool:
-        """Count a line, and tell whether it is to be written."""
-        with self._lock:
-            if time.monotonic() >= self._ends:
-                self._lines.clear()
-                self._ends = time.monotonic() + 60
-            self._lines[name] += 1
-            if self._lines[name] <= LINES_A_MINUTE:
-                return True
-            metrics.current().lines_left_out.labels(name).inc()
-            if not self._left_out:
-                later = Timer(max(0.1, self._ends - time.monotonic()), self._tell)
-                later.daemon = True
-                later.start()
-            self._left_out[name] += 1
-            return False
-
-    def _tell(self) -> None:
-        with self._lock:
-            left_out, self._left_out = self._left_out, Counter()
-        for name, times in left_out.items():
-            log.warning("events_left_out", of=name, count=times)
+def _write(name: str, fields: dict[str, Any]) -> None:
+    metrics.current().events.labels(name).inc()
+    if flood.lets_through(name):
+        shown = {key: value for key, value in fields.items() if value is not None}
+        log.log(CATALOGUE[name].level, name, **shown)
 
 
-_flood = _Flood()
-
-
-def _line(new: SecurityEvent) -> tuple[int, str, dict[str, Any]]:
-    """Return the log line of an event: its level, its name and its fields."""
-    fields = {
+def _fields(new: SecurityEvent) -> dict[str, Any]:
+    return {
+        "name": new.name,
         "description": new.kind.meaning,
         "user_id": new.user_id,
         "actor_id": new.actor_id,
@@ -340,4 +367,3 @@ def _line(new: SecurityEvent) -> tuple[int, str, dict[str, Any]]:
         "reason": new.reason,
         **new.details,
     }
-    return new.kind.level, new.name, {k: v for k, v in fields.items() if v is not None}

@@ -6,12 +6,13 @@ the database, the mail or the certificate it finds out when it is asked.
 
 import os
 import platform
+import signal
 import socket
 import ssl
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
-from bulwark import audit, config, health, proxy
+from bulwark import audit, config, events, health, proxy
 from bulwark.database import db, utcnow
 from bulwark.events import SecurityEvent
 from bulwark.identity import accounts
 from bulwark.jobs import noted, queue
-from bulwark.logging import log
 from bulwark.mail import OutgoingMail
 
 RECENT = timedelta(minutes=10)
@@ -91,8 +91,12 @@ def serve() -> None:
     host, _, port = settings.metrics_bind.rpartition(":")
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     answer = make_wsgi_app(registry(app))
-    with make_server(host, int(port), answer, handler_class=_Silent) as server:
-        log.info("metrics_served", bind=settings.metrics_bind)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with (
+        make_server(host, int(port), answer, handler_class=_Silent) as server,
+        events.told("metrics"),
+        suppress(KeyboardInterrupt),
+    ):
         server.serve_forever()
 
 

@@ -14,9 +14,12 @@ import click
 from flask import Flask
 from flask.cli import with_appcontext
 from huey import Huey, crontab
+from huey.api import Task
 from huey.constants import EmptyData
+from huey.signals import SIGNAL_ERROR
 from huey.storage import MemoryStorage, PostgresStorage, SqliteStorage
 
+from bulwark import events
 from bulwark.config import Config
 from bulwark.database import database_url
 
@@ -79,6 +82,11 @@ def show_sign_of_life() -> None:
     note("sign of life")
 
 
+@queue.signal(SIGNAL_ERROR)  # type: ignore[untyped-decorator]
+def _tell_fault(_: str, task: Task, error: Exception) -> None:
+    events.tell("sys_error", job=task.name, exc_info=error)
+
+
 def init_app(app: Flask, config: Config) -> None:
     """Connect the queue, and add `flask worker`."""
     queue.init_app(app, config)
@@ -90,9 +98,11 @@ def init_app(app: Flask, config: Config) -> None:
 def worker() -> None:
     """Run queued work until it is stopped."""
     queue.create_tables()
-    queue.create_consumer(
+    consumer = queue.create_consumer(
         workers=WORKERS,
         max_delay=MAX_DELAY,
         # What systemd, containers and bin/dev send: let running work finish.
         graceful_signal="TERM",
-    ).run()
+    )
+    with events.told("worker"):
+        consumer.run()

@@ -1,19 +1,25 @@
 """The shape of a log line in production: which fields it may have, and what never.
 
 A field that is declared here stands at the top of the line; any other goes into
-`data`, and is not shown if its name has a word of what is never logged. Out of every
-text is taken what is a secret of the settings, a signed value, a token or somebody's
-address.
+`data`, and is not shown if a column of that name is secret or personal, or if the name
+has a word of what is never logged. Out of every text is taken what is a secret of the
+settings, a signed value, a token or somebody's address.
 """
 
+import base64
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
-from urllib.parse import urlsplit
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
+from sqlalchemy import MetaData
 from structlog.typing import EventDict
 
 from bulwark.config import Config
+
+if TYPE_CHECKING:
+    from bulwark.events import Kind
 
 # Each field with its JSON type and what it means.
 FIELDS: dict[str, tuple[str, str]] = {
@@ -56,6 +62,8 @@ FIELDS: dict[str, tuple[str, str]] = {
     "limit": ("string", "which limit was reached"),
     "row": ("integer", "a row of the audit trail"),
     "mac": ("string", "the link of that row"),
+    "part": ("string", "which part of the service: web, worker or metrics"),
+    "job": ("string", "which job failed"),
     "fault": ("string", "what is wrong with the audit trail"),
     "of": ("string", "which event's lines were left out"),
     "count": ("integer", "how many of them"),
@@ -64,7 +72,6 @@ FIELDS: dict[str, tuple[str, str]] = {
     "bytes": ("integer", "its size"),
     "rows": ("integer", "how many rows it holds"),
     "made": ("string", "when it was made"),
-    "bind": ("string", "where metrics are served"),
     "checks": ("object", "what is not well, by the check that found it"),
     "exception": ("array", "what was raised, without values of variables"),
     "data": ("object", "what your own lines add"),
@@ -87,6 +94,7 @@ WORDS = frozenset(
     pin private secret secrets seed session token tokens totp uri url
     """.split()  # noqa: SIM905  as words are read
 )
+PASSWORD_IN_URL = re.compile(r"://[^\s/@:]*:([^\s/@]+)@")
 LEAST = 8  # characters: a shorter secret would be found everywhere
 PATTERNS = (
     # Signed values of links and cookies, and access tokens.
@@ -103,10 +111,14 @@ class Shape:
 
     def __init__(self) -> None:
         self._about: dict[str, str] = {}
+        self._names: frozenset[str] = frozenset()
         self._secrets: tuple[str, ...] = ()
 
-    def learn(self, config: Config, secrets: Iterable[str]) -> None:
-        """Remember what all lines say, and what none may."""
+    def learn(
+        self, config: Config, names: Iterable[str], secrets: Iterable[str]
+    ) -> None:
+        """Remember what all lines say, and what none may: fields and texts."""
+        self._names = frozenset(names)
         self._about = {
             "service": config.slug,
             "version": config.version,
@@ -128,7 +140,8 @@ class Shape:
         return known
 
     def _data(self, name: str, value: Any) -> Any:
-        if WORDS.intersection(re.split(r"[^a-z0-9]+", name.lower())):
+        words = re.split(r"[^a-z0-9]+", name.lower())
+        if name in self._names or WORDS.intersection(words):
             return REDACTED
         if isinstance(value, Mapping):
             return {str(k): self._data(str(k), v) for k, v in value.items()}
@@ -158,23 +171,41 @@ def _is_declared(name: str, value: Any) -> bool:
     )
 
 
-def secrets_of(config: Config) -> Iterable[str]:
-    """Yield what is secret in the settings, in the forms in which it may turn up."""
-    yield config.secret_key
-    yield from config.secret_key_fallbacks
-    yield config.password_pepper
-    yield config.database_password
-    for url in (config.database_url, config.redis_url, config.mail_url):
-        yield urlsplit(url).password or ""
+def names_of(models: MetaData) -> Iterable[str]:
+    """Yield the columns that are declared to hold what is secret or personal."""
+    for table in models.sorted_tables:
+        yield from (column.key for column in table.columns if "data" in column.info)
 
 
-def schema(events: Iterable[str]) -> dict[str, Any]:
+def secrets_of(settings: Any) -> Iterable[str]:
+    """Yield what is secret in settings, in the forms in which it may turn up."""
+    for declared in fields(settings):
+        if declared.metadata.get("secret"):
+            yield from _forms(getattr(settings, declared.name))
+
+
+def _forms(value: Any) -> Iterable[str]:
+    if isinstance(value, str):
+        found = PASSWORD_IN_URL.search(value)
+        yield from (found[1], unquote(found[1])) if found else (value,)
+    elif isinstance(value, bytes):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            yield encode(value).decode().rstrip("=")
+        yield value.hex()
+    elif isinstance(value, Mapping):
+        yield from _forms(tuple(value.values()))
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _forms(part)
+
+
+def schema(catalogue: Mapping[str, "Kind"]) -> dict[str, Any]:
     """Return what every line in production fits: JSON Schema, draft 2020-12."""
     properties: dict[str, Any] = {
         name: {"type": kind, "description": meaning}
         for name, (kind, meaning) in FIELDS.items()
     }
-    linked = ["description", "audit"]
+    kept = [name for name, kind in catalogue.items() if kind.kept]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A log line",
@@ -182,6 +213,15 @@ def schema(events: Iterable[str]) -> dict[str, Any]:
         "required": list(ALWAYS),
         "properties": properties,
         "additionalProperties": False,
-        "if": {"properties": {"event": {"enum": sorted(events)}}},
-        "then": {"required": linked},
+        "allOf": [
+            _required("description", sorted(catalogue)),
+            _required("audit", sorted(kept)),
+        ],
+    }
+
+
+def _required(field: str, events: list[str]) -> dict[str, Any]:
+    return {
+        "if": {"properties": {"event": {"enum": events}}},
+        "then": {"required": [field]},
     }

@@ -5,6 +5,9 @@ import re
 import secrets
 import sys
 import time
+from collections import Counter
+from http import HTTPStatus
+from threading import Lock, Timer
 from typing import Any, TextIO
 
 import click
@@ -12,8 +15,9 @@ import structlog
 from flask import Flask, Response, g, request
 from structlog.typing import EventDict, Processor
 
-from bulwark import lines
+from bulwark import lines, metrics
 from bulwark.config import Config
+from bulwark.database import db
 
 shape = lines.Shape()
 log = structlog.stdlib.get_logger("bulwark")
@@ -21,6 +25,9 @@ log = structlog.stdlib.get_logger("bulwark")
 # What a caller may send as its request id; anything else is replaced.
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{16,64}")
 REQUEST_ID_BYTES = 16
+# Of one kind, from one process. Who causes more floods us: then the number says it all.
+# The audit trail keeps each event, the proxy's log each request.
+LINES_A_MINUTE = 1000
 DETAIL = re.compile(r"\nDETAIL:[^\n]*")
 # Only their warnings matter: each request has one line of ours.
 CHATTY = ("alembic", "flask-limiter", "huey", "urllib3", "werkzeug")
@@ -42,9 +49,10 @@ class Stdout(logging.StreamHandler[TextIO]):
         """Take none that lasts."""
 
 
-def init_app(app: Flask, config: Config) -> None:
+def init_app(app: Flask, config: Config, own: Any) -> None:
     """Log to stdout, and give each request an id and one line."""
-    shape.learn(config, lines.secrets_of(config))
+    secrets = [*lines.secrets_of(config), *(lines.secrets_of(own) if own else ())]
+    shape.learn(config, lines.names_of(db.metadata), secrets)
     configure(config.log_level, readable=config.environment != "production")
     app.before_request(_start)
     app.after_request(_finish)
@@ -134,5 +142,44 @@ def _finish(response: Response) -> Response:
         "status": response.status_code,
         "milliseconds": round(1000 * (time.perf_counter() - g.started), 1),
     }
-    log.info("request", **details)
+    refused = response.status_code >= HTTPStatus.BAD_REQUEST
+    if not refused or flood.lets_through(f"request {response.status_code}"):
+        log.info("request", **details)
     return response
+
+
+class Flood:
+    """Bounds how many lines of one kind are written, and keeps their count true."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._lines: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
+        self._ends = 0.0
+
+    def lets_through(self, name: str) -> bool:
+        """Count a line, and tell whether it is to be written."""
+        with self._lock:
+            if time.monotonic() >= self._ends:
+                self._lines.clear()
+                self._ends = time.monotonic() + 60
+            self._lines[name] += 1
+            if self._lines[name] <= LINES_A_MINUTE:
+                return True
+            metrics.current().lines_left_out.labels(name).inc()
+            if not self._left_out:
+                later = Timer(max(0.1, self._ends - time.monotonic()), self.tell)
+                later.daemon = True
+                later.start()
+            self._left_out[name] += 1
+            return False
+
+    def tell(self) -> None:
+        """Write how many lines were left out since this was last said."""
+        with self._lock:
+            left_out, self._left_out = self._left_out, Counter()
+        for name, times in left_out.items():
+            log.warning("lines_left_out", of=name, count=times)
+
+
+flood = Flood()

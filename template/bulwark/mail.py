@@ -34,7 +34,7 @@ from sqlalchemy import LargeBinary, delete, event, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from bulwark import config, crypto
-from bulwark.database import Model, UTCDateTime, db, utcnow
+from bulwark.database import SECRET, Model, UTCDateTime, db, utcnow
 from bulwark.jobs import queue
 from bulwark.logging import log
 from bulwark.safety import is_local
@@ -52,7 +52,7 @@ class OutgoingMail(Model):
     __tablename__ = "outgoing_mail"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
-    sealed_message: Mapped[bytes] = mapped_column(LargeBinary)
+    sealed_message: Mapped[bytes] = mapped_column(LargeBinary, info=SECRET)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
     due_at: Mapped[datetime] = mapped_column(UTCDateTime, index=True)
     attempts: Mapped[int] = mapped_column(default=0)

@@ -25,7 +25,7 @@ from sqlalchemy.orm import (
 )
 
 from bulwark import config, crypto
-from bulwark.database import Model, UTCDateTime, utcnow
+from bulwark.database import PERSONAL, SECRET, Model, UTCDateTime, utcnow
 
 ADMINISTRATOR = "administrator"
 EMAIL_LENGTH = 254  # RFC 5321, 4.5.3.1.3, less the angle brackets
@@ -70,7 +70,9 @@ class Passkey(Model, WebAuthnMixin):
         ForeignKey("users.id", ondelete="CASCADE"), index=True
     )
     name: Mapped[str] = mapped_column(String(64))
-    credential_id: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+    credential_id: Mapped[bytes] = mapped_column(
+        LargeBinary, unique=True, info=PERSONAL
+    )
     public_key: Mapped[bytes] = mapped_column(LargeBinary)
     sign_count: Mapped[int] = mapped_column(default=0)
     transports: Mapped[list[str] | None] = mapped_column(JSON)
@@ -90,7 +92,7 @@ class RecoveryCode(Model):
     user_id: Mapped[int] = mapped_column(
         ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
     )
-    code_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    code_hash: Mapped[str] = mapped_column(String(64), primary_key=True, info=SECRET)
 
 
 class BaseUser(Model, UserMixin):
@@ -100,24 +102,24 @@ class BaseUser(Model, UserMixin):
     __tablename__ = "users"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    email: Mapped[str] = mapped_column(String(EMAIL_LENGTH), unique=True)
+    email: Mapped[str] = mapped_column(String(EMAIL_LENGTH), unique=True, info=PERSONAL)
     # None until a person who was invited sets one.
-    password: Mapped[str | None] = mapped_column(String(255))
+    password: Mapped[str | None] = mapped_column(String(255), info=SECRET)
     # False while an administrator has locked the account.
     active: Mapped[bool] = mapped_column(default=True)
     # Names the user in sessions and links; a new one ends them all.
-    fs_uniquifier: Mapped[str] = mapped_column(String(64), unique=True)
+    fs_uniquifier: Mapped[str] = mapped_column(String(64), unique=True, info=SECRET)
     confirmed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utcnow)
 
     # Second factors, under Flask-Security's names where it reads them.
     second_factor_required: Mapped[bool] = mapped_column(default=False)
     tf_primary_method: Mapped[str | None] = mapped_column(String(16))
-    sealed_totp_secret: Mapped[bytes | None] = mapped_column(LargeBinary)
+    sealed_totp_secret: Mapped[bytes | None] = mapped_column(LargeBinary, info=SECRET)
     # The time step of the newest code that was accepted (RFC 6238, 5.2).
     totp_counter: Mapped[int | None] = mapped_column(BigInteger)
     fs_webauthn_user_handle: Mapped[str | None] = mapped_column(  # type: ignore[assignment]
-        String(64), unique=True
+        String(64), unique=True, info=PERSONAL
     )
     tf_phone_number = None  # Codes by SMS are not offered.
 
@@ -127,8 +129,8 @@ class BaseUser(Model, UserMixin):
     # Flask-Security fills these; it declares them as if they were never empty.
     last_login_at: Mapped[datetime | None] = mapped_column(UTCDateTime)  # type: ignore[assignment]
     current_login_at: Mapped[datetime | None] = mapped_column(UTCDateTime)  # type: ignore[assignment]
-    last_login_ip: Mapped[str | None] = mapped_column(String(64))
-    current_login_ip: Mapped[str | None] = mapped_column(String(64))
+    last_login_ip: Mapped[str | None] = mapped_column(String(64), info=PERSONAL)
+    current_login_ip: Mapped[str | None] = mapped_column(String(64), info=PERSONAL)
     login_count: Mapped[int | None] = mapped_column(default=0)  # type: ignore[assignment]
 
     @declared_attr

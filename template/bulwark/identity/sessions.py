@@ -32,7 +32,7 @@ from werkzeug.datastructures import CallbackDict
 from werkzeug.exceptions import ServiceUnavailable
 
 from bulwark import config, events
-from bulwark.database import Model, UTCDateTime, db, utcnow
+from bulwark.database import PERSONAL, SECRET, Model, UTCDateTime, db, utcnow
 from bulwark.identity import devices
 from bulwark.identity.models import BaseUser, with_roles
 from bulwark.jobs import queue
@@ -50,15 +50,17 @@ class UserSession(Model):
     __tablename__ = "sessions"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True, info=SECRET)
     user_id: Mapped[int] = mapped_column(
         ForeignKey("users.id", ondelete="CASCADE"), index=True
     )
     signed_in: Mapped[bool]
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
     last_used_at: Mapped[datetime] = mapped_column(UTCDateTime, index=True)
-    address: Mapped[str | None] = mapped_column(String(64))
-    user_agent: Mapped[str | None] = mapped_column(String(events.USER_AGENT_LENGTH))
+    address: Mapped[str | None] = mapped_column(String(64), info=PERSONAL)
+    user_agent: Mapped[str | None] = mapped_column(
+        String(events.USER_AGENT_LENGTH), info=PERSONAL
+    )
     data: Mapped[dict[str, Any]] = mapped_column(JSON)
 
     @property

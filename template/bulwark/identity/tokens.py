@@ -44,7 +44,7 @@ from wtforms.widgets import CheckboxInput, ListWidget
 
 from bulwark import access, events, limits
 from bulwark.access import recent, signed_in
-from bulwark.database import Model, UTCDateTime, db, utcnow
+from bulwark.database import SECRET, Model, UTCDateTime, db, utcnow
 from bulwark.errors import wants_json
 from bulwark.identity import sessions
 from bulwark.identity.models import BaseUser, permissions_of
@@ -72,7 +72,7 @@ class AccessToken(Model):
         ForeignKey("users.id", ondelete="CASCADE"), index=True
     )
     name: Mapped[str] = mapped_column(String(NAME_LENGTH))
-    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True, info=SECRET)
     permissions: Mapped[list[str]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
     expires_at: Mapped[datetime] = mapped_column(UTCDateTime)

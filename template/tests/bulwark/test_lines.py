@@ -4,6 +4,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,11 +13,14 @@ import pytest
 from flask import Flask
 from sqlalchemy import func, select, text
 
-from bulwark import events
+from bulwark import config, events
 from bulwark import logging as bulwark_logging
+from bulwark.access import public
 from bulwark.database import db
+from bulwark.environment import setting
 from bulwark.events import CATALOGUE, SecurityEvent
-from bulwark.lines import schema
+from bulwark.jobs import queue
+from bulwark.lines import Shape, names_of, schema, secrets_of
 from bulwark.logging import log
 from tests.conftest import GOOD_PASSWORD, ROOT, Visitor, add_person
 
@@ -80,6 +84,35 @@ def test_a_field_with_such_a_name_is_not_shown(written: Written, name: str):
     assert CANARY not in json.dumps(line)
 
 
+def test_what_a_column_holds_as_secret_or_personal_is_not_shown(written: Written):
+    columns = sorted(set(names_of(db.metadata)))
+    assert {"password", "token_hash", "last_login_ip"} <= set(columns)
+    for name in columns:
+        log.info("something", deep={name: CANARY})
+    assert CANARY not in written.getvalue()
+
+
+def test_secrets_of_the_team_are_taken_out_too(written: Written):
+    shape = Shape()
+    shape.learn(config.Testing(), ["blood_group"], secrets_of(Own()))
+    hidden = ["hush-hush-hush", "swordfish-31415", "https://hooks.example/T1/B2/hidden"]
+    line = shape(None, "", {"event": "x", "said": " ".join(hidden), "blood_group": "A"})
+    told = json.dumps(line)
+    assert not [secret for secret in hidden if secret in told]
+    assert line["data"]["blood_group"] == "[redacted]"
+    assert "not-a-secret" in json.dumps(shape(None, "", {"event": "not-a-secret"}))
+
+
+@dataclass(frozen=True)
+class Own:
+    """Settings of a team."""
+
+    api_key: str = setting("", default="hush-hush-hush", secret=True)
+    store: str = setting("", default="https://me:swordfish-31415@x.net", secret=True)
+    hook: str = setting("", default="https://hooks.example/T1/B2/hidden", secret=True)
+    colour: str = setting("", default="not-a-secret")
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -141,22 +174,95 @@ def test_no_planted_secret_is_in_logs_metrics_or_the_database(
 def test_a_flood_writes_few_lines_and_tells_how_many_more_there_were(
     written: Written, app: Flask, monkeypatch: pytest.MonkeyPatch
 ):
-    flood = events._Flood()
-    monkeypatch.setattr(events, "_flood", flood)
-    monkeypatch.setattr(events, "LINES_A_MINUTE", 5)
+    flood = bulwark_logging.Flood()
+    monkeypatch.setattr(events, "flood", flood)
+    monkeypatch.setattr(bulwark_logging, "LINES_A_MINUTE", 5)
     with app.app_context():
         for _ in range(12):
             events.record("session_expired")
             db.session.commit()
         events.record("authn_logout")
         db.session.commit()
-        flood._tell()
+        flood.tell()
         kept = db.session.scalar(select(func.count()).select_from(SecurityEvent))
     lines = written.lines()
     names = [line["event"] for line in lines]
-    assert names == ["session_expired"] * 5 + ["authn_logout", "events_left_out"]
+    assert names == ["session_expired"] * 5 + ["authn_logout", "lines_left_out"]
     assert (lines[-1]["of"], lines[-1]["count"]) == ("session_expired", 7)
     assert kept == 13
+
+
+def test_a_flood_of_refused_requests_is_bounded_too(
+    written: Written, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(bulwark_logging, "flood", bulwark_logging.Flood())
+    monkeypatch.setattr(bulwark_logging, "LINES_A_MINUTE", 5)
+    for _ in range(9):
+        visitor.get("/nothing")
+        visitor.get("/healthz")
+    bulwark_logging.flood.tell()
+    lines = written.lines()
+    assert [line.get("status") for line in lines].count(404) == 5
+    assert [line.get("status") for line in lines].count(200) == 9
+    assert (lines[-1]["of"], lines[-1]["count"]) == ("request 404", 4)
+
+
+def test_a_fault_is_told_with_its_exception_and_without_the_path(
+    written: Written, visitor: Visitor, app: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    @public
+    def fail() -> None:
+        password = CANARY
+        raise RuntimeError("out of paper" + password[:0])
+
+    monkeypatch.setitem(app.view_functions, "app.home", fail)
+    monkeypatch.setitem(app.config, "PROPAGATE_EXCEPTIONS", False)
+    assert visitor.get(f"/?q={CANARY}").status_code == 500
+    (line,) = [line for line in written.lines() if line["level"] == "error"]
+    assert (line["event"], line["route"]) == ("sys_error", "/")
+    assert line["exception"][0]["exc_value"] == "out of paper"
+    assert CANARY not in written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        ({"path": "/login", "data": {"email": "x"}}, "CSRFError"),
+        ({"path": "/login", "json": []}, "BadRequest"),
+        ({"path": "/", "base_url": "https://evil.example"}, "SecurityError"),
+        ({"path": "/login", "data": b"x" * 2_000_000}, "RequestEntityTooLarge"),
+    ],
+)
+def test_what_does_not_fit_is_told(
+    written: Written, visitor: Visitor, sent: dict[str, Any], reason: str
+):
+    visitor.client.post(**sent)
+    told = [x for x in written.lines() if x["event"] == "input_validation_fail"]
+    assert [line["reason"] for line in told] == [reason]
+
+
+def test_a_job_that_fails_is_told(written: Written, app: Flask):
+    def fail() -> None:
+        raise RuntimeError("out of paper")
+
+    job = queue.task(name="print_bills")(fail)
+    job()
+    try:
+        queue.execute(queue.dequeue())
+    finally:
+        queue._registry.unregister(job.task_class)
+    (line,) = [line for line in written.lines() if line["event"] == "sys_error"]
+    assert line["job"] == "print_bills"
+
+
+def test_an_event_is_told_or_recorded_as_its_kind_says(app: Flask):
+    with app.app_context():
+        with pytest.raises(TypeError, match="for record"):
+            events.tell("authn_logout")
+        with pytest.raises(TypeError, match="for tell"):
+            events.record("sys_error")
+        with pytest.raises(TypeError, match="colour"):
+            events.tell("sys_error", colour="red")
 
 
 def test_the_documentation_lists_all_events_and_fields(app: Flask):
