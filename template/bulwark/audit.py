@@ -11,9 +11,9 @@ import hmac
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -389,11 +389,19 @@ def unlocked() -> Iterator[None]:
     db.session.execute(delete(AuditPermit).where(AuditPermit.id == permit))
 
 
-def prune(before: datetime) -> Head | None:
+@queue.periodic_task(crontab(hour="4", minute="47"), name="prune_audit_trail")  # type: ignore[untyped-decorator]
+def forget() -> None:
+    """Let go what is older than the settings say, if the trail is as it was written."""
+    if days := config.current().audit_days:
+        with suppress(BrokenError):  # which the checks tell
+            prune(utcnow() - timedelta(days=days), "APP_AUDIT_DAYS")
+
+
+def prune(before: datetime, reason: str) -> Head | None:
     """Delete the rows of before a moment; return the last of them, if there was one.
 
-    The chain stays provable: the caller records which link the first row that is left
-    follows, and that record is a row of the chain itself.
+    The chain stays provable: which link the first row that is left follows is recorded,
+    and that record is a row of the chain itself.
 
     Raises:
         BrokenError: the trail is broken; deleting would hide where.
@@ -402,12 +410,13 @@ def prune(before: datetime) -> Head | None:
     if newest is None:
         return None
     # Up to the first that is younger: a clock that was wrong may date a row too early.
+    # The newest stays: the next one follows it, and SQLite would give its number again.
     kept = db.session.scalar(
         select(func.min(AuditLink.position))
         .join(SecurityEvent, SecurityEvent.id == AuditLink.event_id)
         .where(SecurityEvent.at >= before)
     )
-    last = kept - 1 if kept else newest.position
+    last = (kept or newest.position) - 1
     if last <= _start().position:
         return None
     link = db.session.get_one(AuditLink, last)
@@ -424,4 +433,6 @@ def prune(before: datetime) -> Head | None:
             .where(AuditLink.position <= last)
             .execution_options(synchronize_session=False)
         )
+    events.record(PRUNED, reason=reason, row=head.position, mac=head.mac.hex())
+    db.session.commit()
     return head

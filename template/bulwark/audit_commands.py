@@ -70,7 +70,7 @@ def export(
 def prune(before: datetime, reason: str) -> None:
     """Delete the rows of before a day; the rest stays provable."""
     try:
-        head = audit.prune(before.replace(tzinfo=UTC))
+        head = audit.prune(before.replace(tzinfo=UTC), reason)
     except audit.BrokenError as error:
         raise click.ClickException(
             f"nothing was deleted, for the audit trail is broken: {error}"
@@ -78,10 +78,6 @@ def prune(before: datetime, reason: str) -> None:
     if head is None:
         click.echo("There is nothing as old as that.")
         return
-    events.record(
-        "sys_audit_pruned", reason=reason, row=head.position, mac=head.mac.hex()
-    )
-    db.session.commit()
     click.echo(f"Deleted the rows up to {head.position:,}.")
 
 

@@ -138,6 +138,11 @@ class Config:
     audit_anchors: str = setting(
         "the file that remembers the end of the audit trail, apart from the database"
     )
+    audit_days: int = setting(
+        "days that rows of the audit trail are kept; 0 for ever",
+        default=0,
+        cast=whole_number(0, 36500),
+    )
     metrics_folder: str = setting("where the processes of this service count")
     metrics_bind: str = setting(
         "where `flask metrics` listens, for Prometheus alone; no proxy may serve it",

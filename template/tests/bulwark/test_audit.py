@@ -239,6 +239,23 @@ def test_old_rows_go_and_the_rest_stays_provable(app: Flask, trail: list[int]):
     assert "nothing was deleted" in app.test_cli_runner().invoke(args=prune).output
 
 
+def test_rows_go_by_themselves_after_the_days_of_the_setting(
+    app: Flask, trail: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    later = utcnow() + timedelta(days=400)
+    monkeypatch.setattr(audit, "utcnow", lambda: later)
+    audit.forget.call_local()
+    assert audit.state().rows == ROWS  # for ever, unless somebody says how long
+    settings = replace(app.extensions["bulwark"], audit_days=365)
+    monkeypatch.setitem(app.extensions, "bulwark", settings)
+    audit.forget.call_local()
+    left = db.session.scalars(select(SecurityEvent)).all()
+    assert [row.reason for row in left] == [f"event {ROWS}", "APP_AUDIT_DAYS"]
+    tamper(f"UPDATE security_events SET reason = 'x' WHERE id = {left[1].id}")
+    audit.forget.call_local()
+    assert fault().startswith(f"row {ROWS + 1} is not as it was written")
+
+
 def test_nothing_old_is_nothing_to_delete(app: Flask, trail: list[int]):
     prune = ["audit", "prune", "--before", "2020-01-01", "--reason", "old"]
     said = app.test_cli_runner().invoke(args=prune).stdout
