@@ -1,5 +1,6 @@
 """Logs: one JSON object a line in production, readable lines in development."""
 
+import json
 import logging
 import re
 import secrets
@@ -20,6 +21,7 @@ from bulwark.config import Config
 from bulwark.database import db
 
 shape = lines.Shape()
+encode = json.JSONEncoder().encode  # all but ASCII is escaped: one line stays one
 log = structlog.stdlib.get_logger("bulwark")
 
 # What a caller may send as its request id; anything else is replaced.
@@ -80,7 +82,7 @@ def configure(level: str, *, readable: bool) -> None:
             ),
             _drop_details,
             shape,
-            structlog.processors.JSONRenderer(ensure_ascii=True),
+            _as_json,
         ]
     )
     structlog.configure(
@@ -91,7 +93,7 @@ def configure(level: str, *, readable: bool) -> None:
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=True,
     )
     handler = Stdout()
     handler.setFormatter(
@@ -113,6 +115,10 @@ def configure(level: str, *, readable: bool) -> None:
     root.setLevel(level)
     for name in CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def _as_json(_: object, __: str, line: EventDict) -> str:
+    return encode(line)
 
 
 def _drop_details(_: object, __: str, event: EventDict) -> EventDict:

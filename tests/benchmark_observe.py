@@ -1,0 +1,96 @@
+"""Measures what it costs to see a request: its line, its metrics, an event.
+
+    .venv/bin/python -m tests.benchmark_observe PYTHON
+
+PYTHON is that of a service's .venv; the service is beside it. The processor time that
+each adds is set against that of the same request to a bare Flask app, in turns.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+# Runs in the service.
+MEASURE = """
+import os, statistics, sys, time
+from flask import Flask
+from flask_migrate import upgrade
+from werkzeug.test import EnvironBuilder
+
+from app import create_app
+from bulwark import events, logging, metrics
+from bulwark.database import db
+
+ROUNDS, EACH = 60, 100
+service = create_app()
+out, sys.stdout = sys.stdout, open(os.devnull, "w")
+logging.configure("INFO", readable=False)
+with service.app_context():
+    upgrade(revision="heads")
+
+
+def app(*, line=False, metric=False, event=False):
+    made = Flask("bare")
+    made.extensions |= service.extensions
+    if line:
+        made.before_request(logging._start)
+        made.after_request(logging._finish)
+    if metric:
+        made.after_request(metrics._count)
+
+    @made.get("/")
+    def view():
+        if event:
+            events.tell("sys_startup", part="web")
+        return "hello"
+
+    environ = EnvironBuilder(path="/").get_environ()
+    return lambda: list(made.wsgi_app(dict(environ), lambda *_: None))
+
+
+def record():
+    with service.app_context():
+        events.record("session_expired")
+        db.session.commit()
+
+
+logging.LINES_A_MINUTE = 10**9
+kinds = {
+    "bare": app(),
+    "line": app(line=True),
+    "line and metrics": app(line=True, metric=True),
+    "line, metrics and event": app(line=True, metric=True, event=True),
+    "audited event": record,
+}
+seconds = {kind: [] for kind in kinds}
+for _ in range(ROUNDS):
+    for kind, ask in kinds.items():
+        begun = time.process_time()
+        for _ in range(EACH):
+            ask()
+        seconds[kind].append((time.process_time() - begun) / EACH)
+median = {kind: statistics.median(found) for kind, found in seconds.items()}
+bare = median.pop("bare")
+print(f"a bare Flask request: {bare * 1e6:.0f} microseconds", file=out)
+for kind, found in median.items():
+    more = found - (0 if kind == "audited event" else bare)
+    print(f"{kind:<25}{more / bare:5.2f} of it", file=out)
+"""
+
+
+def main(python: Path) -> None:
+    service = python.absolute().parent.parent.parent
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {
+            "APP_ENV": "testing",
+            "APP_DATABASE_URL": f"sqlite:///{folder}/observe.db",
+            "APP_METRICS_FOLDER": f"{folder}/metrics",
+        }
+        command = [python.absolute(), "-c", MEASURE]
+        subprocess.run(command, cwd=service, env=environment, check=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
