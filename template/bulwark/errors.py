@@ -80,25 +80,30 @@ def in_words(seconds: int) -> str:
 
 
 def _tell_fault(exc_info: Any) -> None:
-    """Log what a view raised; Flask's own line has the path, which may hold a token."""
-    events.tell("sys_error", exc_info=exc_info)
+    """Log what was raised; Flask's own line has the path, which may hold a token."""
+    away = _means_away(exc_info[1])
+    events.tell("sys_database_unreachable" if away else "sys_error", exc_info=exc_info)
 
 
 def _show_database_error(error: OperationalError) -> ResponseReturnValue:
-    """Ask to come back while the database is away, full or locked."""
-    if isinstance(error.orig, sqlite3.OperationalError):
-        code = getattr(error.orig, "sqlite_errorcode", 0) & SQLITE_PRIMARY_CODE
-        if code not in SQLITE_AWAY:
-            events.tell("sys_error", exc_info=True)
-            return show(InternalServerError())
-    events.tell("sys_database_unreachable", exc_info=True)
-    return show(ServiceUnavailable(retry_after=SOON))
+    _tell_fault((type(error), error, error.__traceback__))
+    return show(InternalServerError(original_exception=error))
+
+
+def _means_away(error: BaseException | None) -> bool:
+    """Tell whether an error says that the database is away, full or locked."""
+    if not isinstance(error, OperationalError):
+        return False
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return code is None or code & SQLITE_PRIMARY_CODE in SQLITE_AWAY
 
 
 def show(error: HTTPException) -> ResponseReturnValue:
     """Return the page, or the JSON, of an error."""
     if error.response is not None:
         return error.response
+    if _means_away(getattr(error, "original_exception", None)):
+        error = ServiceUnavailable(retry_after=SOON)
     if error.code in UNFIT:
         events.tell("input_validation_fail", reason=type(error).__name__)
     if isinstance(error, SecurityError):

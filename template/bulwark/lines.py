@@ -138,11 +138,13 @@ class Shape:
         """Return the line as it is written."""
         known: dict[str, Any] = {"data": {}, **self._about}
         for name, value in line.items():
+            if value is None:
+                continue
             if name in OURS:
                 known[name] = value
             elif _is_declared(name, value):
                 known[name] = self._clean(value)
-            elif value is not None:
+            else:
                 known["data"][name] = self._data(name, value)
         if not known["data"]:
             del known["data"]

@@ -118,8 +118,10 @@ class Sessions(SecureCookieSessionInterface):
         name = session.get(SIGNED_IN) or session.get(HALF_SIGNED_IN)
         if name and old and not g.get("signed_in_now"):
             response.vary.add("Cookie")
-            if session.modified or session.stale:  # type: ignore[attr-defined]
+            if session.modified:
                 _store(old, session)
+            elif session.stale:  # type: ignore[attr-defined]
+                _touch(old, session)
             return
         if old:
             _delete(old)
@@ -328,6 +330,15 @@ def _store(row_id: int, session: SessionMixin) -> None:
         .values(data=dict(session), last_used_at=utcnow(), address=request.remote_addr)
     )
     db.session.commit()
+
+
+def _touch(row_id: int, session: SessionMixin) -> None:
+    """Keep that it was used; reading goes on while a disk is too full for that."""
+    try:
+        _store(row_id, session)
+    except OperationalError:
+        db.session.rollback()
+        events.tell("sys_database_unreachable", exc_info=True)
 
 
 def _delete(row_id: int) -> None:
