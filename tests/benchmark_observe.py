@@ -88,7 +88,7 @@ def main(python: Path) -> None:
             "APP_DATABASE_URL": f"sqlite:///{folder}/observe.db",
             "APP_METRICS_FOLDER": f"{folder}/metrics",
         }
-        command = [python.absolute(), "-c", MEASURE]
+        command = (str(python.absolute()), "-c", MEASURE)
         subprocess.run(command, cwd=service, env=environment, check=True)
 
 

@@ -103,6 +103,16 @@ def test_the_wait_ends(attacker: Visitor, person: str, monkeypatch: pytest.Monke
     assert attacker.is_signed_in()
 
 
+def test_a_wait_that_began_on_a_clock_that_was_wrong_ends_with_it(
+    attacker: Visitor, person: str, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as ahead:
+        later(ahead, 24 * 60)
+        guess(attacker, person, PASSWORDS + 1)
+    attacker.sign_in(person)
+    assert attacker.is_signed_in()
+
+
 def test_no_more_than_a_hundred_in_a_row_however_slowly(
     attacker: Visitor, person: str, app: Flask, monkeypatch: pytest.MonkeyPatch
 ):

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from flask import Flask
 from sqlalchemy import event, select, text, update
+from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
 
 from app.models import User
@@ -259,8 +260,6 @@ def test_a_page_of_somebody_signed_in_takes_one_query(
 def test_the_database_away_is_no_sign_out(
     visitor: Visitor, app: Flask, person: str, monkeypatch: pytest.MonkeyPatch
 ):
-    from sqlalchemy.exc import OperationalError
-
     def away(*_: object, **__: object) -> None:
         raise OperationalError("SELECT", {}, Exception("away"))
 
@@ -272,6 +271,19 @@ def test_the_database_away_is_no_sign_out(
     assert answer.headers["Retry-After"] == "5"
     assert "Set-Cookie" not in answer.headers
     assert visitor.is_signed_in()
+
+
+def test_a_full_disk_lets_people_read_on(
+    visitor: Visitor, app: Flask, person: str, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OperationalError("UPDATE", {}, Exception("disk full"))
+
+    visitor.sign_in(person)
+    visitor.get("/account")
+    age(app, last_used_at=timedelta(minutes=2))
+    monkeypatch.setattr(sessions, "_store", full)
+    assert visitor.get("/account").status_code == 200
 
 
 def test_sessions_that_ended_are_forgotten(visitor: Visitor, app: Flask, person: str):
