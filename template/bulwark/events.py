@@ -138,6 +138,9 @@ CATALOGUE: dict[str, Kind] = {
     "privilege_permissions_changed": Kind(
         WARNING, "", "The permissions of a role were changed"
     ),
+    "sensitive_read": Kind(
+        INFO, "", "An administrator read data of people, or took it away"
+    ),
     "user_created": Kind(INFO, "Your account was made", "An account was made"),
     "user_email_changed": Kind(
         WARNING, "Your e-mail address was changed", "An account's address was changed"

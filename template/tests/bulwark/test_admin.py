@@ -1,13 +1,23 @@
 """Administration: what administrators do to accounts, each act with one event."""
 
+import html
+import json
+import re
+import sqlite3
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+from werkzeug.test import TestResponse
 
-from bulwark import admin, events
+from bulwark import admin, audit, events
+from bulwark.audit import AuditLink
 from bulwark.database import db, utcnow
 from bulwark.events import SecurityEvent
 from bulwark.identity import sessions
@@ -467,3 +477,115 @@ def test_the_pages_show_what_happened_and_why(app: Flask, ada: Visitor, person: 
         assert "An account is locked" in text
         assert f"Reason: {WHY['reason']}" in text
         assert "ada@example.org" in text
+
+
+# --- Reading what is others' ----------------------------------------------------------
+
+
+def test_reading_about_somebody_is_recorded(app: Flask, ada: Visitor, person: str):
+    assert ada.get(path(app, person)).status_code == 200
+    assert ada.get(path(app, person), headers=JSON).status_code == 200
+    reads = recorded(app)
+    assert [read.name for read in reads] == ["sensitive_read"] * 2
+    assert {read.details["action"] for read in reads} == {"person"}
+    assert {read.user_id for read in reads} == {id_of(app, person)}
+    assert {read.actor_id for read in reads} == {id_of(app, "ada@example.org")}
+    assert "read data of people" not in ada.get(path(app, person)).text
+
+
+def test_reading_about_oneself_is_not_recorded(app: Flask, ada: Visitor):
+    assert ada.get(path(app, "ada@example.org")).status_code == 200
+    assert recorded(app) == []
+
+
+def rows(answer: TestResponse) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def test_an_export_is_a_file_of_what_the_search_finds(app: Flask, ada: Visitor):
+    add_events(app)
+    page = ada.get("/admin/history?name=authn_login_fail&before=9&endpoint=x").text
+    link = re.search(r'href="(/admin/history/export[^"]*)"', page)
+    assert link
+    wanted = html.unescape(link[1])
+    answer = ada.get(wanted)
+    assert answer.is_streamed
+    assert answer.mimetype == "application/x-ndjson"
+    assert answer.headers["Cache-Control"] == "no-store, private"
+    assert re.fullmatch(
+        r"attachment; filename=audit-\d{4}-\d\d-\d\d\.jsonl",
+        answer.headers["Content-Disposition"],
+    )
+    assert sorted(row["address"] for row in rows(answer)) == ["192.0.2.0", "192.0.2.1"]
+    whole = rows(ada.get(wanted.replace("from=", "from=2020-01-01&was=")))
+    assert [row["address"][-1] for row in whole] == ["0", "1", "2", "3"]
+
+
+def test_an_export_has_the_rows_that_the_command_writes(app: Flask, ada: Visitor):
+    add_events(app)
+    sent = ada.get("/admin/history/export?from=").text
+    run = app.test_cli_runner().invoke(args=["audit", "export"])
+    assert sent == run.output
+    last = json.loads(sent.splitlines()[-1])
+    assert last["name"] == "sensitive_read"
+    assert last.keys() == {"row", "mac", *audit.COVERED}
+
+
+def test_an_export_is_recorded_before_it_is_sent(
+    app: Flask, ada: Visitor, monkeypatch: pytest.MonkeyPatch
+):
+    happened = []
+
+    def rows_of(_: object) -> Iterator[str]:
+        happened.append("sent")
+        yield "{}"
+
+    def note(session: Session) -> None:
+        happened.extend(
+            link.position for link in session.info.get("links", {}).values()
+        )
+
+    monkeypatch.setattr(audit, "rows_of", rows_of)
+    event.listen(db.session, "after_commit", note, insert=True)
+    try:
+        assert ada.get("/admin/history/export").text == "{}\n"
+    finally:
+        event.remove(db.session, "after_commit", note)
+    (read,) = recorded(app)
+    assert (read.name, read.details) == ("sensitive_read", {"action": "export"})
+    assert read.actor_id == id_of(app, "ada@example.org")
+    with app.app_context():
+        link = select(AuditLink.position).where(AuditLink.event_id == read.id)
+        assert happened == [db.session.scalar(link), "sent"]
+
+
+def test_what_cannot_be_recorded_is_not_exported(
+    app: Flask, ada: Visitor, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object) -> None:
+        raise OperationalError("INSERT", {}, sqlite3.OperationalError("disk I/O error"))
+
+    add_events(app)
+    monkeypatch.setattr(audit, "_add_links", fail)
+    answer = ada.get("/admin/history/export", headers=JSON)
+    assert answer.status_code >= 500
+    assert "authn_login_fail" not in answer.text
+
+
+def test_an_export_asks_again_after_a_quarter_of_an_hour_and_leads_back(
+    ada: Visitor, monkeypatch: pytest.MonkeyPatch
+):
+    later = (utcnow() + timedelta(minutes=16)).replace(tzinfo=None)
+    monkeypatch.setattr("flask_security.utils.naive_utcnow", lambda: later)
+    answer = ada.get("/admin/history/export?name=authn_login_fail")
+    assert unquote(answer.location).startswith("/verify?next=")
+    assert unquote(answer.location).endswith("export?name=authn_login_fail")
+
+
+def test_a_search_that_makes_no_sense_exports_and_records_nothing(
+    app: Flask, ada: Visitor
+):
+    answer = ada.get("/admin/history/export?from=yesterday", headers=JSON)
+    assert answer.status_code == 400
+    assert answer.get_json()["hint"] == "Write a day like 2026-11-21."
+    assert recorded(app) == []
