@@ -218,7 +218,8 @@ def end_a_session_elsewhere(ada: Person, other: Person, key: str, site: Site) ->
 
 def administer(ada: Person) -> None:
     """Invite somebody, lock the account, and find both in the history."""
-    for path in ("/admin/users", "/admin/users/1", "/admin/roles", "/admin/roles/new"):
+    people = ("/admin/users", "/admin/users/1")
+    for path in ("/admin", *people, "/admin/roles", "/admin/roles/new"):
         ada.open(path)
         assert ada.objections() == []
     ada.open("/admin/users/invite")

@@ -28,6 +28,7 @@ from sqlalchemy import (
     LargeBinary,
     Result,
     Row,
+    Select,
     String,
     delete,
     event,
@@ -366,6 +367,23 @@ def state() -> State:
     """Return how many rows there ever were, and what the last check found."""
     rows = db.session.scalar(select(func.max(AuditLink.position))) or 0
     return State(**asdict(_known()) | {"rows": rows})
+
+
+# --- Taking rows away ---------------------------------------------------------------
+
+
+def rows_of(query: Select[SecurityEvent]) -> Iterator[str]:
+    """Yield the rows of the events that are asked for: JSON, oldest first, with links.
+
+    Few are in memory at a time. A row says all that `verify` needs to prove it.
+    """
+    linked = AuditLink.event_id == SecurityEvent.id
+    rows = query.join(AuditLink, linked).add_columns(AuditLink)
+    rows = rows.order_by(None).order_by(AuditLink.position)
+    for found, link in db.session.execute(rows.execution_options(yield_per=AT_ONCE)):
+        row = {name: getattr(found, name) for name in COVERED}
+        row["at"] = found.at.isoformat(timespec="microseconds")
+        yield json.dumps({"row": link.position, **row, "mac": link.mac.hex()})
 
 
 # --- Beginning, and letting old rows go ---------------------------------------------

@@ -5,7 +5,6 @@ import logging
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 from flask import Flask
@@ -13,7 +12,6 @@ from flask.cli import AppGroup
 from sqlalchemy import Select, select
 
 from bulwark import audit, events, lines
-from bulwark.audit import AuditLink
 from bulwark.database import db
 from bulwark.events import SecurityEvent
 
@@ -57,11 +55,8 @@ def export(
     last: datetime | None,
 ) -> None:
     """Write rows as JSON, one a line, oldest first, with their links."""
-    linked = AuditLink.event_id == SecurityEvent.id
-    query = _only(name, person, first, last).join(AuditLink, linked)
-    query = query.order_by(AuditLink.position)
-    for line in _lines(query.add_columns(AuditLink)):
-        click.echo(line)
+    for row in audit.rows_of(_only(name, person, first, last)):
+        click.echo(row)
 
 
 @commands.command()
@@ -135,11 +130,3 @@ def _only(
         end = last.replace(hour=23, minute=59, second=59, microsecond=999_999)
         query = query.where(SecurityEvent.at <= end.replace(tzinfo=UTC))
     return query
-
-
-def _lines(query: Select[Any]) -> Iterator[str]:
-    found = db.session.execute(query.execution_options(yield_per=audit.AT_ONCE))
-    for event, link in found:
-        row = {name: getattr(event, name) for name in audit.COVERED}
-        row["at"] = event.at.isoformat(timespec="microseconds")
-        yield json.dumps({"row": link.position, **row, "mac": link.mac.hex()})

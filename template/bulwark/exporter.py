@@ -7,16 +7,13 @@ the database, the mail or the certificate it finds out when it is asked.
 import os
 import platform
 import signal
-import socket
-import ssl
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import click
@@ -29,7 +26,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
-from bulwark import audit, config, events, health, proxy
+from bulwark import audit, config, events, health, proxy, watch
 from bulwark.database import db, utcnow
 from bulwark.events import SecurityEvent
 from bulwark.identity import accounts
@@ -38,7 +35,6 @@ from bulwark.mail import OutgoingMail
 
 RECENT = timedelta(minutes=10)
 FIRST_STEP, SECOND_STEP = "authn_login_fail", "authn_mfa_fail"
-CERTIFICATE_TIMEOUT = 2  # seconds
 CERTIFICATE_KEPT = 300  # seconds; it changes every few weeks
 
 
@@ -66,7 +62,7 @@ class State(Collector):
     def _of_certificate(self) -> Iterator[Metric]:
         if time.monotonic() - self._looked_at > CERTIFICATE_KEPT:
             self._looked_at = time.monotonic()
-            self._certificate = _served_certificate()
+            self._certificate = watch.served_certificate()
         if self._certificate is None:
             return
         begin = self._certificate.not_valid_before_utc
@@ -242,21 +238,3 @@ def _of_audit() -> Iterator[Metric]:
     yield _moment(
         "audit_checked_timestamp_seconds", "When it was last checked", state.checked
     )
-
-
-def _served_certificate() -> x509.Certificate | None:
-    """Return what visitors are shown, whoever made it; None if nobody answers."""
-    url = urlsplit(config.current().base_url)
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # an expired one has to be seen as well
-    address = (url.hostname or "localhost", url.port or 443)
-    try:
-        with (
-            closing(socket.create_connection(address, CERTIFICATE_TIMEOUT)) as raw,
-            context.wrap_socket(raw, server_hostname=address[0]) as connection,
-        ):
-            shown = connection.getpeercert(binary_form=True)
-    except OSError:
-        return None
-    return x509.load_der_x509_certificate(shown) if shown else None

@@ -6,6 +6,7 @@ def make_report(month: str) -> None: ...
 make_report("2026-11")       # queued; a worker runs it with an app context
 """
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,17 @@ def noted(what: str) -> datetime | None:
     """Return when something was last done; None if never."""
     found = queue.storage.peek_data(what.encode())
     return None if found is EmptyData else datetime.fromisoformat(bytes(found).decode())
+
+
+def keep(what: str, facts: object) -> None:
+    """Remember facts that JSON can say, in place of what was remembered before."""
+    queue.storage.put_data(what.encode(), json.dumps(facts).encode())
+
+
+def kept(what: str) -> Any:
+    """Return the facts that are remembered; None if there are none."""
+    found = queue.storage.peek_data(what.encode())
+    return None if found is EmptyData else json.loads(bytes(found))
 
 
 @queue.periodic_task(crontab(), name="show_sign_of_life")  # type: ignore[untyped-decorator]

@@ -16,6 +16,7 @@ from typing import IO, Any
 from flask import Flask, Response, current_app, g, request, session
 from flask_login import current_user, user_logged_in
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
+from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import event
 from sqlalchemy.pool import QueuePool
 
@@ -24,6 +25,7 @@ from bulwark.database import db
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+HEALTH = ("/healthz", "/readyz")
 SIGN_IN, CHANGE = "security.login", "security.change_password"
 # How far a sign-in came. `done` is counted apart from events: one has to follow.
 STEPS = ("started", "password", "factor", "done")
@@ -136,6 +138,24 @@ def current() -> Counts:
     """Return what the running app counts."""
     counts: Counts = current_app.extensions["metrics"]
     return counts
+
+
+def server_errors(folder: Path) -> int:
+    """Return how many requests failed, in all processes, since their folder was made.
+
+    Not those that ask whether all is well, as the alerts see it.
+    """
+    files = [str(path) for path in folder.glob("counter_*.db")]
+    return int(
+        sum(
+            sample.value
+            for metric in MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+            for sample in metric.samples
+            if sample.name == "http_requests_total"
+            and sample.labels["status"].startswith("5")
+            and sample.labels["route"] not in HEALTH
+        )
+    )
 
 
 def _count(response: Response) -> Response:

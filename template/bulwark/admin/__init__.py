@@ -1,4 +1,4 @@
-"""Administration: people, roles, and the security history of everybody.
+"""Administration: an overview, people, roles, and everybody's security history.
 
 What is done is in `identity/accounts.py`. Each act has a page of its own that asks why:
 there one comes back to after showing once more that it is still oneself.
@@ -6,10 +6,10 @@ there one comes back to after showing once more that it is still oneself.
 
 from flask import Flask
 
-from bulwark.admin import history, people, roles
+from bulwark.admin import history, overview, people, roles
 from bulwark.admin.acts import blueprint
 
-__all__ = ["history", "init_app", "people", "roles"]
+__all__ = ["history", "init_app", "overview", "people", "roles"]
 
 
 def init_app(app: Flask) -> None:

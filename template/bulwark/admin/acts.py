@@ -130,6 +130,11 @@ def argument(name: str) -> str:
     return request.args.get(name, "").strip().replace("\0", "")
 
 
+def search(*names: str) -> dict[str, str]:
+    """Return parts of the query by name, for links to more of what is found."""
+    return {name: request.args[name] for name in names if name in request.args}
+
+
 def before(greatest: int) -> int:
     """Return the id that a page begins below, as the page before it says."""
     before = request.args.get("before", greatest, type=int)

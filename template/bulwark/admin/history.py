@@ -4,18 +4,34 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from flask import abort, jsonify, render_template, request
+from flask import (
+    Response,
+    abort,
+    jsonify,
+    render_template,
+    request,
+    stream_with_context,
+)
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Select, or_, select
 
-from bulwark import events
-from bulwark.access import permission
-from bulwark.admin.acts import PAGE, argument, before, blueprint, person_model
+from bulwark import audit, events
+from bulwark.access import permission, recent
+from bulwark.admin.acts import (
+    PAGE,
+    argument,
+    before,
+    blueprint,
+    person_model,
+    search,
+)
+from bulwark.audit import AuditLink
 from bulwark.database import db, utcnow
 from bulwark.errors import wants_json
 from bulwark.events import SecurityEvent
 from bulwark.identity import accounts, devices
 
+FILTERS = ("name", "person", "address", "to")
 USUAL_SPAN = timedelta(days=30)
 # The greatest numbers of columns: more would be a fault of the database.
 INTEGER, BIG_INTEGER = 2**31 - 1, 2**63 - 1
@@ -25,29 +41,50 @@ INTEGER, BIG_INTEGER = 2**31 - 1, 2**63 - 1
 @permission("users:read")
 def history() -> ResponseReturnValue:
     """List what happened, the newest first: of 30 days, unless asked for more."""
-    first = request.args.get("from", (utcnow() - USUAL_SPAN).date().isoformat())
-    query = _events(first).order_by(SecurityEvent.at.desc(), SecurityEvent.id.desc())
+    query = _from_cursor(_events())
+    query = query.order_by(SecurityEvent.at.desc(), SecurityEvent.id.desc())
     found = db.session.scalars(query.limit(PAGE + 1)).all()
     page = facts_of_events(found[:PAGE])
     older = page[-1]["id"] if len(found) > PAGE else None
     if wants_json():
-        return jsonify(
-            events=[fact | {"at": fact["at"].isoformat()} for fact in page],
-            before=older,
-        )
+        return jsonify(events=plain(page), before=older)
     return render_template(
         "bulwark/admin/history.html",
         events=page,
         older=older,
-        first=first,
+        search=search(*FILTERS) | {"from": _first()},
         kinds=events.CATALOGUE,
     )
 
 
-def _events(first: str) -> Select[SecurityEvent]:
-    """Return the events that the query asks for, from the day `first` on."""
+@blueprint.get("/history/export")
+@permission("users:read")
+@recent
+def export() -> ResponseReturnValue:
+    """Send the rows of all that is found, on all pages, after it is recorded."""
+    query = _events()
+    events.record("sensitive_read", action="export")
+    db.session.commit()
+    rows = stream_with_context(row + "\n" for row in audit.rows_of(query))
+    answer = Response(rows, mimetype="application/x-ndjson")
+    answer.headers.set(
+        "Content-Disposition",
+        "attachment",
+        filename=f"audit-{utcnow():%Y-%m-%d}.jsonl",
+    )
+    answer.cache_control.no_store = True
+    return answer
+
+
+def _first() -> str:
+    """Return the day that the search begins with; "" is the very first."""
+    return request.args.get("from", (utcnow() - USUAL_SPAN).date().isoformat())
+
+
+def _events() -> Select[SecurityEvent]:
+    """Return the events that the query asks for."""
     query = select(SecurityEvent)
-    if first:
+    if first := _first():
         start = datetime.combine(_day(first), time.min, UTC)
         query = query.where(SecurityEvent.at >= start)
     if last := argument("to"):
@@ -59,6 +96,11 @@ def _events(first: str) -> Select[SecurityEvent]:
         query = query.where(SecurityEvent.address == address)
     if who := argument("person"):
         query = query.where(SecurityEvent.user_id == _id_of(who))
+    return query
+
+
+def _from_cursor(query: Select[SecurityEvent]) -> Select[SecurityEvent]:
+    """Begin where the page before ended."""
     cursor = db.session.get(SecurityEvent, before(BIG_INTEGER))
     if cursor:
         query = query.where(
@@ -89,9 +131,14 @@ def facts_of_events(found: Sequence[SecurityEvent]) -> list[dict[str, Any]]:
     person = person_model()
     query = select(person.id, person.email).where(person.id.in_(ids - {None}))
     names: dict[int | None, str] = dict(db.session.execute(query).all())
+    linked = select(AuditLink.event_id, AuditLink.position).where(
+        AuditLink.event_id.in_([event.id for event in found])
+    )
+    rows: dict[int, int] = dict(db.session.execute(linked).all())
     return [
         {
             "id": event.id,
+            "row": rows.get(event.id),
             "at": event.at,
             "name": event.name,
             "meaning": event.kind.meaning,
@@ -106,3 +153,8 @@ def facts_of_events(found: Sequence[SecurityEvent]) -> list[dict[str, Any]]:
         }
         for event in found
     ]
+
+
+def plain(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return facts of events as JSON has them."""
+    return [fact | {"at": fact["at"].isoformat()} for fact in facts]

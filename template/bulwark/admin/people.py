@@ -5,12 +5,14 @@ from typing import Any
 
 from flask import abort, current_app, jsonify, render_template, url_for
 from flask.typing import ResponseReturnValue
+from flask_login import current_user
 from flask_security import forms as stock
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import selectinload
 from wtforms import EmailField, SubmitField
 from wtforms.validators import DataRequired, Length
 
+from bulwark import events
 from bulwark.access import permission, recent
 from bulwark.admin.acts import (
     FORM,
@@ -25,6 +27,7 @@ from bulwark.admin.acts import (
     managed_role,
     person_model,
     reason_field,
+    search,
 )
 from bulwark.admin.history import facts_of_events
 from bulwark.database import db
@@ -87,6 +90,7 @@ def users() -> ResponseReturnValue:
         most=MOST_COUNTED,
         older=older,
         roles=_role_names(),
+        search=search("q", "role", "locked"),
     )
 
 
@@ -96,9 +100,11 @@ def user(user_id: int) -> ResponseReturnValue:
     """Show one person: roles, factors, sessions and what happened to the account."""
     person = db.get_or_404(person_model(), user_id)
     open_sessions = sessions.of(person)
+    if person.id != current_user.id:
+        events.record("sensitive_read", person, action="person")
     latest = db.session.scalars(
         select(SecurityEvent)
-        .where(SecurityEvent.user_id == user_id)
+        .where(SecurityEvent.user_id == user_id, SecurityEvent.name != "sensitive_read")
         .order_by(SecurityEvent.at.desc(), SecurityEvent.id.desc())
         .limit(LATEST)
     ).all()
