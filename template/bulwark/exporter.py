@@ -4,6 +4,7 @@ It listens on a port of its own (APP_METRICS_BIND) that no proxy serves. What it
 the database, the mail or the certificate it finds out when it is asked.
 """
 
+import http.client
 import os
 import platform
 import socket
@@ -11,8 +12,9 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,7 +40,7 @@ from bulwark.mail import OutgoingMail
 
 RECENT = timedelta(minutes=10)
 FIRST_STEP, SECOND_STEP = "authn_login_fail", "authn_mfa_fail"
-CERTIFICATE_TIMEOUT = 2  # seconds
+VISIT_TIMEOUT = 2  # seconds
 CERTIFICATE_KEPT = 300  # seconds; it changes every few weeks
 
 
@@ -58,6 +60,8 @@ class State(Collector):
             yield _gauge("database_up", "Whether the database answers", up)
             limiter = not health.ask("limiter")
             yield _gauge("limiter_up", "Whether limits are counted in Redis", limiter)
+            web = not health.ask("web", _visit)
+            yield _gauge("web_up", "Whether the service answers visitors", web)
             yield from self._of_certificate()
             yield from _of_disk()
             if up:
@@ -240,19 +244,40 @@ def _of_audit() -> Iterator[Metric]:
     )
 
 
+def _visit() -> None:
+    """Ask whether the service lives, where visitors ask: through the proxy, over TLS.
+
+    Nothing else is known to lead to gunicorn: its socket is the proxy's alone.
+    """
+    host = urlsplit(config.current().base_url).netloc
+    with _as_visitor() as connection:
+        web = http.client.HTTPConnection(host)
+        web.sock = connection
+        web.request("GET", "/healthz")
+        if web.getresponse().status != HTTPStatus.OK:
+            raise health.UnwellError("what answers is not the service")
+
+
 def _served_certificate() -> x509.Certificate | None:
     """Return what visitors are shown, whoever made it; None if nobody answers."""
+    try:
+        with _as_visitor() as connection:
+            shown = connection.getpeercert(binary_form=True)
+    except OSError:
+        return None
+    return x509.load_der_x509_certificate(shown) if shown else None
+
+
+@contextmanager
+def _as_visitor() -> Iterator[ssl.SSLSocket]:
+    """Connect to where visitors come in."""
     url = urlsplit(config.current().base_url)
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # an expired one has to be seen as well
     address = (url.hostname or "localhost", url.port or 443)
-    try:
-        with (
-            closing(socket.create_connection(address, CERTIFICATE_TIMEOUT)) as raw,
-            context.wrap_socket(raw, server_hostname=address[0]) as connection,
-        ):
-            shown = connection.getpeercert(binary_form=True)
-    except OSError:
-        return None
-    return x509.load_der_x509_certificate(shown) if shown else None
+    with (
+        closing(socket.create_connection(address, VISIT_TIMEOUT)) as raw,
+        context.wrap_socket(raw, server_hostname=address[0]) as connection,
+    ):
+        yield connection

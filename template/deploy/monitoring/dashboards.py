@@ -157,6 +157,7 @@ SERVICE = [
             Panel(
                 "Is up",
                 {
+                    "web": "web_up{SERVICE}",
                     "metrics": "up{SERVICE}",
                     "database": "database_up{SERVICE}",
                     "limiter": "limiter_up{SERVICE}",
