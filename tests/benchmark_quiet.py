@@ -26,16 +26,13 @@ def main(minutes: float) -> None:
             traffic,
             chain,
         ):
-            begun, before = time.monotonic(), traffic.requests
+            begun = time.monotonic()
             traffic.go_on(minutes * 60, PAUSE)
             seconds = time.monotonic() - begun
-            found = alarms(chain)
-            print(
-                f"{traffic.requests - before:,} requests in {seconds:,.0f} s:"
-                f" {len(found)} alerts were pending or fired"
-            )
-            for alert, state in sorted(found.items()):
-                print(f"  {alert}: {state}")
+            print(f"{traffic.requests:,} requests in {seconds:,.0f} s")
+            for state in ("pending", "firing"):
+                found = sorted(alarms(chain, seconds, state))
+                print(f"{len(found)} alerts were {state} {' '.join(found)}")
 
 
 if __name__ == "__main__":

@@ -348,25 +348,6 @@ def test_wrong_codes_again_and_again_wake_somebody(
 
 
 @needs_all
-def test_a_trail_that_was_cut_short_in_the_database_wakes_somebody(
-    whole: Whole, noticed: Told
-) -> None:
-    whole.person("watched@bulwark-tests.net")
-    now = time.time()
-    eventually(lambda: whole.value("audit_checked_timestamp_seconds") > now)
-    tables = ("audit_chain", "security_events")
-    unlocked = [f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in tables]
-    with noticed("AuditChainBroken"):
-        whole.sql(
-            *unlocked,
-            "DELETE FROM security_events WHERE id IN"
-            " (SELECT event_id FROM audit_chain ORDER BY position DESC LIMIT 2)",
-            "DELETE FROM audit_chain WHERE event_id NOT IN"
-            " (SELECT id FROM security_events)",
-        )
-
-
-@needs_all
 def test_a_trail_that_nobody_checks_is_told(whole: Whole, noticed: Told) -> None:
     jobs = "from wsgi import app; from bulwark import audit\n"
     jobs += "for job in (audit.check, audit.check_new): job."
@@ -449,6 +430,26 @@ def test_a_disk_that_fills_is_told_and_at_last_wakes_somebody(
     (whole.instance / "growing").unlink()
 
 
+@needs_all
+def test_a_trail_that_was_cut_short_in_the_database_wakes_somebody(
+    whole: Whole, noticed: Told
+) -> None:
+    # The last one here, for it stays broken, and who knows that is told no less.
+    whole.person("watched@bulwark-tests.net")
+    now = time.time()
+    eventually(lambda: whole.value("audit_checked_timestamp_seconds") > now)
+    tables = ("audit_chain", "security_events")
+    unlocked = [f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in tables]
+    with noticed("AuditChainBroken"):
+        whole.sql(
+            *unlocked,
+            "DELETE FROM security_events WHERE id IN"
+            " (SELECT event_id FROM audit_chain ORDER BY position DESC LIMIT 2)",
+            "DELETE FROM audit_chain WHERE event_id NOT IN"
+            " (SELECT id FROM security_events)",
+        )
+
+
 # --- An ordinary hour -----------------------------------------------------------------
 
 
@@ -461,6 +462,8 @@ def test_an_hour_of_ordinary_traffic_sets_off_no_alert(
         traffic,
         chain,
     ):
-        traffic.go_on(seconds=3600 / SPEED, pause=0.5)
+        hour = 3600 / SPEED
+        traffic.go_on(hour, pause=0.5)
         record_property("requests", traffic.requests)
-        assert alarms(chain) == {}
+        # One is pending for a moment while a sign-in is counted and not yet recorded.
+        assert alarms(chain, hour, "firing") == set()

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from tests.servers import eventually
 from tests.test_monitoring import Chain, Shop
@@ -44,7 +45,7 @@ class Traffic:
 
     def go_on(self, seconds: float, pause: float) -> None:
         """Let people come for so long, each some seconds after the one before."""
-        end = time.monotonic() + seconds
+        self.requests, end = 0, time.monotonic() + seconds
         people = itertools.cycle(self.people)
         with_codes = itertools.cycle(sorted(self.seeds))
         for number in itertools.count(1):
@@ -132,11 +133,8 @@ def watched_traffic(
             yield traffic, chain
 
 
-def alarms(chain: Chain) -> dict[str, str]:
-    """Return each alert that was pending or fired since Prometheus began."""
-    asked = "query?query=max by (alertname, alertstate) (max_over_time(ALERTS[2h]))"
-    found = chain.ask(chain.prometheus, f"v1/{asked}".replace(" ", "%20"))
-    return {
-        one["metric"]["alertname"]: one["metric"]["alertstate"]
-        for one in found["data"]["result"]
-    }
+def alarms(chain: Chain, seconds: float, state: str) -> set[str]:
+    """Return the alerts that were pending, or firing, within the last seconds."""
+    found = f'last_over_time(ALERTS{{alertstate="{state}"}}[{seconds:.0f}s])'
+    answer = chain.ask(chain.prometheus, f"v1/query?query={quote(found)}")
+    return {one["metric"]["alertname"] for one in answer["data"]["result"]}
