@@ -5,6 +5,7 @@ list of stolen passwords and of a new administrator, are in test_metrics.py.
 """
 
 import os
+import re
 import subprocess
 import threading
 import time
@@ -18,7 +19,7 @@ import pytest
 from tests.conftest import run
 from tests.servers import Postgres, eventually, free_port, running, wait_for_port
 from tests.test_edge import DOMAIN
-from tests.test_monitoring import Chain, Shop
+from tests.test_monitoring import Chain, Shop, alerts
 from tests.test_races import PASSWORD, Answer, Browser, add_app
 from tests.traffic import alarms, watched_traffic
 from tests.watched import Watched, hasten, make_service
@@ -454,6 +455,13 @@ def test_a_trail_that_was_cut_short_in_the_database_wakes_somebody(
             "DELETE FROM audit_chain WHERE event_id NOT IN"
             " (SELECT id FROM security_events)",
         )
+
+
+def test_each_alert_is_set_off_by_the_real_thing() -> None:
+    files = [Path(__file__), Path(__file__).with_name("test_metrics.py")]
+    said = "".join(path.read_text() for path in files)
+    proven = re.findall(r'(?:told|noticed|in_time)\(\s*"(\w+)"', said)
+    assert set(proven) == {alert["alert"] for alert in alerts()}
 
 
 # --- An ordinary hour -----------------------------------------------------------------
