@@ -81,7 +81,11 @@ class Postgres:
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         self.port = free_port()
         self.call("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-N")
-        with (self.folder / "log").open("wb") as log:
+        self._start()
+        return self
+
+    def _start(self) -> None:
+        with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     *(self.find("postgres"), "-D", "data", "-p", str(self.port)),
@@ -96,7 +100,19 @@ class Postgres:
                 stderr=log,
             )
         wait_for_port(self.port, self.process)
-        return self
+
+    def _stop(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(PATIENCE)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Be stopped while the block lasts."""
+        self._stop()
+        try:
+            yield
+        finally:
+            self._start()
 
     def __exit__(
         self,
@@ -104,8 +120,7 @@ class Postgres:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(PATIENCE)
+        self._stop()
         shutil.rmtree(self.folder)
 
     def database(self) -> str:
@@ -276,22 +291,30 @@ class Nginx:
     @contextmanager
     def running(self) -> Iterator[Self]:
         command = ("nginx", "-e", "stderr", "-c", self.config, "-g", "daemon off;")
-        with running(*command, log=self.folder / "nginx") as process:
-            wait_for_port(self.ports[443], process)
+        with running(*command, log=self.folder / "nginx") as self.process:
+            wait_for_port(self.ports[443], self.process)
             yield self
 
+    def serve(self, domain: str, left: float) -> None:
+        """Take a certificate of whose life a share is left."""
+        certify(domain, self.certificate, self.folder / "live/privkey.pem", left=left)
+        self.process.send_signal(signal.SIGHUP)
 
-def certify(domain: str, certificate: Path, key: Path) -> None:
-    """Make a certificate that is its own authority, with a P-256 key as certbot's."""
+
+def certify(domain: str, certificate: Path, key: Path, *, left: float = 0.96) -> None:
+    """Make a certificate that is its own authority, with a P-256 key as certbot's.
+
+    Of its life of 25 hours a share is left.
+    """
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, domain[:64])])
-    now = datetime.now(UTC)
+    begin = datetime.now(UTC) - timedelta(hours=25) * (1 - left)
     signed = (
         x509.CertificateBuilder(issuer_name=name, subject_name=name)
         .public_key(private.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(begin)
+        .not_valid_after(begin + timedelta(hours=25))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(domain)]), False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(private, hashes.SHA256())

@@ -1,22 +1,18 @@
 """Metrics of a real service: true for all workers, and what attacks set off."""
 
+import http.client
 import os
 import re
 import signal
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from copier import run_copy
 
-from tests.conftest import run
-from tests.servers import eventually, free_port, wait_for_port
-from tests.test_edge import DOMAIN
+from tests.servers import eventually
 from tests.test_monitoring import (
     METRICS,
     Chain,
@@ -24,7 +20,8 @@ from tests.test_monitoring import (
     needs_alertmanager,
     needs_prometheus,
 )
-from tests.test_races import Browser, Service
+from tests.test_races import Browser
+from tests.watched import Watched, make_service
 
 # Nobody serves a certificate here, and Prometheus itself says who is up.
 NOT_HERE = {
@@ -34,54 +31,12 @@ NOT_HERE = {
 }
 
 
-class Watched(Service):
-    """A service in production, with its worker and with what tells its metrics."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, None)
-        self.port = free_port()
-        with (folder / "service/.env.production").open("a") as file:
-            file.write(f"APP_METRICS_BIND=127.0.0.1:{self.port}\n")
-
-    @contextmanager
-    def running(self) -> Iterator["Watched"]:
-        flask = ("flask", "--app", "wsgi")
-        with self.mailbox.running():
-            with self.command(*flask, "prepare", log="prepare") as done:
-                assert done.wait() == 0, (self.folder / "prepare.err").read_text()
-            with (
-                self.command("gunicorn", f"--bind=unix:{self.socket}", log="web"),
-                self.command(*flask, "worker", log="worker"),
-                self.command(*flask, "metrics", log="metrics") as metrics,
-            ):
-                eventually(self.socket.exists)
-                wait_for_port(self.port, metrics)
-                yield self
-
-    def samples(self) -> Iterator[tuple[str, str, float]]:
-        """Yield each name with its labels and its value."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
-            told = answer.read().decode()
-        for name, labels, value in re.findall(r"(?m)^(\w+)({.*})? (\S+)$", told):
-            yield name, labels, float(value)
-
-    def value(self, metric: str, *labels: str) -> float:
-        return sum(
-            value
-            for name, said, value in self.samples()
-            if name == metric and all(label in said for label in labels)
-        )
-
-
 @pytest.fixture(scope="module")
 def watched(
     template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("watched")
-    made = folder / "service"
-    answers = {"domain": DOMAIN}
-    run_copy(str(template), made, answers, defaults=True, unsafe=True, quiet=True)
-    run(os.environ["UV"], "sync", "--quiet", "--no-dev", cwd=made)
+    make_service(template, folder)
     with Watched(folder).running() as service:
         yield service
 
@@ -107,7 +62,7 @@ def test_all_workers_are_counted_and_a_killed_one_loses_nothing(
         while time.monotonic() < stop:
             try:
                 answered[number] += browser.ask("/healthz").status == 200
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 continue
 
     threads = [threading.Thread(target=visit, args=[n]) for n in range(len(answered))]
@@ -165,7 +120,5 @@ def test_a_new_administrator_is_told(watched: Watched, chain: Chain) -> None:
     eventually(lambda: chain.knows("administrators"))
     email = "eve@bulwark-tests.net"
     watched.person(email)
-    flask = ("flask", "--app", "wsgi", "accounts", "grant", email, "administrator")
-    with watched.command(*flask, log="grant") as done:
-        assert done.wait() == 0, (watched.folder / "grant.err").read_text()
+    watched.flask("accounts", "grant", email, "administrator")
     chain.told("NewAdministrator")

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -38,7 +39,8 @@ METRICS = {
     "sign_in_failures_recent_per_account_max",
     "sign_in_failures_recent_per_network_max",
     "second_factor_failures_recent_per_account_max",
-    *("limiter_up", "database_up", "database_pool_in_use", "database_pool_size"),
+    *("web_up", "limiter_up", "database_up"),
+    *("database_pool_in_use", "database_pool_size"),
     *("mail_waiting", "mail_oldest_seconds", "mail_failed", "jobs_waiting"),
     "jobs_heartbeat_timestamp_seconds",
     "certificate_life_left_ratio",
@@ -316,15 +318,44 @@ class Shop:
                 server.shutdown()
                 thread.join()
 
-    def heard(self, name: str) -> dict[str, Any] | None:
-        found = (a for a in self.told if a["labels"]["alertname"] == name)
-        return next(found, None)
+    def heard(
+        self, name: str, since: float = 0, **labels: str
+    ) -> dict[str, Any] | None:
+        """Return what was told of an alert that began since a moment."""
+        wanted = {"alertname": name, **labels}
+        for alert in self.told:
+            begun = datetime.fromisoformat(alert["startsAt"]).timestamp()
+            if alert["labels"].items() >= wanted.items() and begun >= since:
+                return alert
+        return None
+
+
+# Numbers of expressions that are seconds; all others are counts and shares.
+SECONDS = re.compile(r"\b(300|900|3600|86400)\b")
+
+
+def faster(content: Any, speed: int) -> Any:
+    """Return rules whose hours are so many times as short, else as they were."""
+
+    def shorter(duration: re.Match[str]) -> str:
+        unit = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+        return f"{int(duration[1]) * unit[duration[2]] // speed}ms"
+
+    def scaled(text: str) -> str:
+        text = re.sub(r"(?<![\w.])(\d+)([smhd])\b", shorter, text)
+        return SECONDS.sub(lambda found: f"{int(found[0]) / speed:g}", text)
+
+    for rule in content["groups"][0]["rules"]:
+        rule |= {key: scaled(rule[key]) for key in ("expr", "for") if key in rule}
+    return content
 
 
 class Chain:
     """Prometheus and Alertmanager as they are delivered, only faster."""
 
-    def __init__(self, folder: Path, shop: Shop, inbox: int, exporter: int) -> None:
+    def __init__(
+        self, folder: Path, shop: Shop, inbox: int, exporter: int, speed: int = 60
+    ) -> None:
         self.folder = folder
         self.shop = shop
         self.alertmanager, self.prometheus = free_port(), free_port()
@@ -336,13 +367,11 @@ class Chain:
             for name in ("page", "ticket")
         ]
         self.write("alertmanager.yml", settings)
-        pace = dict.fromkeys(load("prometheus.yml")["global"], "1s")
-        self.write("prometheus.yml", load("prometheus.yml") | {"global": pace})
-        content = load("rules.yml")
-        for rule in content["groups"][0]["rules"]:
-            if "for" in rule:
-                rule["for"] = "2s"
-        self.write("rules.yml", content)
+        watching = load("prometheus.yml")
+        if speed > 1:
+            watching["global"] = dict.fromkeys(watching["global"], "1s")
+        self.write("prometheus.yml", watching)
+        self.write("rules.yml", faster(load("rules.yml"), speed))
         there = [{"targets": [f"127.0.0.1:{self.alertmanager}"]}]
         self.write("alertmanagers.yml", there)
         self.write("targets/shop.yml", [{"targets": [f"127.0.0.1:{exporter}"]}])
@@ -396,9 +425,9 @@ class Chain:
             if alert["labels"]["alertname"] == name
         )
 
-    def told(self, name: str) -> dict[str, Any]:
+    def told(self, name: str, since: float = 0, **labels: str) -> dict[str, Any]:
         """Wait until somebody is told of an alert."""
-        return eventually(lambda: self.shop.heard(name))
+        return eventually(lambda: self.shop.heard(name, since, **labels))
 
 
 @needs_prometheus

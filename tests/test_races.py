@@ -109,14 +109,14 @@ class Browser:
             text = response.read().decode()
         return Answer(response.status, response.headers.get("Location", ""), text)
 
-    def prepare(self, path: str, **fields: str) -> Callable[[], Answer]:
-        """Open a page; return what sends its form."""
+    def prepare(self, path: str, to: str = "", **fields: str) -> Callable[[], Answer]:
+        """Open a page; return what sends its form, there or to another address."""
         page = self.ask(path)
         token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', page.body)
         assert token, page
         body = urlencode({"csrf_token": token[1], **fields})
         kind = "application/x-www-form-urlencoded"
-        return lambda: self.ask(path, body, Content_Type=kind)
+        return lambda: self.ask(to or path, body, Content_Type=kind)
 
     def fill_in(self, path: str, **fields: str) -> Answer:
         return self.prepare(path, **fields)()

@@ -12,7 +12,6 @@ from flask.cli import AppGroup
 from sqlalchemy import Select, select
 
 from bulwark import audit, events, lines
-from bulwark.database import db
 from bulwark.events import SecurityEvent
 
 commands = AppGroup("audit", help="The audit trail: check it, search it, export it.")

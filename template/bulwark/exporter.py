@@ -4,6 +4,7 @@ It listens on a port of its own (APP_METRICS_BIND) that no proxy serves. What it
 the database, the mail or the certificate it finds out when it is asked.
 """
 
+import http.client
 import os
 import platform
 import signal
@@ -12,8 +13,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import click
@@ -54,6 +57,8 @@ class State(Collector):
             yield _gauge("database_up", "Whether the database answers", up)
             limiter = not health.ask("limiter")
             yield _gauge("limiter_up", "Whether limits are counted in Redis", limiter)
+            web = not health.ask("web", _visit)
+            yield _gauge("web_up", "Whether the service answers visitors", web)
             yield from self._of_certificate()
             yield from _of_disk()
             if up:
@@ -238,3 +243,17 @@ def _of_audit() -> Iterator[Metric]:
     yield _moment(
         "audit_checked_timestamp_seconds", "When it was last checked", state.checked
     )
+
+
+def _visit() -> None:
+    """Ask whether the service lives, where visitors ask: through the proxy, over TLS.
+
+    Nothing else is known to lead to gunicorn: its socket is the proxy's alone.
+    """
+    host = urlsplit(config.current().base_url).netloc
+    with watch.as_visitor() as connection:
+        web = http.client.HTTPConnection(host)
+        web.sock = connection
+        web.request("GET", "/healthz")
+        if web.getresponse().status != HTTPStatus.OK:
+            raise health.UnwellError("what answers is not the service")

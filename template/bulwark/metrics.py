@@ -94,10 +94,10 @@ class Counts:
             "event",
         )
         self.pool_in_use = self._gauge(
-            "database_pool_in_use", "Database connections at work"
+            "database_pool_in_use", "Database connections that one process has at work"
         )
         self.pool_size = self._gauge(
-            "database_pool_size", "Database connections that there may be"
+            "database_pool_size", "Database connections that one process may have"
         )
 
     def begin_at_zero(self, events: Iterable[str]) -> None:
@@ -111,7 +111,8 @@ class Counts:
         return Counter(name, doc, labels, registry=self.registry)
 
     def _gauge(self, name: str, doc: str) -> Gauge:
-        return Gauge(name, doc, registry=self.registry, multiprocess_mode="livesum")
+        """Return what is told of the process that has most; each has its own limit."""
+        return Gauge(name, doc, registry=self.registry, multiprocess_mode="livemax")
 
 
 @cache

@@ -6,7 +6,8 @@ how many there ever were.
 
 import socket
 import ssl
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -92,17 +93,24 @@ def certificate() -> Certificate | None:
 
 def served_certificate() -> x509.Certificate | None:
     """Return what visitors are shown, whoever made it; None if nobody answers."""
+    try:
+        with as_visitor() as connection:
+            shown = connection.getpeercert(binary_form=True)
+    except OSError:
+        return None
+    return x509.load_der_x509_certificate(shown) if shown else None
+
+
+@contextmanager
+def as_visitor() -> Iterator[ssl.SSLSocket]:
+    """Connect to where visitors come in."""
     url = urlsplit(config.current().base_url)
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # an expired one has to be seen as well
     address = (url.hostname or "localhost", url.port or 443)
-    try:
-        with (
-            closing(socket.create_connection(address, PATIENCE)) as raw,
-            context.wrap_socket(raw, server_hostname=address[0]) as connection,
-        ):
-            shown = connection.getpeercert(binary_form=True)
-    except OSError:
-        return None
-    return x509.load_der_x509_certificate(shown) if shown else None
+    with (
+        closing(socket.create_connection(address, PATIENCE)) as raw,
+        context.wrap_socket(raw, server_hostname=address[0]) as connection,
+    ):
+        yield connection

@@ -130,7 +130,7 @@ SERVICE = [
         "Saturation",
         [
             Panel(
-                "Database connections",
+                "Database connections of the process that has most",
                 {
                     "in use": "database_pool_in_use{SERVICE}",
                     "there may be": "database_pool_size{SERVICE}",
@@ -157,6 +157,7 @@ SERVICE = [
             Panel(
                 "Is up",
                 {
+                    "web": "web_up{SERVICE}",
                     "metrics": "up{SERVICE}",
                     "database": "database_up{SERVICE}",
                     "limiter": "limiter_up{SERVICE}",

@@ -2,10 +2,16 @@
 
 import os
 import signal
+import ssl
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -14,7 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
-from bulwark import exporter
+from bulwark import certificate, exporter
 from bulwark.events import CATALOGUE
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person
 
@@ -152,6 +158,47 @@ def test_no_label_names_a_person_or_an_address(
 def test_no_route_of_the_service_shows_them(app: Flask, visitor: Visitor):
     assert visitor.get("/metrics").status_code == 404
     assert not [rule for rule in app.url_map.iter_rules() if "metrics" in rule.rule]
+
+
+@contextmanager
+def proxy(folder: Path, status: int) -> Iterator[int]:
+    """Answer over TLS, where visitors come in, on the port that is returned."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/healthz" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    certificate.make(folder, "proxy")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "localhost.pem", folder / "localhost.key")
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = Thread(target=server.serve_forever, args=[0.05])
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(("status", "up"), [(200, 1), (503, 0)])
+def test_the_web_is_up_when_visitors_are_answered(
+    app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, up: int
+):
+    with proxy(tmp_path, status) as port:
+        settings = app.extensions["bulwark"]
+        moved = replace(settings, base_url=f"https://localhost:{port}")
+        monkeypatch.setitem(app.extensions, "bulwark", moved)
+        told = samples(app)
+        assert told[("web_up", frozenset())] == up
+        left = told[("certificate_life_left_ratio", frozenset())]
+        assert 0.99 < left <= 1
+    assert samples(app)[("web_up", frozenset())] == 0
 
 
 def counted(folder: Path, name: str) -> float:

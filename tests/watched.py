@@ -1,0 +1,154 @@
+"""A service in production that is watched, and a clock that goes faster."""
+
+import os
+import re
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from subprocess import Popen
+from typing import Any, Self
+
+from copier import run_copy
+
+from tests.conftest import run
+from tests.servers import Nginx, eventually, free_port, wait_for_port
+from tests.test_edge import DOMAIN, SLUG
+from tests.test_races import Service
+
+FLASK = ("flask", "--app", "wsgi")
+# What the service does by the clock, for a test that has no hour: added to app/.
+FASTER = """
+import time
+from datetime import datetime
+
+from huey.consumer import Scheduler
+
+from bulwark import exporter, jobs
+from bulwark.identity import guessing
+
+exporter.RECENT /= {speed}
+exporter.CERTIFICATE_KEPT /= {speed}
+guessing.WINDOW /= {speed}
+Scheduler.periodic_task_seconds /= {speed}
+
+
+def _read_periodic(_):
+    now = datetime.fromtimestamp(time.time() * {speed})
+    found = jobs.queue._registry.periodic_tasks
+    return [task for task in found if task.validate_datetime(now)]
+
+
+jobs.queue.read_periodic = _read_periodic
+"""
+
+
+def make_service(template: Path, folder: Path, **answers: Any) -> Path:
+    """Make a service with all that it needs to run; return its folder."""
+    made = folder / "service"
+    given = {"domain": DOMAIN, "project_slug": SLUG, **answers}
+    run_copy(
+        str(template),
+        made,
+        given,
+        vcs_ref="HEAD",
+        defaults=True,
+        unsafe=True,
+        quiet=True,
+    )
+    run(os.environ["UV"], "sync", "--quiet", "--no-dev", cwd=made)
+    return made
+
+
+def hasten(service: Path, speed: int) -> None:
+    """Let a service live so many times as fast."""
+    with (service / "app/__init__.py").open("a") as file:
+        file.write(FASTER.format(speed=speed))
+
+
+class Watched(Service):
+    """A service in production, with its worker and with what tells its metrics.
+
+    With `proxy` it is reached as by visitors, at a port of this machine.
+    """
+
+    PARTS: tuple[str, ...] = ("web", "worker", "metrics")
+
+    def __init__(
+        self, folder: Path, database: str | None = None, *, proxy: bool = False
+    ) -> None:
+        super().__init__(folder, database)
+        self.parts: dict[str, Popen[bytes]] = {}
+        self.port = free_port()
+        self.set("METRICS_BIND", f"127.0.0.1:{self.port}")
+        self.nginx = self._proxy() if proxy else None
+
+    def set(self, setting: str, value: str) -> None:
+        with (self.folder / "service/.env.production").open("a") as file:
+            file.write(f"APP_{setting}={value}\n")
+
+    def _proxy(self) -> Nginx:
+        """Return the proxy as it is delivered, for one more name, which leads here."""
+        nginx = Nginx(self.folder / "service", DOMAIN, SLUG, self.folder / "nginx")
+        site = nginx.service / "deploy/nginx/https.conf"
+        text = site.read_text()
+        site.write_text(text.replace(f"name {DOMAIN};", f"name {DOMAIN} localhost;"))
+        done = nginx.apply()
+        assert done.returncode == 0, done.stderr
+        self.socket = nginx.socket
+        self.set("BASE_URL", f"https://localhost:{nginx.ports[443]}")
+        self.set("ALLOWED_HOSTS", f"{DOMAIN},localhost")
+        return nginx
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        with self.mailbox.running(), ExitStack() as self.stack:
+            if self.nginx:
+                self.stack.enter_context(self.nginx.running())
+            self.flask("prepare")
+            for part in self.PARTS:
+                self.start(part)
+            yield self
+
+    def start(self, part: str) -> None:
+        gunicorn = ("gunicorn", f"--bind=unix:{self.socket}")
+        words = gunicorn if part == "web" else (*FLASK, part)
+        running = self.stack.enter_context(self.command(*words, log=part))
+        self.parts[part] = running
+        if part == "web":
+            eventually(self.socket.exists)
+        if part == "metrics":
+            wait_for_port(self.port, running)
+
+    def stop(self, part: str) -> None:
+        self.parts[part].terminate()
+        self.parts[part].wait()
+
+    @contextmanager
+    def without(self, part: str) -> Iterator[None]:
+        """Let a part be away while the block lasts."""
+        self.stop(part)
+        try:
+            yield
+        finally:
+            self.start(part)
+
+    def flask(self, *words: str) -> None:
+        """Run one of the service's commands."""
+        log = words[0]
+        with self.command(*FLASK, *words, log=log) as done:
+            assert done.wait() == 0, (self.folder / f"{log}.err").read_text()
+
+    def samples(self) -> Iterator[tuple[str, str, float]]:
+        """Yield each name with its labels and its value."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
+            told = answer.read().decode()
+        for name, labels, value in re.findall(r"(?m)^(\w+)({.*})? (\S+)$", told):
+            yield name, labels, float(value)
+
+    def value(self, metric: str, *labels: str) -> float:
+        return sum(
+            value
+            for name, said, value in self.samples()
+            if name == metric and all(label in said for label in labels)
+        )
