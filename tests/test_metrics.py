@@ -4,9 +4,11 @@ import http.client
 import os
 import re
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from tests.test_monitoring import (
     needs_alertmanager,
     needs_prometheus,
 )
-from tests.test_races import Browser
+from tests.test_races import PASSWORD, Browser
 from tests.watched import Watched, make_service
 
 # Nobody serves a certificate here, and Prometheus itself says who is up.
@@ -122,3 +124,36 @@ def test_a_new_administrator_is_told(watched: Watched, chain: Chain) -> None:
     watched.person(email)
     watched.flask("accounts", "grant", email, "administrator")
     chain.told("NewAdministrator")
+
+
+def test_no_secret_of_anybody_is_in_logs_metrics_mails_or_the_database(
+    watched: Watched,
+) -> None:
+    canary, email = "turquoise-canary-31415", "careless@bulwark-tests.net"
+    person = watched.person(email)
+    stranger = Browser(watched)
+    watched.mailbox.letters.clear()
+    stranger.fill_in("/reset", email=email)
+    link = watched.link_to(email)
+    for typed in (email, canary, f"{canary}@bulwark-tests.net"):
+        stranger.fill_in("/login", email=typed, password=canary)
+        stranger.send("/login", email=typed, password=canary)
+    stranger.ask(f"/?token={canary}", Authorization=f"Bearer {canary}")
+    stranger.ask(f"/reset/{canary}", X_Api_Key=canary)
+    stranger.ask("/login", f"password={canary}")
+    person.fill_in("/change", password=PASSWORD, new_password=f"{canary}-as-new")
+    secrets = [canary, PASSWORD, link.removeprefix("/reset/"), *person.cookies.values()]
+    settings = (watched.folder / "service/.env.production").read_text()
+    secrets += re.findall(r"(?m)^APP_(?:SECRET_KEY|PASSWORD_PEPPER)=(.+)$", settings)
+    database = watched.folder / "service/instance/production.db"
+    with closing(sqlite3.connect(database)) as connection:
+        places = {"database": "\n".join(connection.iterdump())}
+    for log in ("web", "worker", "metrics"):
+        places[log] = (watched.folder / log).read_text()
+        places[log] += (watched.folder / f"{log}.err").read_text()
+    places["metrics"] += "\n".join(map(str, watched.samples()))
+    letters = [str(letter) for letter in watched.mailbox.letters]
+    places["letters"] = "".join(letters).replace(link, "")
+    assert len(places["web"]) > 10_000
+    found = [(s, name) for s in secrets for name, said in places.items() if s in said]
+    assert not found
