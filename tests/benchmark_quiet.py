@@ -29,7 +29,10 @@ def main(minutes: float) -> None:
             begun = time.monotonic()
             traffic.go_on(minutes * 60, PAUSE)
             seconds = time.monotonic() - begun
-            print(f"{traffic.requests:,} requests in {seconds:,.0f} s")
+            print(
+                f"{traffic.requests:,} requests in {seconds:,.0f} s,"
+                f" the slowest took {traffic.slowest:.1f} s"
+            )
             for state in ("pending", "firing"):
                 found = sorted(alarms(chain, seconds, state))
                 print(f"{len(found)} alerts were {state} {' '.join(found)}")

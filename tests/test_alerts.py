@@ -28,6 +28,9 @@ pytestmark = pytest.mark.needs("prometheus", "prometheus-alertmanager", "nginx")
 SPEED = 60  # an hour of the rules is a minute here
 RUSH = 3600  # and for what takes a night, a second
 PAUSED = 15.2  # seconds until five more codes are taken: WINDOW in guessing.py
+# Seconds of one request: a machine that has so much else to do stands still for minutes
+# of an hour that is a minute, which no ordinary hour does.
+STANDSTILL = 2
 
 # What a team may get wrong.
 VIEWS = '''
@@ -477,7 +480,10 @@ def test_an_hour_of_ordinary_traffic_sets_off_no_alert(
         chain,
     ):
         hour = 3600 / SPEED
-        traffic.go_on(hour, pause=0.5)
+        for _ in range(3):
+            traffic.go_on(hour, pause=0.5)
+            if traffic.slowest < STANDSTILL:
+                break
         record_property("requests", traffic.requests)
         # One is pending for a moment while a sign-in is counted and not yet recorded.
         assert alarms(chain, hour, "firing") == set()

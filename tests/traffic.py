@@ -26,7 +26,9 @@ class Traffic:
 
     def __init__(self, service: Watched, people: int, with_codes: int) -> None:
         self.service = service
+        self.numbers = itertools.count(1)  # of visits
         self.requests = 0
+        self.slowest = 0.0  # seconds that a request took
         self.people = [f"person{number}@bulwark-tests.net" for number in range(people)]
         self.with_codes = [f"code{n}@bulwark-tests.net" for n in range(with_codes)]
         self.seeds: dict[str, str] = {}
@@ -45,10 +47,11 @@ class Traffic:
 
     def go_on(self, seconds: float, pause: float) -> None:
         """Let people come for so long, each some seconds after the one before."""
-        self.requests, end = 0, time.monotonic() + seconds
+        self.requests, self.slowest = 0, 0.0
+        end = time.monotonic() + seconds
         people = itertools.cycle(self.people)
         with_codes = itertools.cycle(sorted(self.seeds))
-        for number in itertools.count(1):
+        for number in self.numbers:
             begun = time.monotonic()
             if begun >= end:
                 return
@@ -116,7 +119,9 @@ class Asking:
 
     def _expect(self, status: int, ask: Callable[[], Answer]) -> None:
         self.traffic.requests += 1
+        begun = time.monotonic()
         answer = ask()
+        self.traffic.slowest = max(self.traffic.slowest, time.monotonic() - begun)
         assert answer.status == status, answer
 
 
