@@ -21,6 +21,8 @@ from bulwark.config import Config
 from bulwark.database import db
 
 shape = lines.Shape()
+# What structlog's lines go through: one list for good, for its loggers keep it.
+processors: list[Any] = []
 encode = json.JSONEncoder().encode  # all but ASCII is escaped: one line stays one
 log = structlog.stdlib.get_logger("bulwark")
 
@@ -65,7 +67,7 @@ def init_app(app: Flask, config: Config, own: Any) -> None:
 
 
 def configure(level: str, *, readable: bool) -> None:
-    """Send the standard library's logs and structlog's through one formatter."""
+    """Give the standard library's lines and structlog's the same form."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -85,19 +87,17 @@ def configure(level: str, *, readable: bool) -> None:
             _as_json,
         ]
     )
+    steps: list[Any] = [structlog.stdlib.filter_by_level, *shared, *last, _finished]
+    processors[:] = steps
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=processors,
+        logger_factory=logging.getLogger,
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
     handler = Stdout()
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
+        Formatter(
             foreign_pre_chain=[
                 *shared,
                 structlog.stdlib.PositionalArgumentsFormatter(),
@@ -115,6 +115,19 @@ def configure(level: str, *, readable: bool) -> None:
     root.setLevel(level)
     for name in CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+class Formatter(structlog.stdlib.ProcessorFormatter):
+    """Forms the lines of others; ours are finished when they get here."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return record.msg if hasattr(record, "finished") else super().format(record)
+
+
+def _finished(_: object, __: str, line: Any) -> Any:
+    """Hand a line to the standard library as it is."""
+    return (line,), {"extra": {"finished": True}}
 
 
 def _as_json(_: object, __: str, line: EventDict) -> str:
