@@ -113,7 +113,7 @@ def test_the_compose_file_is_valid_and_says_nothing_twice_or_in_vain(
         assert {"cpu_shares", "mem_limit", "pids_limit"} <= container.keys(), name
         for port in container.get("ports", ()):
             assert name == "proxy" or port.startswith("127.0.0.1:"), name
-        outside = {"proxy": {"edge"}, "certbot": {"edge"}, "worker": {"edge", "mail"}}
+        outside = {"proxy": {"edge"}, "certbot": {"edge"}, "worker": {"mail"}}
         outside |= {
             "metrics": {
                 "edge",
