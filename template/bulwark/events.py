@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import click
 from blinker import Signal
 from flask import (
     Response,
@@ -26,7 +27,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from bulwark import lines, metrics, proxy
 from bulwark.database import PERSONAL, Model, UTCDateTime, db, utcnow
-from bulwark.logging import flood, log
+from bulwark.logging import SERVES, flood, log
 
 if TYPE_CHECKING:
     from flask_security import UserMixin
@@ -293,7 +294,8 @@ def tell(name: str, *, reason: str = "", **details: Any) -> None:
 
 @contextmanager
 def told(part: str) -> Iterator[None]:
-    """Tell that a part of the service starts, and that it ends."""
+    """Tell that a part of the service, run by a command, starts, and that it ends."""
+    click.get_current_context().meta[SERVES] = True
     tell("sys_startup", part=part)
     try:
         yield

@@ -29,6 +29,7 @@ log = structlog.stdlib.get_logger("bulwark")
 # What a caller may send as its request id; anything else is replaced.
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{16,64}")
 REQUEST_ID_BYTES = 16
+SERVES = "bulwark.serves"
 # Of one kind, from one process. Who causes more floods us: then the number says it all.
 # The audit trail keeps each event, the proxy's log each request.
 LINES_A_MINUTE = 1000
@@ -40,13 +41,15 @@ CHATTY = ("alembic", "flask-limiter", "huey", "urllib3", "werkzeug")
 class Stdout(logging.StreamHandler[TextIO]):
     """Writes to stdout, whatever it is at that moment; commands and tests replace it.
 
-    What a command itself logs goes to stderr: its stdout is its answer.
+    What a command itself logs goes to stderr: its stdout is its answer. One that serves
+    until it is stopped has no answer, and says so with `SERVES`.
     """
 
     @property
     def stream(self) -> TextIO:
         """Where the next line goes."""
-        return sys.stderr if click.get_current_context(silent=True) else sys.stdout
+        command = click.get_current_context(silent=True)
+        return sys.stderr if command and SERVES not in command.meta else sys.stdout
 
     @stream.setter
     def stream(self, _: TextIO) -> None:
