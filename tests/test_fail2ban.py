@@ -43,7 +43,8 @@ for name, address, agent in json.load(sys.stdin):
         "/login", environ_base={"REMOTE_ADDR": address}, headers={"User-Agent": agent}
     ):
         for known in events.CATALOGUE if name == "each" else [name]:
-            events.record(known)
+            kept = events.CATALOGUE[known].kept
+            (events.record if kept else events.tell)(known)
         db.session.commit()
 """
 
