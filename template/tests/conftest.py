@@ -18,7 +18,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from flask_security import hash_password
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, event, make_url, text
 from werkzeug.test import TestResponse
 
 ROOT = Path(__file__).parent.parent
@@ -168,6 +168,23 @@ class Visitor:
         found = re.search(r"https://localhost(/\S+)", body.get_content())
         assert found, "the mail has no link"
         return found[1]
+
+
+@pytest.fixture
+def statements(app: Flask) -> Iterator[list[str]]:
+    """What the database is asked; clear it when what counts begins."""
+    from bulwark.database import db
+
+    asked: list[str] = []
+
+    def keep(*arguments: Any) -> None:
+        asked.append(arguments[2])
+
+    with app.app_context():
+        engine = db.engine
+    event.listen(engine, "before_cursor_execute", keep)
+    yield asked
+    event.remove(engine, "before_cursor_execute", keep)
 
 
 @pytest.fixture

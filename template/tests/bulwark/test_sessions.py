@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 from flask import Flask
-from sqlalchemy import event, select, text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
 
@@ -244,15 +244,10 @@ def test_a_new_identifier_alone_ends_a_session(
 
 
 def test_a_page_of_somebody_signed_in_takes_one_query(
-    visitor: Visitor, app: Flask, person: str
+    visitor: Visitor, person: str, statements: list[str]
 ):
-    statements: list[str] = []
     visitor.sign_in(person)
-    with app.app_context():
-        engine = db.engine
-    event.listen(
-        engine, "before_cursor_execute", lambda *args: statements.append(args[2])
-    )
+    statements.clear()
     visitor.get("/")
     assert len([s for s in statements if not s.startswith("PRAGMA")]) == 1
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask, jsonify
 from flask_login import current_user
-from sqlalchemy import event, select, text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.exc import OperationalError
 
 from bulwark import access
@@ -500,22 +500,12 @@ def test_the_last_use_is_written_once_a_minute(visitor: Visitor, app: Flask, ada
 
 
 def test_a_request_with_a_token_takes_one_query(
-    visitor: Visitor, app: Flask, ada: str, person: str
+    visitor: Visitor, app: Flask, ada: str, person: str, statements: list[str]
 ):
     token = make(app, ada, "users:read")
     visitor.get(READ, headers=bearer(token))
-    statements: list[str] = []
-
-    def count(*arguments: Any) -> None:
-        statements.append(arguments[2])
-
-    with app.app_context():
-        engine = db.engine
-    event.listen(engine, "before_cursor_execute", count)
-    try:
-        assert visitor.get(READ, headers=bearer(token)).status_code == 200
-    finally:
-        event.remove(engine, "before_cursor_execute", count)
+    statements.clear()
+    assert visitor.get(READ, headers=bearer(token)).status_code == 200
     assert len(statements) == 1, statements
 
 
