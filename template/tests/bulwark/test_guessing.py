@@ -3,6 +3,8 @@
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -430,14 +432,20 @@ def test_the_first_sign_in_after_wrong_tries_has_a_name_of_its_own(
 # --- One hash at a time --------------------------------------------------------------
 
 
-@pytest.fixture
-def busy() -> Any:
+@contextmanager
+def all_places_taken() -> Iterator[None]:
     """Somebody's hash is running, and another one waits."""
     for _ in range(hashing.PLACES):
         hashing._places.acquire()
     yield
     for _ in range(hashing.PLACES):
         hashing._places.release()
+
+
+@pytest.fixture
+def busy() -> Iterator[None]:
+    with all_places_taken():
+        yield
 
 
 def test_who_would_wait_too_long_is_told_to_come_again(
@@ -520,9 +528,8 @@ def test_what_was_not_checked_is_not_counted(
     visitor: Visitor, person: str, monkeypatch: pytest.MonkeyPatch
 ):
     """Not even when its place was taken after it had been counted."""
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, all_places_taken():
         patch.setattr(hashing, "refuse_when_full", lambda: None)
-        patch.setattr(hashing, "_places", threading.Semaphore(0))
         for _ in range(PASSWORDS + 1):
             answer = visitor.submit("/login", {"email": person, "password": WRONG})
             assert answer.status_code == 503
