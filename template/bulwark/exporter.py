@@ -53,11 +53,11 @@ class State(Collector):
         """Yield what can be found out; what can't is not shown."""
         with self.app.app_context():
             yield _info()
-            up = not health.ask("database")
+            own = {name: health.CHECKS[name] for name in ("database", "limiter")}
+            wrong = health.ask(own | {"web": _visit})
+            up, limiter, web = (not wrong[name] for name in (*own, "web"))
             yield _gauge("database_up", "Whether the database answers", up)
-            limiter = not health.ask("limiter")
             yield _gauge("limiter_up", "Whether limits are counted in Redis", limiter)
-            web = not health.ask("web", _visit)
             yield _gauge("web_up", "Whether the service answers visitors", web)
             yield from self._of_certificate()
             yield from _of_disk()

@@ -3,9 +3,8 @@
 Who asks from outside learns one word; what is wrong is for the operator.
 """
 
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as TooLateError
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import timedelta
 from functools import cache
 
@@ -51,23 +50,23 @@ def live() -> ResponseReturnValue:
 @blueprint.get("/readyz")
 @public
 def ready() -> ResponseReturnValue:
-    """Answer 503 while this process could not serve.
+    """Answer 503 while this process could not serve, "degraded" while it does without.
 
-    A worker that is away, or a Redis, is no reason to turn visitors away: the service
-    does without for a while. Those are alerts.
+    A Redis that is away, or mail that waits, is no reason to turn visitors away, nor to
+    take a release back. Those are alerts.
     """
-    found = {name: ask(name) for name in NEEDED}
-    if any(found.values()):
+    found = ask({name: CHECKS[name] for name in (*NEEDED, *MISSED)})
+    if any(found[name] for name in NEEDED):
         log.error("not_ready", checks={k: said for k, said in found.items() if said})
         return jsonify(status="unavailable"), 503, {"Retry-After": "5"}
-    return jsonify(status="ok")
+    return jsonify(status="degraded" if any(found.values()) else "ok")
 
 
 @click.command()
 @with_appcontext
 def health() -> None:
     """Show whether all that the service needs is well; exit with 1 if not."""
-    found = {name: ask(name) for name in CHECKS}
+    found = ask(CHECKS)
     for name, said in found.items():
         click.echo(f"{name:<12}{said or 'ok'}")
     if any(found.values()):
@@ -134,7 +133,8 @@ CHECKS: dict[str, Check] = {
     "mail": _mail,
     "worker": _worker,
 }
-NEEDED = ("database", "migrations")
+# What /readyz asks: without the first nothing is served, without the others less well.
+NEEDED, MISSED = ("database", "migrations"), ("limiter", "mail")
 
 
 @cache
@@ -146,20 +146,25 @@ def _threads() -> ThreadPoolExecutor:
 _running: dict[str, Future[str]] = {}
 
 
-def ask(name: str, check: Check | None = None) -> str:
-    """Make one check within its deadline; return what is wrong, "" if nothing is.
+def ask(checks: Mapping[str, Check]) -> dict[str, str]:
+    """Make checks side by side, within one deadline.
 
-    Args:
-        name: one of `CHECKS`, or of `check`, which is somebody else's.
+    Returns:
+        what is wrong, by the name of the check; "" if nothing is.
     """
+    running = {name: _begin(name, check) for name, check in checks.items()}
+    wait(running.values(), DEADLINE)
+    late = f"did not answer within {DEADLINE} seconds"
+    return {n: found.result() if found.done() else late for n, found in running.items()}
+
+
+def _begin(name: str, check: Check) -> Future[str]:
+    """Begin a check; one that still hangs is waited for, not made again."""
     running = _running.get(name)
     if running is None or running.done():
         app = current_app._get_current_object()  # type: ignore[attr-defined]
-        running = _running[name] = _threads().submit(_check, app, check or CHECKS[name])
-    try:
-        return running.result(DEADLINE)
-    except TooLateError:
-        return f"did not answer within {DEADLINE} seconds"
+        running = _running[name] = _threads().submit(_check, app, check)
+    return running
 
 
 def _check(app: Flask, check: Check) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from datetime import timedelta
-from threading import Event
+from threading import Barrier, Event
 
 import pytest
 from flask import Flask
@@ -16,6 +16,7 @@ from bulwark.mail import OutgoingMail
 from tests.conftest import Visitor
 
 OK = {"status": "ok"}
+DEGRADED = {"status": "degraded"}
 UNAVAILABLE = {"status": "unavailable"}
 
 
@@ -86,28 +87,51 @@ def test_a_check_that_hangs_ends_at_its_deadline(
         assert visitor.get("/readyz").get_json() == UNAVAILABLE
     assert time.monotonic() - begun < 30
     answered.set()
+    health._running["database"].result()
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("limiter", "Redis does not answer: each process counts for itself"),
-        ("worker", "no worker has shown a sign of life: `flask worker` runs one"),
-    ],
-)
-def test_what_the_service_can_do_without_is_told_to_the_operator_alone(
-    app: Flask,
-    visitor: Visitor,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    said: str,
+@pytest.mark.parametrize("name", ["database", "migrations", "limiter", "mail"])
+def test_a_check_that_hangs_is_given_up(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch, name: str
 ):
-    monkeypatch.setattr(limiter.storage, "check", lambda: name != "limiter")
-    monkeypatch.setattr(
-        health, "SILENCE", timedelta(0) if name == "worker" else timedelta(minutes=5)
-    )
+    answered = Event()
+    for other in health.CHECKS:
+        monkeypatch.setitem(health.CHECKS, other, lambda: None)
+    monkeypatch.setitem(health.CHECKS, name, lambda: answered.wait(60) and None)
+    monkeypatch.setattr(health, "DEADLINE", 0.5)
+    answer = visitor.get("/readyz")
+    answered.set()
+    health._running[name].result()  # the next test makes a check of its own
+    expected = UNAVAILABLE if name in health.NEEDED else DEGRADED
+    assert answer.get_json() == expected
+    assert answer.status_code == (503 if name in health.NEEDED else 200)
+
+
+def test_checks_run_side_by_side(app: Flask, monkeypatch: pytest.MonkeyPatch):
+    """Else those behind one that hangs had no time left."""
+    all_run = Barrier(len(health.CHECKS), timeout=health.DEADLINE)
+    for name in health.CHECKS:
+        monkeypatch.setitem(health.CHECKS, name, lambda: all_run.wait() and None)
+    assert shown(app) == dict.fromkeys(health.CHECKS, "ok")
+
+
+def test_who_serves_less_well_says_so_and_no_more(
+    app: Flask, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(limiter.storage, "check", lambda: False)
+    answer = visitor.get("/readyz")
+    assert (answer.status_code, answer.get_json()) == (200, DEGRADED)
+    told = "Redis does not answer: each process counts for itself"
+    assert shown(app)["limiter"] == told
+
+
+def test_visitors_are_served_without_a_worker(
+    app: Flask, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(health, "SILENCE", timedelta(0))
     assert visitor.get("/readyz").get_json() == OK
-    assert shown(app)[name] == said
+    told = "no worker has shown a sign of life: `flask worker` runs one"
+    assert shown(app)["worker"] == told
 
 
 def test_mail_that_waits_is_told(app: Flask, visitor: Visitor):
@@ -117,5 +141,6 @@ def test_mail_that_waits_is_told(app: Flask, visitor: Visitor):
             update(OutgoingMail).values(created_at=utcnow() - timedelta(minutes=16))
         )
         db.session.commit()
-    assert visitor.get("/readyz").get_json() == OK
+    answer = visitor.get("/readyz")
+    assert (answer.status_code, answer.get_json()) == (200, DEGRADED)
     assert shown(app)["mail"].startswith("a mail has been waiting since")
