@@ -23,8 +23,8 @@ from tests.servers import PATIENCE
 DOCKER = "docker.io docker-buildx docker-cli docker-compose buildah crun podman"
 # What a Dockerfile can install, with all that it needs.
 MIRRORED = """
-apache2 ca-certificates nginx postgresql-17 postgresql-client-17 python3 python3-venv
-redis-server
+apache2 ca-certificates nginx postgresql-17 postgresql-client-17 prometheus
+prometheus-alertmanager python3 python3-venv redis-server
 """
 GATEWAY = "http://172.17.0.1:8000"  # the machine, as containers see it
 # Debian's image, which has neither documentation nor translations.
@@ -69,6 +69,26 @@ RUN groupadd --gid=999 redis && useradd --gid=redis --uid=999 redis \
 VOLUME /data
 WORKDIR /data
 CMD ["redis-server"]
+""",
+    "prom/prometheus:v3.5.0": r"""
+FROM debian:trixie-slim
+RUN apt-get -q update && apt-get -qy install --no-install-recommends prometheus \
+    && install -d -o nobody -g nogroup /prometheus
+USER nobody
+WORKDIR /prometheus
+VOLUME /prometheus
+ENTRYPOINT ["/bin/prometheus"]
+""",
+    "prom/alertmanager:v0.28.1": r"""
+FROM debian:trixie-slim
+RUN apt-get -q update \
+    && apt-get -qy install --no-install-recommends prometheus-alertmanager \
+    && ln -s prometheus-alertmanager /usr/bin/alertmanager \
+    && install -d -o nobody -g nogroup /etc/alertmanager /alertmanager
+USER nobody
+WORKDIR /alertmanager
+VOLUME /alertmanager
+ENTRYPOINT ["/bin/alertmanager"]
 """,
 }
 

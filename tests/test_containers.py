@@ -24,10 +24,12 @@ from tests.conftest import MISSING, ROOT, Make, run
 from tests.engine import Engine
 from tests.pebble import TRUST, Pebble
 from tests.servers import PATIENCE, eventually
+from tests.test_monitoring import Shop
 
 DOMAIN, NAME = "shop.bulwark-tests.net", "edge-test"
 ANSWERS = {"project_name": "Edge Test", "domain": DOMAIN}
 SERVICE, EDGE = 10001, 10002  # users that no other image knows
+NOBODY = 65534  # who runs in Prometheus' images
 
 # What the team has added: a page that takes its time, and one that few may see.
 VIEWS = """
@@ -59,9 +61,21 @@ def new() -> ResponseReturnValue:
     return {"new": True}
 """
 
-# Of the team, too: here, whom certbot trusts.
+# A rule of the team, true as soon as Prometheus has seen that all is well.
+RULE = """
+groups:
+  - name: test
+    rules:
+      - alert: AllIsWell
+        expr: web_up == 1 and database_up == 1 and limiter_up == 1
+        labels: {severity: page}
+        annotations: {summary: All is well}
+"""
+
+# Of the team, too: here, whom certbot trusts. Of Grafana, Debian has no package.
 OVERRIDE = f"""
 services:
+  grafana: {{profiles: !override [elsewhere]}}
   certbot:
     environment: {{REQUESTS_CA_BUNDLE: "{TRUST}", SSL_CERT_FILE: "{TRUST}"}}
     volumes: ["{TRUST}:{TRUST}:ro"]
@@ -182,15 +196,23 @@ class Answer(NamedTuple):
 class Stack:
     """A service that compose runs on an engine."""
 
-    def __init__(self, engine: Engine, service: Path, proxy: str = "{}") -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        service: Path,
+        proxy: str = "{}",
+        profile: tuple[str, ...] = (),
+    ) -> None:
         """Bring it to its server as deploy/README.md says, with an override of ours."""
         self.engine = engine
         self.authority = ""  # whom visitors trust
         self.begun: dict[str, dict[str, Any]] = {}
         self.folder = f"/srv/{service.name}"
         self.content = yaml.safe_load((service / "compose.yaml").read_text())
+        self.profile = [f"--profile={name}" for name in profile]
         for name, container in list(self.content["services"].items()):
-            if "profiles" in container:  # what is started by those who want it
+            started = set(profile) >= set(container.get("profiles", ()))
+            if not started or name == "grafana":
                 del self.content["services"][name]
         self.name = self.content["name"]
         with (service / ".env.production").open("a") as file:
@@ -208,14 +230,20 @@ class Stack:
         backups = engine.path(f"/var/backups/{self.name}")
         backups.mkdir(mode=0o700)
         os.chown(backups, SERVICE, SERVICE)
-        for secret, owner in ((".env.production", SERVICE), (".env.database", 999)):
+        example = (service / "deploy/monitoring/receivers.example.yml").read_text()
+        engine.write(f"{self.folder}/.env.receivers.yml", example)
+        for secret, owner in (
+            (".env.production", SERVICE),
+            (".env.database", 999),
+            (".env.receivers.yml", NOBODY),
+        ):
             path = engine.path(f"{self.folder}/{secret}")
             path.chmod(0o400)
             os.chown(path, owner, 0)
 
     def compose(self, *command: str) -> str:
         """Run a command of docker compose; return what it says on stdout."""
-        place = ("--project-directory", self.folder)
+        place = ("--project-directory", self.folder, *self.profile)
         return self.engine.run("docker", "compose", *place, *command)
 
     def up(self) -> None:
@@ -324,7 +352,7 @@ def make_service(
 @pytest.fixture(scope="module")
 def stack(engine: Engine, service: Path) -> Stack:
     """Return the service with PostgreSQL and nginx, as it is after the first hour."""
-    stack = Stack(engine, service)
+    stack = Stack(engine, service, profile=("monitoring",))
     stack.up()
     stack.begun = {
         name: stack.state(name)["State"] for name in stack.content["services"]
@@ -396,6 +424,7 @@ def test_what_the_proxy_refuses_is_not_loaded_and_the_hook_learns_why(
 
 def test_no_process_is_root_or_has_a_capability(stack: Stack) -> None:
     users = {"proxy": EDGE, "certbot": EDGE, "database": 999}
+    users |= {"prometheus": NOBODY, "alertmanager": NOBODY}
     for name in running(stack):
         for process in stack.processes(name):
             facts = dict(
@@ -610,6 +639,25 @@ def test_a_new_release_comes_with_one_command_and_is_excused_meanwhile(
     assert {answer.status for answer in answers} == {200, 503}
     excused = [answer for answer in answers if answer.status == 503]
     assert {answer.headers["Retry-After"] for answer in excused} == {"5"}
+
+
+def test_who_is_to_be_told_is_told_by_what_the_profile_starts(stack: Stack) -> None:
+    shop = Shop()
+    with shop.open(address=stack.engine.visitor) as port:
+        hook = f"http://{stack.engine.visitor}:{port}/"
+        told = [
+            {"name": name, "webhook_configs": [{"url": hook + name}]}
+            for name in ("page", "ticket")
+        ]
+        receivers = stack.engine.path(f"{stack.folder}/.env.receivers.yml")
+        receivers.write_text(yaml.safe_dump({"receivers": told}))
+        stack.engine.write(f"{stack.folder}/app/alerts/test.yml", RULE)
+        stack.compose("restart", "prometheus", "alertmanager")
+        heard = eventually(lambda: shop.heard("AllIsWell"))
+    assert heard["to"] == "/page"
+    assert heard["labels"]["service"] == NAME
+    names = {alert["labels"]["alertname"] for alert in shop.told}
+    assert names <= {"AllIsWell", "NewAdministrator"}, "the first one was invited"
 
 
 @pytest.mark.parametrize("name", ["web", "worker"])

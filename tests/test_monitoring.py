@@ -306,10 +306,8 @@ class Shop:
         self.handler = Handler
 
     @contextmanager
-    def open(self, port: int = 0) -> Iterator[int]:
-        with http.server.ThreadingHTTPServer(
-            ("127.0.0.1", port), self.handler
-        ) as server:
+    def open(self, port: int = 0, address: str = "127.0.0.1") -> Iterator[int]:
+        with http.server.ThreadingHTTPServer((address, port), self.handler) as server:
             thread = threading.Thread(target=server.serve_forever, args=[0.05])
             thread.start()
             try:
