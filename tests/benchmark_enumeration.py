@@ -16,7 +16,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 
-from tests.test_edge import ENVIRONMENT, PASSWORD, Site
+from tests.edge import ENVIRONMENT, PASSWORD, Site
 from tests.under_load import Client, fresh_address, running_site
 
 TRIES = 200

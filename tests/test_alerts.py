@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import run
+from tests.edge import DOMAIN
 from tests.servers import Postgres, eventually, free_port, running, wait_for_port
-from tests.test_edge import DOMAIN
 from tests.test_monitoring import Chain, Shop, alerts
 from tests.test_races import PASSWORD, Answer, Browser, add_app
 from tests.traffic import alarms, watched_traffic

@@ -12,8 +12,8 @@ import pytest
 from copier import run_copy
 
 from tests.conftest import run
+from tests.edge import DOMAIN, ENVIRONMENT
 from tests.servers import Postgres, eventually
-from tests.test_edge import DOMAIN, ENVIRONMENT
 from tests.test_races import PASSWORD, Browser, Service
 
 MEGABYTES = 50

@@ -155,12 +155,12 @@ def test_an_address_that_means_something_else_here_is_named(service: Path) -> No
     assert "as _src_path" in done.stderr
 
 
-@pytest.mark.parametrize("content", [None, "", "_commit: v1\n"])
+@pytest.mark.parametrize("content", [None, b"", b"_commit: v1\n", b"\xff\xfe"])
 def test_without_answers_it_says_how_to_get_them_back(
-    service: Path, content: str | None
+    service: Path, content: bytes | None
 ) -> None:
     answers = service / ".copier-answers.yml"
-    answers.unlink() if content is None else answers.write_text(content)
+    answers.unlink() if content is None else answers.write_bytes(content)
     done = drift(service)
     assert done.returncode == 2
     assert re.search(r"does not name the template.*\nBring it back", done.stderr)

@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives import serialization
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.conftest import run
+from tests.edge import ANSWERS, DOMAIN, ENVIRONMENT, Site, collect
 from tests.servers import eventually
 from tests.test_browser import ARGUMENTS, CHROMIUM, Visitor
 from tests.test_browser import Service as Address
-from tests.test_edge import ANSWERS, DOMAIN, ENVIRONMENT, Site, collect
 from tests.test_races import code_of
 
 pytestmark = [pytest.mark.needs("nginx"), pytest.mark.needs("chromium")]

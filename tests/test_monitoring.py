@@ -328,6 +328,14 @@ class Shop:
         return None
 
 
+def receivers(listening: str) -> list[dict[str, Any]]:
+    """Return who is told, where a `Shop` listens."""
+    return [
+        {"name": name, "webhook_configs": [{"url": f"{listening}/{name}"}]}
+        for name in ("page", "ticket")
+    ]
+
+
 # Numbers of expressions that are seconds; all others are counts and shares.
 SECONDS = re.compile(r"\b(300|900|3600|86400)\b")
 
@@ -360,10 +368,7 @@ class Chain:
         settings = load("alertmanager.yml")
         for route in (settings["route"], settings["route"]["routes"][0]):
             route |= {"group_wait": "1s", "group_interval": "1s"}
-        settings["receivers"] = [
-            {"name": name, "webhook_configs": [{"url": f"{LOCAL}:{inbox}/{name}"}]}
-            for name in ("page", "ticket")
-        ]
+        settings["receivers"] = receivers(f"{LOCAL}:{inbox}")
         self.write("alertmanager.yml", settings)
         watching = load("prometheus.yml")
         if speed > 1:

@@ -23,8 +23,8 @@ from jinja2 import StrictUndefined, Template
 
 from tests.conftest import ROOT
 from tests.deployed import DOMAIN, HOME, LIVE, NAME, Load, Server, installed
+from tests.edge import SECURITY_HEADERS, Answer
 from tests.servers import PATIENCE, certify, eventually
-from tests.test_edge import SECURITY_HEADERS, Answer
 
 pytestmark = [
     pytest.mark.needs("debootstrap", "iproute2"),

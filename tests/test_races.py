@@ -20,8 +20,8 @@ import pytest
 from copier import run_copy
 
 from tests.conftest import run
+from tests.edge import DOMAIN, ENVIRONMENT
 from tests.servers import Mailbox, Postgres, eventually, running
-from tests.test_edge import DOMAIN, ENVIRONMENT
 
 PASSWORD = "eleven-purple-tractors-sing"
 AT_ONCE = 20

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from copier import run_copy
 
-from tests.test_edge import ANSWERS, DOMAIN, SLUG, Site
+from tests.edge import ANSWERS, DOMAIN, SLUG, Site
 
 ROOT = Path(__file__).resolve().parent.parent
 FORM = "application/x-www-form-urlencoded"

@@ -12,8 +12,8 @@ from typing import Any, Self
 from copier import run_copy
 
 from tests.conftest import run
+from tests.edge import DOMAIN, SLUG
 from tests.servers import Nginx, eventually, free_port, wait_for_port
-from tests.test_edge import DOMAIN, SLUG
 from tests.test_races import Service
 
 FLASK = ("flask", "--app", "wsgi")

@@ -54,14 +54,14 @@ class State(Collector):
         with self.app.app_context():
             yield _info()
             own = {name: health.CHECKS[name] for name in ("database", "limiter")}
-            wrong = health.ask(own | {"web": _visit})
-            up, limiter, web = (not wrong[name] for name in (*own, "web"))
-            yield _gauge("database_up", "Whether the database answers", up)
-            yield _gauge("limiter_up", "Whether limits are counted in Redis", limiter)
-            yield _gauge("web_up", "Whether the service answers visitors", web)
+            up = {k: not said for k, said in health.ask(own | {"web": _visit}).items()}
+            yield _gauge("database_up", "Whether the database answers", up["database"])
+            counted = "Whether limits are counted in Redis"
+            yield _gauge("limiter_up", counted, up["limiter"])
+            yield _gauge("web_up", "Whether the service answers visitors", up["web"])
             yield from self._of_certificate()
             yield from _of_disk()
-            if up:
+            if up["database"]:
                 yield from _of_database()
 
     def _of_certificate(self) -> Iterator[Metric]:

@@ -30,13 +30,6 @@ def _declared_roles_only(app: Flask) -> Iterator[None]:
 
 
 @pytest.fixture
-def ada(app: Flask, visitor: Visitor) -> Visitor:
-    """An administrator who is signed in."""
-    visitor.sign_in(add_person(app, "ada@example.org", ADMINISTRATOR))
-    return visitor
-
-
-@pytest.fixture
 def helper(app: Flask, other_visitor: Visitor) -> Visitor:
     """Somebody who is signed in, and may do some of what administrators may."""
     add_role(app, "helper", *HELPER)
