@@ -543,7 +543,7 @@ def test_a_backup_brings_back_what_was_lost(stack: Stack) -> None:
     (backup,) = stack.engine.path(f"/var/backups/{stack.name}").glob("*.backup")
     assert (backup.stat().st_uid, backup.stat().st_mode & 0o777) == (SERVICE, 0o600)
     stack.sql("truncate users cascade")
-    stack.compose("stop", "web", "worker")
+    stack.compose("stop", "web", "worker", "metrics")
     stack.compose(*once, "restore", "--replace", f"/var/backups/{backup.name}")
     stack.up()
     assert stack.sql("select count(*) from users") == "1"

@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.deployed import (
     DOMAIN,
     HOME,
@@ -311,6 +313,44 @@ def test_backups_and_renewals_run_by_the_clock(server: Server) -> None:
     assert backup.stat().st_mode & 0o777 == 0o600
 
 
+def test_what_was_lost_comes_back_with_the_commands_of_the_guide(
+    server: Server,
+) -> None:
+    guide = (ROOT / "template/deploy/README.md").read_text()
+    (commands,) = re.findall(
+        r"```sh\n(deploy/systemd/flask backup .+?)```", guide, re.DOTALL
+    )
+    eventually(lambda: server.attempt("python3", "-c", ASK_FOR_METRICS).stdout)
+    here = f"cd {HOME}/repository\n"
+    flask = f"{here}deploy/systemd/flask"
+    server.run("sh", "-c", f"{flask} accounts invite zoe@example.org")
+    backup, *stop, restore, release = commands.replace("NAME", NAME).splitlines()
+    server.run("sh", "-ec", here + backup)
+    server.run("sh", "-c", f"{flask} accounts invite bob@example.org")
+    server.run("sh", "-ec", here + "\n".join(stop))
+    assert server.ask("/").status == 503, "a visitor starts nothing again"
+    (written,) = server.path(f"/var/backups/{NAME}").glob("*.backup")
+    restore = restore.replace(f"{NAME}-….backup", written.name)
+    server.run("sh", "-ec", f"{here}{restore}\n{release}")
+    people = server.run("sh", "-c", f"{flask} accounts list")
+    assert "zoe@example.org" in people
+    assert "bob@example.org" not in people
+    assert server.ask("/readyz").status == 200
+    wait_until_all_run_the_release(server)
+
+
+def wait_until_all_run_the_release(server: Server) -> None:
+    """Wait for the worker and the metrics to run the code that visitors are shown."""
+    for part in ("worker", "metrics"):
+        eventually(partial(runs_the_release, server, part))
+
+
+def runs_the_release(server: Server, part: str) -> bool:
+    pid = show(server, f"{NAME}@{part}", "MainPID")
+    folder = server.attempt("readlink", f"/proc/{pid}/cwd").stdout.strip()
+    return folder == f"{HOME}/releases/{server.current}"
+
+
 # --- Release --------------------------------------------------------------------------
 
 
@@ -326,6 +366,7 @@ def test_a_release_and_the_way_back_drop_no_request(
         assert done.returncode == 0, done.stderr
         second = server.current
         assert second != first
+        wait_until_all_run_the_release(server)
         load.wait_for(500)
         done = server.release("--back")
         assert done.returncode == 0, done.stderr

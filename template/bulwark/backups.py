@@ -45,7 +45,10 @@ CHUNK = 64 * 1024
 TAG = 16
 
 NOTHING_THERE = "There is no data yet. Run `flask prepare` first."
-IN_USE = "Something has the database open. Stop the service and its worker first."
+IN_USE = (
+    "Something has the database open. Stop the service, its worker and what tells its"
+    " metrics first."
+)
 NOT_EMPTY = (
     "The database is not empty, and a restore replaces all of it. If you want that, add"
     " --replace; `flask backup` keeps what is there now."
