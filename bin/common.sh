@@ -43,6 +43,8 @@ find_python() { # sets $python
 }
 
 find_uv() { # sets and exports $UV: the one given, the machine's, or one in .uv
+  # shellcheck source=../template/bin/certificates.sh disable=SC2154  # root: the caller sets it
+  . "$root/template/bin/certificates.sh"
   UV=${UV:-$(command -v uv || echo "$root/.uv/bin/uv")}
   export UV
   # Without a home that can be written, uv keeps its cache here.
@@ -51,10 +53,12 @@ find_uv() { # sets and exports $UV: the one given, the machine's, or one in .uv
   "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "$python has no venv module, which uv is installed with." \
       "Install it (Debian, Ubuntu: apt-get install python3-venv) and try again."
-  say "uv, which installs packages, into .uv"
-  { quietly "$python" -m venv "$root/.uv" && quietly "$root/.uv/bin/pip" install uv; } ||
+  version=$(sed -n 's/^version=//p' "$root/template/bin/uv")
+  say "uv $version, which installs packages, into .uv"
+  { quietly "$python" -m venv "$root/.uv" && quietly "$root/.uv/bin/pip" install "uv==$version"; } ||
     fail "uv could not be installed. Its words are above." \
-      "Check the network, any proxy, and that $root can be written; then try again."
+      "Check the network, any proxy, and that $root can be written; then try again." \
+      "$about_certificates"
 }
 
 # Install into the checkout's .venv: uv's arguments say what.
@@ -66,5 +70,5 @@ install() {
       "Check that the folder can be written, then try again."
   quietly "$UV" pip "$@" --python "$root/.venv" ||
     fail "Packages could not be installed into .venv. uv's words are above." \
-      "Check the network and any proxy, then try again: what is there stays."
+      "Check the network and any proxy, then try again: what is there stays." "$about_certificates"
 }

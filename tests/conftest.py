@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -13,8 +14,10 @@ import pytest
 import yaml
 from copier import run_copy
 
+from tests import quick_copier
 from tests.machine import network
 from tests.servers import PATH, Postgres
+from tests.shared import made_once, shared_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 RELEASE = "v9999.0.0"
@@ -42,6 +45,11 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("UV", shutil.which("uv") or str(ROOT / ".uv/bin/uv"))
 for name in [name for name in os.environ if name.startswith("APP_")]:
     del os.environ[name]
+
+quick_copier.install()
+# A shell starts what runs in the background with SIGINT ignored, and so would be all
+# that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 QUESTIONS: dict[str, dict[str, Any]] = {
     name: question
@@ -98,6 +106,40 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clone
 
 
+@pytest.fixture(scope="session")
+def ready(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a service that is made and set up, to be copied."""
+
+    def make(folder: Path) -> None:
+        run_copy(str(template), folder, defaults=True, unsafe=True, quiet=True)
+        run("bin/setup", cwd=folder)
+
+    return made_once(shared_folder(tmp_path_factory) / "ready", make)
+
+
+# Folders of the template without which its commands work as well.
+LARGE = (
+    *("bulwark/admin", "bulwark/identity", "bulwark/migrations", "bulwark/static"),
+    *("bulwark/templates", "deploy/certbot", "deploy/docker", "deploy/fail2ban"),
+    *("deploy/monitoring", "deploy/shipping", "deploy/systemd", "tests/bulwark"),
+)
+
+
+@pytest.fixture(scope="session")
+def small_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a template with a quarter of the files: copies take less time."""
+    clone = tmp_path_factory.mktemp("small") / "bulwark"
+    shutil.copytree(template, clone, symlinks=True)
+    for folder in LARGE:
+        shutil.rmtree(clone / "template" / folder)
+    for module in (clone / "template/bulwark").glob("*.py"):
+        if module.name not in ("__init__.py", "headers.py", "limits.py"):
+            module.unlink()
+    commit(clone)
+    git(clone, "tag", "--force", RELEASE)
+    return clone
+
+
 @pytest.fixture
 def own_template(template: Path, tmp_path: Path) -> Path:
     """Return a copy of the template that a test may change and release again."""
@@ -141,6 +183,43 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
+# --- Which worker runs what, and in which order --------------------------------------
+
+# What takes a worker for minutes begins first; tests that wait and tests that compute
+# take turns, so that the processors are busy all the time.
+LONG = (
+    *("containers", "alerts_of_parts", "updates", "alerts", "matrix", "shipping"),
+    *("certificates", "proxies", "scores", "server", "fail2ban"),
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests together that share what a module makes: one worker makes it once."""
+    for item in items:
+        if shared := sorted(_shared_by_module(item)):
+            name = item.path.stem.removeprefix("test_")
+            item.add_marker(pytest.mark.xdist_group("-".join([name, *shared])))
+    items.sort(key=_turn)
+
+
+def _shared_by_module(item: pytest.Item) -> set[str]:
+    """Return the parameters of a test's module-wide fixtures; "" for one without."""
+    known = item.session._fixturemanager  # pytest has no public way
+    parameters = getattr(getattr(item, "callspec", None), "indices", {})
+    return {
+        str(parameters.get(name, ""))
+        for name in getattr(item, "fixturenames", ())
+        for definition in known.getfixturedefs(name, item) or ()
+        if definition.scope in ("module", "class")
+    }
+
+
+def _turn(item: pytest.Item) -> int:
+    name = item.path.stem.removeprefix("test_")
+    return LONG.index(name) if name in LONG else len(LONG)
+
+
 # --- Tests whose system packages are missing are skipped, and the end says so --------
 
 
@@ -150,6 +229,7 @@ def packages() -> dict[str, str]:
 
 
 MISSING = {name for name, command in packages().items() if not shutil.which(command)}
+NEEDS = "needs the system package "
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -157,7 +237,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         unknown = set(mark.args) - packages().keys()
         assert not unknown, f"not in tests/packages.txt: {unknown}"
         if absent := MISSING.intersection(mark.args):
-            pytest.skip(f"needs the system package {', '.join(sorted(absent))}")
+            pytest.skip(f"{NEEDS}{' '.join(sorted(absent))}")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -171,8 +251,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if MISSING:
-        names = " ".join(sorted(MISSING))
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = [str(report.longrepr[2]) for report in skipped]
+    absent = {
+        package
+        for reason in reasons
+        if NEEDS in reason
+        for package in reason.partition(NEEDS)[2].split()
+    }
+    if absent:
+        names = " ".join(sorted(absent))
         terminalreporter.section("Not everything was tested", red=True)
         terminalreporter.line(f"Missing: {names}. To run the skipped tests as well:")
         terminalreporter.line(f"    sudo apt-get install {names}")

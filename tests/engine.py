@@ -70,7 +70,7 @@ VOLUME /data
 WORKDIR /data
 CMD ["redis-server"]
 """,
-    "prom/prometheus:v3.5.0": r"""
+    "prom/prometheus:v3.13.2": r"""
 FROM debian:trixie-slim
 RUN apt-get -q update && apt-get -qy install --no-install-recommends prometheus \
     && install -d -o nobody -g nogroup /prometheus
@@ -79,7 +79,7 @@ WORKDIR /prometheus
 VOLUME /prometheus
 ENTRYPOINT ["/bin/prometheus"]
 """,
-    "prom/alertmanager:v0.28.1": r"""
+    "prom/alertmanager:v0.32.1": r"""
 FROM debian:trixie-slim
 RUN apt-get -q update \
     && apt-get -qy install --no-install-recommends prometheus-alertmanager \

@@ -10,16 +10,17 @@ import hashlib
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.servers import PATIENCE
+from tests.servers import PATIENCE, eventually
 
 TREES = Path(os.environ.get("BULWARK_TREES", "/var/cache/bulwark-tests"))
 MIRROR = "http://deb.debian.org/debian"
@@ -45,6 +46,7 @@ mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount --rbind /dev dev
+mount -t tmpfs -o mode=1777 tmpfs dev/shm
 mount -t tmpfs -o mode=755 tmpfs run
 mkdir -p before opt/uv var/cache/uv
 mount --bind "$3" opt/uv
@@ -106,23 +108,73 @@ def _call(*command: str | Path) -> None:
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr}"
 
 
+def _is_in_memory(folder: Path) -> bool:
+    kind = ("stat", "--file-system", "--format=%T", folder)
+    return subprocess.check_output(kind, text=True).strip() == "tmpfs"
+
+
+def _below(disk: Path) -> Path:
+    """Return the link to the disk over which another one was written."""
+    return disk.with_name(f"{disk.name}.below")
+
+
+def _layers(disk: Path | None) -> Iterator[Path]:
+    while disk:
+        yield disk
+        disk = _below(disk).resolve() if _below(disk).is_symlink() else None
+
+
 class Machine:
     """A booted Debian: `run` runs a command in it, `path` shows one of its files."""
 
-    def __init__(self, suite: str = "trixie", disk: Path | None = None) -> None:
-        """Name Debian's release, and a disk that another machine has kept."""
-        self.disks = [disk, tree(suite)] if disk else [tree(suite)]
+    def __init__(
+        self, suite: str = "trixie", disk: Path | None = None, *, apart: bool = False
+    ) -> None:
+        """Name Debian's release, and a disk that another machine has kept.
+
+        A machine that is `apart` writes to a file system of its own, which can be full.
+        """
+        self.disks = [*_layers(disk), tree(suite)]
+        self.apart = apart
+        self.process: subprocess.Popen[bytes] | None = None
+        self.pid: int | None = None
 
     def __enter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="bulwark-machine-"))
-        _call("mount", "-t", "tmpfs", "machine", self.folder)
+        # The kernel lays no layer over some file systems.
+        self.apart = self.apart or not _is_in_memory(self.folder)
+        if self.apart:
+            _call("mount", "-t", "tmpfs", "machine", self.folder)
+        try:
+            self._boot()
+            self.booted()
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def booted(self) -> None:
+        """Do what a kind of machine needs before its block begins."""
+
+    def absent(self) -> Sequence[str]:
+        """Return which files of the disk are not there when it boots."""
+        return ()
+
+    def _boot(self) -> None:
         for name in ("upper", "work", "root"):
             (self.folder / name).mkdir()
+        for name in self.absent():
+            path = self.folder / "upper" / name.lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
         uv = Path(os.environ["UV"])
         cache = subprocess.check_output([uv, "cache", "dir"], text=True).strip()
         with (self.folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
                 [
+                    *("sh", "-c", 'echo $$ >"$0" && exec "$@"', self._own_group()),
+                    # Whatever ends the tests ends the machine.
+                    *("setpriv", "--pdeathsig", "KILL"),
                     *("unshare", "--pid", "--mount", "--uts", "--ipc", "--net"),
                     *("--cgroup", "--fork", "--kill-child", "sh", "-c", BOOT, "boot"),
                     *(":".join(map(str, self.disks)), self.folder),
@@ -136,10 +188,7 @@ class Machine:
         self.pid = self._first_process()
         self._plug_in()
         self.write("/usr/local/bin/uv", '#!/bin/sh\nexec /opt/uv/uv "$@"\n', 0o755)
-        end = time.monotonic() + PATIENCE
-        while not self._is_up() and time.monotonic() < end:
-            time.sleep(0.05)
-        return self
+        eventually(self._is_up)
 
     def __exit__(
         self,
@@ -147,26 +196,61 @@ class Machine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with network(fcntl.LOCK_EX):
-            subprocess.run(("ip", "link", "delete", self.cable), check=False)
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        self.process.wait(PATIENCE)
-        _call("umount", "--lazy", self.folder)
-        self.folder.rmdir()
+        self.end()
+
+    def end(self) -> None:
+        """Cut the power; what was written and not kept is gone."""
+        if self.process:
+            if self.pid:
+                self._unplug()
+                with suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
+            else:
+                self.process.kill()
+            self.process.wait(PATIENCE)
+            eventually(self._has_no_group)
+        if self.apart:
+            _call("umount", "--lazy", self.folder)
+        shutil.rmtree(self.folder)
+
+    def _has_no_group(self) -> bool:
+        """Remove the control groups, each once its last process is gone."""
+        for group, _, _ in os.walk(self.group, topdown=False):
+            with suppress(OSError):
+                Path(group).rmdir()
+        return not self.group.exists()
 
     def keep(self, disk: Path) -> Path:
         """Shut down, and keep what was written for `Machine(…, disk)`."""
+        assert self.process
+        assert self.pid
+        self._unplug()
         self.attempt("systemctl", "poweroff")
         try:
             self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:  # a power cut: nothing that is kept may mind
             os.kill(self.pid, signal.SIGKILL)
             self.process.wait(PATIENCE)
-        _call("cp", "-a", self.folder / "upper", disk)
+        _call("mv", self.folder / "upper", disk)
+        if len(self.disks) > 1:
+            _below(disk).symlink_to(self.disks[0])
         return disk
 
+    def _own_group(self) -> Path:
+        """Make a control group: machines of one group would share that of each unit.
+
+        Returns the file that takes the processes of the group.
+        """
+        mounts = Path("/proc/self/mounts").read_text().splitlines()
+        root = next(m.split()[1] for m in mounts if m.split()[2] == "cgroup2")
+        groups = Path("/proc/self/cgroup").read_text().splitlines()
+        here = next(g.removeprefix("0::/") for g in groups if g.startswith("0::"))
+        self.group = Path(root, here, self.folder.name)
+        self.group.mkdir()
+        return self.group / "cgroup.procs"
+
     def _first_process(self) -> int:
+        assert self.process
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
@@ -178,12 +262,20 @@ class Machine:
         raise TimeoutError((self.folder / "log").read_text())
 
     def _is_up(self) -> bool:
-        said = self.attempt("systemctl", "is-system-running").stdout.strip()
+        wait = ("systemctl", "is-system-running", "--wait")
+        said = self.attempt(*wait).stdout.strip()
         assert said != "degraded", self.run("systemctl", "--failed")
         return said == "running"
 
+    def _unplug(self) -> None:
+        """Take the cable away, before the machine's end does so at any time."""
+        with network(fcntl.LOCK_EX):
+            cut = ("ip", "link", "delete", self.cable)
+            subprocess.run(cut, check=False, capture_output=True)
+
     def _plug_in(self) -> None:
         """Lay a cable: the machine is 2 in its networks, the tests are all others."""
+        assert self.pid
         network_4 = f"10.{self.pid // 250 % 250 + 1}.{self.pid % 250}"
         self.network_6 = f"fd00:{self.pid >> 16:x}:{self.pid & 0xFFFF:x}"
         self.address, self.visitor = f"{network_4}.2", f"{network_4}.1"
@@ -193,7 +285,9 @@ class Machine:
         ends = ("type", "veth", "peer", "name", "eth0", "netns", str(self.pid))
         with network(fcntl.LOCK_EX):
             _call("ip", "link", "add", self.cable, *ends)
-            for address in (f"{self.visitor}/24", f"{visitor_6}/64"):
+            # The kernel would add the last one by itself, later, without the lock.
+            _call("ip", "link", "set", self.cable, "addrgenmode", "none")
+            for address in (f"{self.visitor}/24", f"{visitor_6}/64", "fe80::1/64"):
                 _call("ip", "address", "add", address, "dev", self.cable, "nodad")
             _call("ip", "link", "set", self.cable, "up")
             # More visitors, without another change of the network.
@@ -236,7 +330,7 @@ class Machine:
         return [*inside, *settings, cache, path, *command]
 
     def attempt(
-        self, *command: str, patience: float = 300, **options: Any
+        self, *command: str, patience: float = 900, **options: Any
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as root, whatever comes of it."""
         return subprocess.run(

@@ -5,11 +5,10 @@ looked up in a DNS that tests change, and lead to and from a real port 80.
 """
 
 import json
-import time
 from typing import Any
 
 from tests.machine import Machine
-from tests.servers import PATIENCE
+from tests.servers import eventually
 
 MACHINE, AUTHORITY = "192.0.2.1", "192.0.2.2"
 PRODUCTION = "acme-v02.api.letsencrypt.org"
@@ -107,18 +106,22 @@ class Pebble:
         for name, command in COMMANDS.items():
             machine.write(f"/run/systemd/system/{name}.service", UNIT + command)
         machine.run("systemctl", "daemon-reload")
-        machine.run("systemctl", "start", *COMMANDS)
+        self.reset()
+
+    def reset(self) -> None:
+        """Start, and know nothing: no account, no certificate, no order."""
+        for name in ("refused", "asked.log"):
+            self.machine.path(f"{FOLDER}/{name}").unlink(missing_ok=True)
+        self.machine.run("systemctl", "restart", *COMMANDS)
         address = f"{PRODUCTION}:443:{AUTHORITY}"
         ask = ("curl", "-sf", "--resolve", address, "--cacert", TRUST)
-        end = time.monotonic() + PATIENCE
-        while machine.attempt(*ask, f"https://{PRODUCTION}/directory").returncode:
-            assert time.monotonic() < end, machine.journal("-u", "authority-*")
-            time.sleep(0.05)
+        directory = (*ask, f"https://{PRODUCTION}/directory")
+        eventually(lambda: self.machine.attempt(*directory).returncode == 0)
         for name in (PRODUCTION, STAGING):
             self.dns("add-a", host=name, addresses=[AUTHORITY])
         apart = ("nsenter", "--net=/run/netns/authority")
         roots = "https://127.0.0.1:15000/roots/0"
-        self.root = machine.run(*apart, "curl", "-sf", "--cacert", TRUST, roots)
+        self.root = self.machine.run(*apart, "curl", "-sf", "--cacert", TRUST, roots)
 
     def close(self) -> None:
         """Answer nobody, until `open`; accounts and certificates stay known."""

@@ -24,7 +24,10 @@ HARDER = {
 # What follows in a file is the team's; a release adds its lines before it.
 YOURS = "\n# Yours from here"
 # Seeds, and what a command writes and a test compares.
-NOT_HARDENED = ("app/", "tests/app/", "bulwark/access.txt", "docs/events.md")
+NOT_HARDENED = (
+    *("app/", "tests/app/", "bulwark/access.txt", "docs/events.md"),
+    "bulwark/identity/common_passwords.bin",
+)
 
 RENAMED = {
     "bulwark/inputs.py": "bulwark/bodies.py",
@@ -100,6 +103,15 @@ def rename_files(template: Path) -> None:
     replace(layers, "    inputs,\n", "")
     replace(layers, "    backups,\n", "    backups,\n    bodies,\n")
     replace(layers, "inputs.init_app(app)", "bodies.init_app(app)")
+    lengths = template / "template/bulwark/lengths.py"
+    replace(lengths, "bulwark.inputs", "bulwark.bodies")
+    names = "import DEPTH, MAX_BODY, body_limit, json_object\n"
+    database = "from bulwark.database import db\n"
+    replace(
+        template / "template/tests/bulwark/test_inputs.py",
+        f"{database}from bulwark.inputs {names}",
+        f"from bulwark.bodies {names}{database}",
+    )
 
 
 def delete_files(template: Path) -> None:
@@ -133,6 +145,10 @@ def need_a_secret(template: Path) -> None:
     replace(base / "bulwark/config.py", first, SETTING + first)
     last = "# APP_ENCRYPTION_KEYS=\n"
     replace(base / ".env.example", last, f"{last}\n# A new one.\n# APP_NEW_KEY=\n")
+    # The inventory of keys lists it (OWASP ASVS 5.0, 11.1.2).
+    row = "| `APP_PASSWORD_PEPPER` |"
+    new = "| `APP_NEW_KEY` | – | – | – | – |\n"
+    replace(base / "docs/asvs.md", row, new + row)
 
 
 def add_a_column_to_users(template: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import random
 import re
 import secrets
 import shutil
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -41,8 +42,11 @@ T = TypeVar("T")
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """Return a port that no server has, and that no client is given meanwhile."""
+    while True:
+        port = random.randint(10_000, 32_000)  # Linux gives clients those from 32,768
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -60,13 +64,37 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def eventually(look: Callable[[], T | None], patience: float = PATIENCE) -> T:
-    """Return what somebody sees who looks again and again, once it is there."""
+    """Return what somebody sees who looks again and again, once it is there.
+
+    Looking takes a quarter of the time at most: what costs much is looked at seldom.
+    """
     end = time.monotonic() + patience
-    while time.monotonic() < end:
+    while (begin := time.monotonic()) < end:
         if found := look():
             return found
-        time.sleep(0.05)
+        time.sleep(min(max(0.02, 3 * (time.monotonic() - begin)), 1))
     raise TimeoutError(f"nothing after {patience} s")
+
+
+def session(leader: int) -> list[int]:
+    """Return what runs of what a process has started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        if int(fields[3]) == leader and fields[0] not in "ZX":
+            found.append(int(folder.name))
+    return found
+
+
+def end_session(leader: int) -> None:
+    """Kill all that a process has started, as when the machine loses its power."""
+    for process in session(leader):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    eventually(lambda: not session(leader))
 
 
 class Postgres:
@@ -254,7 +282,12 @@ class Nginx:
         for part in ("deploy/nginx", "app/nginx"):
             shutil.copytree(service / part, self.service / part)
         shutil.copy(service / "service.toml", self.service)
-        moved = {
+        # Ports first: the folder that replaces a path may have "80" in its name.
+        moved = {}
+        for port, free in self.ports.items():
+            moved[f"[::]:{port}"] = f"[::1]:{free}"
+            moved[f"{port}"] = f"127.0.0.1:{free}"
+        moved |= {
             f"/srv/{slug}/current/public": f"{service}/public",
             f"/srv/{slug}/current/": f"{folder}/",
             f"/etc/letsencrypt/live/{domain}/": f"{folder}/live/",
@@ -262,9 +295,6 @@ class Nginx:
             "/var/www/letsencrypt": f"{folder}/www",
             f"/run/{slug}.maintenance": f"{self.maintenance}",
         }
-        for port, free in self.ports.items():
-            moved[f"[::]:{port}"] = f"[::1]:{free}"
-            moved[f"{port}"] = f"127.0.0.1:{free}"
         files = filter(Path.is_file, (self.service / "deploy/nginx").iterdir())
         for path in files:
             text = path.read_text()

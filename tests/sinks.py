@@ -96,6 +96,7 @@ class Sink:
         try:
             yield self
         finally:
+            self.mood = FINE  # else those who wait for it do so for ever
             self.vanish()
 
     def arrive(self) -> None:

@@ -1,146 +1,33 @@
-"""Each log line reaches Splunk, Loggly or a syslog server, whatever happens."""
+"""Each log line reaches Splunk, Loggly or a syslog server, whatever happens.
+
+Most of it is waiting, so what can happen to one kind of server happens to several of
+that kind at the same time; see `trials`.
+"""
 
 import json
-import os
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.servers import PATIENCE, certify, eventually, running
-from tests.sinks import (
-    BUSY,
-    FINE,
-    SILENT,
-    Loggly,
-    Sink,
-    Splunk,
-    Syslog,
-    Web,
-)
+from tests.agent import MEBIBYTE, OUTAGE, TOKEN, Service, trouble
+from tests.servers import PATIENCE, eventually
+from tests.sinks import BUSY, FINE, SILENT, Loggly, Sink, Splunk, Syslog, Web
 
 pytestmark = pytest.mark.needs("syslog-ng-core", "syslog-ng-mod-http")
 
-PIECES = ROOT / "template/deploy/shipping"
-TOKEN = "sesame-1234"
-MEBIBYTE = 1024 * 1024
-# How long a fault lasts. SHIPPING_OUTAGE=60 tries it for longer.
-OUTAGE = float(os.environ.get("SHIPPING_OUTAGE", "6"))
 SINKS = [Splunk, Loggly, Syslog]
 # syslog-ng by itself gives a line up after some of them, at once or at the fourth.
 REFUSALS = [301, 400, 403, 410, 413, 422, 429, 503, 504]
-
-# Writes lines to stdout as gunicorn's processes do, and says when it is done with them.
-WRITER = """
-import json, sys, time
-first, lines, pause, size = map(json.loads, sys.argv[1:])
-for number in range(first, first + lines):
-    line = {"event": "request", "number": number, "route": "/", "filler": "x" * size}
-    sys.stdout.write(json.dumps(line) + "\\n")
-    sys.stdout.flush()
-    time.sleep(pause)
-"""
-
-
-class Service:
-    """A process that logs, and the agent that ships it, in a folder of their own."""
-
-    def __init__(self, folder: Path, sink: Sink, spool: int = 64 * MEBIBYTE) -> None:
-        self.folder, self.written = folder, 0
-        self.log = folder / "service.log"
-        self.log.touch()
-        self.state = folder / "spool"
-        self.state.mkdir()
-        self.said = folder / "agent.err"
-        self.config = folder / "shipping.conf"
-        pieces = ("syslog-ng", "file", sink.piece)
-        text = "".join((PIECES / f"{piece}.conf").read_text() for piece in pieces)
-        self.config.write_text(text.replace("time-reopen(5)", "time-reopen(1)"))
-        self.environment = {
-            "SHIPPING_NAME": "shop",
-            "SHIPPING_HOST": "localhost",
-            "SHIPPING_PORT": str(sink.port),
-            "SHIPPING_TOKEN": TOKEN,
-            "SHIPPING_CA": str(sink.authority),
-            "SHIPPING_STATE": str(self.state),
-            "SHIPPING_SPOOL": str(spool),
-            "SHIPPING_FILE": str(self.log),
-            "PATH": os.environ["PATH"],
-        }
-
-    @contextmanager
-    def shipping(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Run the agent while the block lasts; return once it reads."""
-        with running(
-            *("syslog-ng", "--foreground", "--no-caps", "--cfgfile", self.config),
-            *("--persist-file", self.state / "persist", "--control", self.control),
-            *("--pidfile", self.folder / "pid"),
-            log=self.folder / "agent",
-            env=self.environment,
-        ) as process:
-            eventually(lambda: self.control.exists() and self.counts(), 10)
-            yield process
-
-    @property
-    def control(self) -> Path:
-        return self.folder / "control"
-
-    def counts(self) -> dict[str, int]:
-        """Return what the agent has counted for where it ships to."""
-        done = subprocess.run(
-            ("syslog-ng-ctl", "stats", "--control", self.control),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        found = re.findall(
-            r"^dst\.\w+;d_elsewhere#.*;a;(\w+);(\d+)$", done.stdout, re.MULTILINE
-        )
-        return {name: int(number) for name, number in found}
-
-    def spooled(self) -> int:
-        """Return how many bytes the spool takes on disk."""
-        return sum(file.stat().st_size for file in self.state.glob("*.rqf"))
-
-    def write(self, lines: int, pause: float = 0, size: int = 100) -> int:
-        """Log lines; return when the service has written all of them."""
-        return self.start_writing(lines, pause, size).wait(OUTAGE + PATIENCE)
-
-    def start_writing(
-        self, lines: int, pause: float = 0, size: int = 100
-    ) -> subprocess.Popen[bytes]:
-        first, self.written = self.written, self.written + lines
-        arguments = map(str, (first, lines, pause, size))
-        with self.log.open("ab") as stdout:
-            return subprocess.Popen(
-                [sys.executable, "-c", WRITER, *arguments], stdout=stdout
-            )
-
-    def arrived(self, sink: Sink) -> list[int]:
-        """Return the numbers of the lines that a sink has, those it has twice once."""
-        lines = list(map(json.loads, list(sink.lines)))
-        numbers = [line["number"] for line in lines if line["event"] == "request"]
-        return list(dict.fromkeys(numbers))
-
-    def all_arrive(self, sink: Sink, but: int = 0, patience: float = 40) -> None:
-        """Wait until a sink has each line that was written, in order, but so many."""
-
-        def is_last() -> bool:
-            arrived = self.arrived(sink)
-            return self.written - but <= len(arrived) and self.written - 1 in arrived
-
-        with suppress(TimeoutError):
-            eventually(is_last, patience)
-        arrived = self.arrived(sink)
-        lost = sorted(set(range(self.written)) - set(arrived))
-        assert len(lost) <= but, f"{len(lost)} of {self.written} lost: {lost[:20]}"
-        assert arrived == sorted(arrived)
+FAULTS = ["stopped", "busy", "silent", "stuck", "wrong certificate", "wrong name"]
+CUTS = [BUSY, SILENT, FINE]
+TOKEN_TRIALS = ["fine", "busy", "stopped", "wrong certificate"]
+Trials = dict[tuple[str, str], "Future[None]"]
 
 
 @pytest.fixture(params=SINKS, ids=lambda kind: str(kind.piece))
@@ -186,47 +73,51 @@ def test_the_first_line_says_that_shipping_starts(service: Service, sink: Sink) 
     assert json.loads(sink.lines[0]) == said
 
 
-@contextmanager
-def trouble(sink: Sink, kind: str, folder: Path) -> Iterator[None]:
-    """Give a sink some trouble while the block lasts."""
-    if kind in ("busy", "stuck"):
-        sink.mood = kind
-        yield
-        sink.mood = FINE
-        return
-    sink.leave()
-    if kind == "silent":
-        sink.mood = SILENT
-    elif kind == "wrong name":
-        sink.show(*sink.other)
-    elif kind == "wrong certificate":
-        wrong = (folder / "wrong.pem", folder / "wrong.key")
-        certify("localhost", *wrong)
-        sink.show(*wrong)
-    if kind != "stopped":
-        sink.arrive()
-    yield
-    sink.mood = FINE
-    sink.show(sink.certificate, sink.key)
-    if kind == "stopped":
-        sink.arrive()
+# --- What happens to several at the same time -----------------------------------------
 
 
-FAULTS = ["stopped", "busy", "silent", "stuck", "wrong certificate", "wrong name"]
+@pytest.fixture(scope="module", params=SINKS, ids=lambda kind: str(kind.piece))
+def trials(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Trials]:
+    """Begin all trials with one kind of server, each with an agent of its own."""
+    planned: dict[tuple[str, str], Callable[[Service, Sink], None]] = {}
+    for kind in FAULTS:
+        planned["fault", kind] = partial(has_a_fault, kind=kind)
+    for cut in CUTS:
+        planned["cut", cut] = partial(loses_its_agent, cut=cut)
+    for trial in TOKEN_TRIALS:
+        planned["token", trial] = partial(keeps_the_token, trial=trial)
+    if not request.param.busy_is_known:
+        del planned["fault", "busy"]  # a syslog server has no answers
+
+    def begin(trial: Callable[[Service, Sink], None], folder: Path) -> None:
+        with request.param(folder).running() as sink:
+            trial(Service(folder, sink), sink)
+
+    with ThreadPoolExecutor(len(planned)) as pool:
+        yield {
+            name: pool.submit(begin, trial, tmp_path_factory.mktemp("trial"))
+            for name, trial in planned.items()
+        }
 
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_a_fault_of_the_other_side_loses_nothing_and_slows_nobody(
-    service: Service, sink: Sink, kind: str, tmp_path: Path
+    trials: Trials, kind: str
 ) -> None:
-    if kind == "busy" and not sink.busy_is_known:
+    if ("fault", kind) not in trials:
         pytest.skip("a syslog server has no answers")
+    trials["fault", kind].result()
+
+
+def has_a_fault(service: Service, sink: Sink, kind: str) -> None:
     # The connection that was open breaks, which syslog notices by a line.
     cost = 0 if kind in ("busy", "stuck") else sink.costs
     with service.shipping():
         service.write(50)
         service.all_arrive(sink)
-        with trouble(sink, kind, tmp_path):
+        with trouble(sink, kind, service.folder):
             before, bytes_before = len(sink.lines), sink.bytes
             # It ends by itself while nobody takes a line.
             assert service.write(int(OUTAGE * 100), pause=0.01, size=500) == 0
@@ -238,19 +129,23 @@ def test_a_fault_of_the_other_side_loses_nothing_and_slows_nobody(
         assert service.counts()["dropped"] == 0
 
 
-@pytest.mark.parametrize("cut", [BUSY, SILENT, FINE])
+@pytest.mark.parametrize("cut", CUTS)
 def test_an_agent_that_is_killed_loses_nothing_that_it_had_taken(
-    service: Service, sink: Sink, cut: str
+    trials: Trials, cut: str
 ) -> None:
+    trials["cut", cut].result()
+
+
+def loses_its_agent(service: Service, sink: Sink, cut: str) -> None:
     mood = SILENT if cut == BUSY and not sink.busy_is_known else cut
     with service.shipping() as agent:
-        eventually(lambda: sink.lines, 20)
+        eventually(lambda: sink.lines)
         sink.mood = mood
         if mood == SILENT:
             sink.leave()
             sink.arrive()
         writer = service.start_writing(600, pause=0.005, size=500)
-        time.sleep(1.5)
+        eventually(lambda: service.counts()["processed"] > 200)
         agent.kill()
         agent.wait()
         # What it has taken is in its spool alone: the service's file is gone.
@@ -262,6 +157,38 @@ def test_an_agent_that_is_killed_loses_nothing_that_it_had_taken(
         service.all_arrive(sink, but=sink.costs if mood == SILENT else 0)
         assert service.counts()["dropped"] == 0
     assert taken or mood == FINE
+
+
+@pytest.mark.parametrize("trial", TOKEN_TRIALS)
+def test_the_token_is_in_no_log_and_in_no_list_of_processes(
+    trials: Trials, trial: str
+) -> None:
+    trials["token", trial].result()
+
+
+def keeps_the_token(service: Service, sink: Sink, trial: str) -> None:
+    notices = trial != "fine" and (sink.busy_is_known or trial != "busy")
+    with service.shipping() as agent:
+        command = Path(f"/proc/{agent.pid}/cmdline").read_bytes()
+        assert b"shipping.conf" in command
+        assert TOKEN.encode() not in command
+        eventually(lambda: sink.lines)
+        before = len(service.said.read_text())
+        with trouble(sink, trial, service.folder) if trial != "fine" else nullcontext():
+            service.write(5)
+            if notices:
+                eventually(lambda: len(service.said.read_text()) > before)
+            else:
+                service.all_arrive(sink)
+    said = service.said.read_text()
+    assert "shutting down" in said
+    if trial != "fine" and sink.piece == "loggly":
+        assert "/bulk/TOKEN/tag/shop/" in said
+    assert TOKEN not in said
+    assert TOKEN not in service.config.read_text()
+
+
+# --- What happens to one --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [Splunk, Syslog], ids=lambda kind: str(kind.piece))
@@ -291,41 +218,26 @@ def test_a_full_spool_is_bounded_and_its_loss_counted(
         assert re.search(r"queue.* full, dropping", service.said.read_text())
 
 
-@pytest.mark.parametrize("trial", ["fine", "busy", "stopped", "wrong certificate"])
-def test_the_token_is_in_no_log_and_in_no_list_of_processes(
-    service: Service, sink: Sink, trial: str, tmp_path: Path
-) -> None:
-    with service.shipping() as agent:
-        command = Path(f"/proc/{agent.pid}/cmdline").read_bytes()
-        assert b"shipping.conf" in command
-        assert TOKEN.encode() not in command
-        eventually(lambda: sink.lines, 20)
-        with trouble(sink, trial, tmp_path) if trial != "fine" else nullcontext():
-            service.write(5)
-            time.sleep(3)
-    said = service.said.read_text()
-    assert "shutting down" in said
-    if trial != "fine" and sink.piece == "loggly":
-        assert "/bulk/TOKEN/tag/shop/" in said
-    assert TOKEN not in said
-    assert TOKEN not in service.config.read_text()
-
-
 @pytest.mark.parametrize("kind", [Splunk, Loggly], ids=lambda kind: str(kind.piece))
 def test_whatever_the_answer_a_line_is_kept_until_it_is_200(
     kind: type[Web], tmp_path: Path
 ) -> None:
-    with kind(tmp_path).running() as sink:
-        service = Service(tmp_path, sink)
-        with service.shipping():
-            for status in REFUSALS:
+    def refuse(status: int) -> None:
+        folder = tmp_path / str(status)
+        folder.mkdir()
+        with kind(folder).running() as sink:
+            service = Service(folder, sink)
+            with service.shipping():
+                eventually(lambda: sink.lines)
                 sink.status, sink.mood, asked = status, BUSY, len(sink.heads)
                 service.write(1)
-                while len(sink.heads) < asked + 5:
-                    time.sleep(0.05)
+                eventually(lambda: len(sink.heads) >= asked + 5)
                 sink.mood = FINE
                 service.all_arrive(sink)
-            assert service.counts()["dropped"] == 0
+                assert service.counts()["dropped"] == 0
+
+    with ThreadPoolExecutor(len(REFUSALS)) as pool:
+        assert len(list(pool.map(refuse, REFUSALS))) == len(REFUSALS)
 
 
 @pytest.mark.parametrize("kind", SINKS, ids=lambda kind: str(kind.piece))
@@ -333,27 +245,34 @@ def test_a_sink_that_vanishes_has_no_more_than_it_said(
     kind: type[Sink], tmp_path: Path
 ) -> None:
     """Cut the power of a sink in the middle of a stream, three times."""
+
+    def is_shipped(sink: Sink, lines: int) -> bool:
+        return len(sink.lines) >= lines or writer.poll() is not None
+
     with kind(tmp_path).running() as sink:
         service = Service(tmp_path, sink)
         with service.shipping():
-            writer = service.start_writing(1_000, pause=0.01)
+            writer, under_way = service.start_writing(1_000, pause=0.01), 0
             for _ in range(3):
-                time.sleep(2)
+                eventually(partial(is_shipped, sink, len(sink.lines) + 50))
                 sink.vanish()
                 time.sleep(1)
+                # Without receipts, what was sent and not yet read is lost. A line
+                # that the agent sends twice counts once.
+                under_way = service.counts()["written"] - len(set(sink.lines))
                 sink.arrive()
             assert writer.wait(PATIENCE) == 0
-            service.all_arrive(sink, but=3 * 5 * sink.costs)
+            service.all_arrive(sink, but=max(3 * 5, under_way) * sink.costs)
 
 
 def test_what_waits_goes_to_a_new_address(
     service: Service, sink: Sink, tmp_path: Path
 ) -> None:
     with service.shipping():
-        eventually(lambda: sink.lines, 20)
+        eventually(lambda: sink.lines)
         sink.leave()
         service.write(20)
-        time.sleep(2)
+        eventually(lambda: service.counts()["processed"] > 20)
     (tmp_path / "new").mkdir()
     with type(sink)(tmp_path / "new").running() as new:
         service.environment["SHIPPING_PORT"] = str(new.port)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.deployed import HOME, NAME, Server, installed
+from tests.deployed import HOME, NAME, Server
+from tests.disks import installed
 from tests.servers import eventually
 from tests.sinks import Sink, Splunk, Syslog
 
@@ -69,7 +70,7 @@ def site(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
     suite, kind = request.param
-    with Server(installed(tmp_path_factory, suite)) as server:
+    with Server(installed(tmp_path_factory, suite), parts=["web"]) as server:
         server.certify()
         # There is no name server; syslog-ng, which looks up the machine's own name at
         # its start, would wait for the one of whoever runs the tests.

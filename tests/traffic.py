@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+from tests.chain import LONG, Chain, Shop
 from tests.servers import eventually
-from tests.test_monitoring import Chain, Shop
 from tests.test_races import PASSWORD, Answer, Browser, add_app, code_of
 from tests.watched import Watched
 
@@ -134,7 +134,7 @@ def watched_traffic(
     with service.running(), shop.open() as inbox:
         traffic.begin()
         with Chain(folder, shop, inbox, service.port, speed).running() as chain:
-            eventually(lambda: chain.knows("up == 1"))
+            eventually(lambda: chain.knows("up == 1"), LONG)
             yield traffic, chain
 
 

@@ -91,8 +91,12 @@ class Client:
         self.connection.request("POST" if fields else "GET", path, body, headers)
         answer = self.connection.getresponse()
         text = answer.read().decode()
-        if cookie := answer.getheader("Set-Cookie"):
-            self.cookie = cookie.partition(";")[0]
+        self.keep(answer.getheaders())
         if found := re.search(r'name="csrf_token"[^>]* value="([^"]+)"', text):
             self.token = found[1]
         return answer.status, text
+
+    def keep(self, headers: list[tuple[str, str]]) -> None:
+        """Keep the first cookie that an answer sets."""
+        if cookie := dict(reversed(headers)).get("Set-Cookie"):
+            self.cookie = cookie.partition(";")[0]

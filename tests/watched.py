@@ -1,7 +1,10 @@
 """A service in production that is watched, and a clock that goes faster."""
 
+import fcntl
+import hashlib
 import os
 import re
+import shutil
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,42 +12,97 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any, Self
 
+import pytest
 from copier import run_copy
 
 from tests.conftest import run
 from tests.edge import DOMAIN, SLUG
-from tests.servers import Nginx, eventually, free_port, wait_for_port
+from tests.servers import PATIENCE, Nginx, eventually, free_port, wait_for_port
 from tests.test_races import Service
 
 FLASK = ("flask", "--app", "wsgi")
 # What the service does by the clock, for a test that has no hour: added to app/.
 FASTER = """
-import time
-from datetime import datetime
-
-from huey.consumer import Scheduler
-
-from bulwark import exporter, jobs
+from bulwark import exporter
 from bulwark.identity import guessing
 
 exporter.RECENT /= {speed}
 exporter.CERTIFICATE_KEPT /= {speed}
 guessing.WINDOW /= {speed}
+"""
+FASTER_JOBS = """
+import datetime
+import time
+
+from huey.consumer import Scheduler
+
+from bulwark import jobs
+
 Scheduler.periodic_task_seconds /= {speed}
 
 
 def _read_periodic(_):
-    now = datetime.fromtimestamp(time.time() * {speed})
+    now = datetime.datetime.fromtimestamp(time.time() * {speed})
     found = jobs.queue._registry.periodic_tasks
     return [task for task in found if task.validate_datetime(now)]
 
 
 jobs.queue.read_periodic = _read_periodic
 """
+# A password costs what it costs in a service's own tests. No alert depends on it.
+CHEAPER = """
+from bulwark import identity
+
+identity.BCRYPT_ROUNDS = identity.BCRYPT_ROUNDS_IN_TESTS
+"""
 
 
 def make_service(template: Path, folder: Path, **answers: Any) -> Path:
     """Make a service with all that it needs to run; return its folder."""
+    made = render(template, folder, **answers)
+    run(os.environ["UV"], "sync", "--quiet", "--no-dev", cwd=made)
+    return made
+
+
+def copy_service(
+    factory: pytest.TempPathFactory, template: Path, folder: Path, **answers: Any
+) -> Path:
+    """Copy a service that is made once per run; return its folder.
+
+    Services with the same pyproject.toml share their packages: nobody may change those.
+    """
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    shared /= "services"
+    shared.mkdir(exist_ok=True)
+    original = shared / "-".join(["made", *map(str, answers.values())])
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (original / "done").exists():
+            shutil.rmtree(original, ignore_errors=True)  # of one that failed
+            made = render(template, original, **answers)
+            _add_packages(made, shared)
+            with (made / "app/__init__.py").open("a") as file:
+                file.write(CHEAPER)
+            (original / "done").touch()
+    copied = folder / "service"
+    return Path(shutil.copytree(original / "service", copied, symlinks=True))
+
+
+def _add_packages(made: Path, shared: Path) -> None:
+    """Give a service its packages, in an environment that others use, too."""
+    state = hashlib.sha256((made / "pyproject.toml").read_bytes()).hexdigest()
+    packages = shared / f"packages-{state[:12]}"
+    (made / ".venv").symlink_to(packages)
+    sync = (os.environ["UV"], "sync", "--quiet", "--no-dev")
+    run(*sync, cwd=made, env=os.environ | {"UV_PROJECT_ENVIRONMENT": str(packages)})
+    # Else each copy compiles these when it first starts.
+    run(packages / "bin/python", "-m", "compileall", "-q", "bulwark", "app", cwd=made)
+
+
+def render(template: Path, folder: Path, **answers: Any) -> Path:
+    """Copy the template; return the service."""
     made = folder / "service"
     given = {"domain": DOMAIN, "project_slug": SLUG, **answers}
     run_copy(
@@ -56,14 +114,14 @@ def make_service(template: Path, folder: Path, **answers: Any) -> Path:
         unsafe=True,
         quiet=True,
     )
-    run(os.environ["UV"], "sync", "--quiet", "--no-dev", cwd=made)
     return made
 
 
-def hasten(service: Path, speed: int) -> None:
-    """Let a service live so many times as fast."""
+def hasten(service: Path, speed: int, *parts: str) -> None:
+    """Let a service live so many times as fast, or parts of it."""
     with (service / "app/__init__.py").open("a") as file:
-        file.write(FASTER.format(speed=speed))
+        for part in parts or (FASTER, FASTER_JOBS):
+            file.write(part.format(speed=speed))
 
 
 class Watched(Service):
@@ -122,7 +180,7 @@ class Watched(Service):
 
     def stop(self, part: str) -> None:
         self.parts[part].terminate()
-        self.parts[part].wait()
+        self.parts[part].wait(PATIENCE)
 
     @contextmanager
     def without(self, part: str) -> Iterator[None]:
