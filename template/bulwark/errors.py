@@ -1,14 +1,12 @@
 """What a visitor sees when something is wrong: a page or JSON, with the request id."""
 
 import math
-import sqlite3
 from typing import Any
 
-from flask import Flask, g, jsonify, render_template, request
+from flask import Flask, Request, g, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_login import AnonymousUserMixin
 from flask_wtf.csrf import CSRFError
-from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import (
     HTTPException,
     InternalServerError,
@@ -16,20 +14,13 @@ from werkzeug.exceptions import (
     ServiceUnavailable,
 )
 
-from bulwark import events
+from bulwark import events, request_log
+from bulwark.logging import log
+from bulwark.origins import OriginError
+from bulwark.outages import is_outage, roll_back
 
 A_FEW_SECONDS = 10
 SOON = 5
-# sqlite.org/rescode.html: the low byte; what else fails in SQLite is a wrong statement.
-SQLITE_PRIMARY_CODE = 0xFF
-SQLITE_AWAY = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-}
 # What a browser that shows our pages never sends.
 UNFIT = (400, 413, 415, 422)
 PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
@@ -58,17 +49,20 @@ HINTS = {
 
 def init_app(app: Flask) -> None:
     """Show every error in the service's own style."""
-    app.log_exception = _tell_fault  # type: ignore[method-assign]
     app.register_error_handler(HTTPException, show)
-    app.register_error_handler(OperationalError, _show_database_error)
 
 
 def wants_json() -> bool:
     """Tell whether the caller asks for JSON rather than a page, or is a script."""
-    if "Authorization" in request.headers:
+    return prefers_json(request)
+
+
+def prefers_json(sent: Request) -> bool:
+    """Tell the same of a request that is not the current one any more."""
+    if "Authorization" in sent.headers:
         return True
-    best = request.accept_mimetypes.best_match(["text/html", "application/json"])
-    return request.is_json or best == "application/json"
+    best = sent.accept_mimetypes.best_match(["text/html", "application/json"])
+    return sent.is_json or best == "application/json"
 
 
 def in_words(seconds: int) -> str:
@@ -79,30 +73,27 @@ def in_words(seconds: int) -> str:
     return "a minute" if minutes == 1 else f"{minutes} minutes"
 
 
-def _tell_fault(exc_info: Any) -> None:
-    """Log what was raised; Flask's own line has the path, which may hold a token."""
-    away = _means_away(exc_info[1])
-    events.tell("sys_database_unreachable" if away else "sys_error", exc_info=exc_info)
+def tell_fault(error: BaseException, **details: Any) -> None:
+    """End the transaction, then log and count what was raised.
 
-
-def _show_database_error(error: OperationalError) -> ResponseReturnValue:
-    _tell_fault((type(error), error, error.__traceback__))
-    return show(InternalServerError(original_exception=error))
-
-
-def _means_away(error: BaseException | None) -> bool:
-    """Tell whether an error says that the database is away, full or locked."""
-    if not isinstance(error, OperationalError):
-        return False
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    return code is None or code & SQLITE_PRIMARY_CODE in SQLITE_AWAY
+    What is raised while a fault is answered is a line only: each request has one event.
+    """
+    roll_back()
+    if "database_away" in g:
+        log.error("error_page_failed", exc_info=error)
+        return
+    g.database_away = is_outage(error)
+    name = "sys_database_unreachable" if g.database_away else "sys_error"
+    events.tell(name, exc_info=error, **details)
 
 
 def show(error: HTTPException) -> ResponseReturnValue:
     """Return the page, or the JSON, of an error."""
     if error.response is not None:
         return error.response
-    if _means_away(getattr(error, "original_exception", None)):
+    if isinstance(error, InternalServerError) and not error.original_exception:
+        tell_fault(error)
+    if g.get("database_away"):
         error = ServiceUnavailable(retry_after=SOON)
     if error.code in UNFIT:
         events.tell("input_validation_fail", reason=type(error).__name__)
@@ -110,21 +101,28 @@ def show(error: HTTPException) -> ResponseReturnValue:
         # No page can be made for a host that is not ours: it could not link anywhere.
         return "This service does not answer to that host name.\n", 400, PLAIN
     code = error.code or InternalServerError.code
-    title = TITLES.get(code, error.name)
-    hint = HINTS.get(code, "")
-    if isinstance(error, CSRFError):
-        title = "This form is too old"
-        hint = "Go back, reload the page and send it again."
-    elif error.description != type(error).description:
-        hint = error.description or hint
-    elif isinstance(wait := getattr(error, "retry_after", None), int):
-        hint = f"Try again in {in_words(wait)}."
+    title, hint = _words_for(error, code)
     headers = [(k, v) for k, v in error.get_headers() if k != "Content-Type"]
     if code >= InternalServerError.code:
         # The page must not ask for the visitor again: the database may be away.
+        roll_back()
         g._login_user = AnonymousUserMixin()
     if wants_json():
-        body = jsonify(error=title, hint=hint, request_id=g.get("request_id"))
+        body = jsonify(error=title, hint=hint, request_id=request_log.current_id())
         return body, code, headers
     page = render_template("bulwark/error.html", code=code, title=title, hint=hint)
     return page, code, headers
+
+
+def _words_for(error: HTTPException, code: int) -> tuple[str, str]:
+    """Return what the page of an error is called, and what it advises."""
+    title, hint = TITLES.get(code, error.name), HINTS.get(code, "")
+    if isinstance(error, OriginError):
+        return "This form may come from another site", error.description or hint
+    if isinstance(error, CSRFError):
+        return "This form is too old", "Go back, reload the page and send it again."
+    if error.description != type(error).description:
+        return title, error.description or hint
+    if isinstance(wait := getattr(error, "retry_after", None), int):
+        return title, f"Try again in {in_words(wait)}."
+    return title, hint

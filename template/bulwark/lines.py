@@ -94,15 +94,20 @@ WORDS = frozenset(
     pin private secret secrets seed session token tokens totp uri url
     """.split()  # noqa: SIM905  as words are read
 )
-PASSWORD_IN_URL = re.compile(r"://[^\s/@:]*:([^\s/@]+)@")
+# Up to the last `@`: a password may hold a `/`. An `https://key@host` has a key alone.
+PASSWORD_IN_URL = re.compile(r"(?:://[^:@]*:|^https?://)(.+)@", re.DOTALL)
+# Where a parser cuts a password that it takes for a part of a URL, or of a line.
+CUTS = re.compile(r"[\s#/?@:\[\]%&=\\\"']+")
 LEAST = 8  # characters: a shorter secret would be found everywhere
 PATTERNS = (
+    # What repeats begins where nothing of its kind is in front: at once in a long text.
     # Signed values of links and cookies, and access tokens.
-    (re.compile(r"\b[\w-]{8,}\.[\w-]{6}\.[\w-]{20,}", re.ASCII), REDACTED),
+    (re.compile(r"(?<![\w-])[\w-]{8,}\.[\w-]{6}\.[\w-]{20,}", re.ASCII), REDACTED),
     (re.compile(r"\bbwk_[\w-]{20,}", re.ASCII), REDACTED),
     # A name and a password in an address, and a person's mail address.
-    (re.compile(r"(?<=://)[^\s/@]*:[^\s/@]*@"), f"{REDACTED}@"),
-    (re.compile(r"[\w.+%-]+@[\w-]+\.[\w.-]*\w"), "[address]"),
+    # Its length is bounded, for each `://` of a long text begins a search.
+    (re.compile(r"(?<=://)[^\s\"'<>@:/]{0,64}:[^\s\"'<>]{0,128}@"), f"{REDACTED}@"),
+    (re.compile(r"(?<![\w.+%-])[\w.+%-]+@[\w-]+\.[\w.-]*\w"), "[address]"),
 )
 # What every text has that one of them finds.
 HINT = r"@|bwk_|\.[\w-]{6}\."
@@ -199,8 +204,11 @@ def secrets_of(settings: Any) -> Iterable[str]:
 
 def _forms(value: Any) -> Iterable[str]:
     if isinstance(value, str):
+        yield value
         found = PASSWORD_IN_URL.search(value)
-        yield from (found[1], unquote(found[1])) if found else (value,)
+        for form in (found[1], unquote(found[1])) if found else ():
+            # An exception quotes the part that was taken for a host or a port.
+            yield from (form, *CUTS.split(form))
     elif isinstance(value, bytes):
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             yield encode(value).decode().rstrip("=")

@@ -3,17 +3,14 @@
 import json
 import logging
 import re
-import secrets
 import sys
 import time
 from collections import Counter
-from http import HTTPStatus
 from threading import Lock, Timer
 from typing import Any, TextIO
 
 import click
 import structlog
-from flask import Flask, Response, g, request
 from structlog.typing import EventDict, Processor
 
 from bulwark import lines, metrics
@@ -26,9 +23,6 @@ processors: list[Any] = []
 encode = json.JSONEncoder().encode  # all but ASCII is escaped: one line stays one
 log = structlog.stdlib.get_logger("bulwark")
 
-# What a caller may send as its request id; anything else is replaced.
-REQUEST_ID = re.compile(r"[A-Za-z0-9-]{16,64}")
-REQUEST_ID_BYTES = 16
 SERVES = "bulwark.serves"
 # Of one kind, from one process. Who causes more floods us: then the number says it all.
 # The audit trail keeps each event, the proxy's log each request.
@@ -56,17 +50,11 @@ class Stdout(logging.StreamHandler[TextIO]):
         """Take none that lasts."""
 
 
-def init_app(app: Flask, config: Config, own: Any) -> None:
-    """Log to stdout, and give each request an id and one line."""
+def init_app(config: Config, own: Any) -> None:
+    """Log to stdout, without what is secret in the settings."""
     secrets = [*lines.secrets_of(config), *(lines.secrets_of(own) if own else ())]
     shape.learn(config, lines.names_of(db.metadata), secrets)
     configure(config.log_level, readable=config.environment != "production")
-    app.before_request(_start)
-    app.after_request(_finish)
-
-    @app.context_processor
-    def _request_id() -> dict[str, str]:
-        return {"request_id": g.get("request_id", "")}
 
 
 def configure(level: str, *, readable: bool) -> None:
@@ -77,19 +65,7 @@ def configure(level: str, *, readable: bool) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
-        if readable
-        else [
-            # Without local variables: they may hold what must not be logged.
-            structlog.processors.ExceptionRenderer(
-                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-            ),
-            _drop_details,
-            shape,
-            _as_json,
-        ]
-    )
+    last = _for_people() if readable else _for_machines()
     steps: list[Any] = [structlog.stdlib.filter_by_level, *shared, *last, _finished]
     processors[:] = steps
     structlog.configure(
@@ -120,6 +96,28 @@ def configure(level: str, *, readable: bool) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
+def _for_people() -> list[Processor]:
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stdout.isatty(),
+            # Python's own: Rich's is slow, and shows local variables.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+    ]
+
+
+def _for_machines() -> list[Processor]:
+    return [
+        # Without local variables: they may hold what must not be logged.
+        structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        ),
+        _drop_details,
+        shape,
+        _as_json,
+    ]
+
+
 class Formatter(structlog.stdlib.ProcessorFormatter):
     """Forms the lines of others; ours are finished when they get here."""
 
@@ -142,32 +140,6 @@ def _drop_details(_: object, __: str, event: EventDict) -> EventDict:
     for raised in event.get("exception", ()):
         raised["exc_value"] = DETAIL.sub("", raised["exc_value"])
     return event
-
-
-def _start() -> None:
-    sent = request.headers.get("X-Request-ID", "")
-    g.request_id = (
-        sent if REQUEST_ID.fullmatch(sent) else secrets.token_hex(REQUEST_ID_BYTES)
-    )
-    g.started = time.perf_counter()
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(request_id=g.request_id)
-
-
-def _finish(response: Response) -> Response:
-    """Log the route's template, never the path: a path may hold a token."""
-    response.headers["X-Request-ID"] = g.request_id
-    rule = request.url_rule
-    details: dict[str, Any] = {
-        "method": request.method if request.method.isalpha() else "?",
-        "route": rule.rule if rule else None,
-        "status": response.status_code,
-        "milliseconds": round(1000 * (time.perf_counter() - g.started), 1),
-    }
-    refused = response.status_code >= HTTPStatus.BAD_REQUEST
-    if not refused or flood.lets_through(f"request {response.status_code}"):
-        log.info("request", **details)
-    return response
 
 
 class Flood:

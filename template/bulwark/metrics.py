@@ -6,15 +6,14 @@ routes, events and codes, never a person or an address, of which there is no end
 
 import fcntl
 import os
-import time
 from collections.abc import Iterable
 from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from flask import Flask, Response, current_app, g, request, session
-from flask_login import current_user, user_logged_in
+from flask import Flask, current_app, g, has_request_context, request, session
+from flask_login import user_logged_in
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import event
@@ -125,11 +124,10 @@ def _counts(folder: Path) -> Counts:
 
 
 def init_app(app: Flask, config: Config, events: Iterable[str]) -> None:
-    """Count requests, sign-ins, events, and the connections of the database's pool."""
+    """Count sign-ins, events, and the connections of the database's pool."""
     counts = _counts(Path(config.metrics_folder))
     counts.begin_at_zero(events)
     app.extensions["metrics"] = counts
-    app.after_request(_count)
     user_logged_in.connect(_signed_in, app)
     with app.app_context():
         _watch(db.engine.pool)
@@ -159,15 +157,14 @@ def server_errors(folder: Path) -> int:
     )
 
 
-def _count(response: Response) -> Response:
+def count_request(method: str, route: str | None, status: int, seconds: float) -> None:
+    """Count a request, by its route's template, when its answer begins."""
     counts = current()
-    method = request.method if request.method in METHODS else "other"
-    route = request.url_rule.rule if request.url_rule else "none"
-    counts.requests.labels(method, route, str(response.status_code)).inc()
-    taken = time.perf_counter() - g.started
-    counts.durations.labels(method, route).observe(taken)
-    _count_step(counts)
-    return response
+    labels = (method if method in METHODS else "other", route or "none")
+    counts.requests.labels(*labels, str(status)).inc()
+    counts.durations.labels(*labels).observe(seconds)
+    if has_request_context():
+        _count_step(counts)
 
 
 def _count_step(counts: Counts) -> None:
@@ -176,7 +173,7 @@ def _count_step(counts: Counts) -> None:
             counts.sign_in_steps.labels("factor").inc()
     elif request.method == "GET":
         counts.sign_in_steps.labels("started").inc()
-    elif current_user.is_authenticated or "tf_user_id" in session:
+    elif "signed_in" in g or "tf_user_id" in session:
         counts.sign_in_steps.labels("password").inc()
 
 

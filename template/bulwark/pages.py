@@ -4,13 +4,12 @@ from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from flask import Blueprint, Flask, abort, render_template
 from flask.typing import ResponseReturnValue
 from sqlalchemy import func, select
 
-from bulwark import access, config
+from bulwark import access, config, urls
 from bulwark.access import public
 from bulwark.database import db
 from bulwark.mail import OutgoingMail
@@ -63,7 +62,7 @@ def letter(name: str) -> ResponseReturnValue:
 
 
 def _folder() -> Path:
-    return Path(urlsplit(config.current().mail_url).path)
+    return Path(urls.path_of(config.current().mail_url))
 
 
 def _read(path: Path) -> EmailMessage:

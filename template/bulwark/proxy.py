@@ -4,6 +4,7 @@ from ipaddress import IPv4Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from flask import Flask, abort, request
+from werkzeug.exceptions import SecurityError
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from bulwark.config import Config
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+HEALTH, ASKS = ("/healthz", "/readyz"), ("GET", "HEAD")
+
+
+class _IPv6(str):
+    """A host that Werkzeug would cut at its first colon, as if a port followed."""
+
+    __slots__ = ()
+
+    def partition(self, sep: str) -> tuple[str, str, str]:
+        """Return all of it."""
+        return str(self), "", ""
 
 
 class _WithoutForwarded:
@@ -34,14 +46,37 @@ class _WithoutForwarded:
         return self.wsgi_app(environ, start_response)
 
 
+class _HealthOfAnyHost:
+    """Answers health checks for any `Host` as if they named the first of ours.
+
+    Load balancers ask each server by its IP, some of them without TLS. The answer is
+    one word, the same for everybody, without a link.
+    """
+
+    def __init__(self, wsgi_app: "WSGIApplication", host: str) -> None:
+        self.wsgi_app = wsgi_app
+        self.host = host
+
+    def __call__(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> "Iterable[bytes]":
+        if environ["PATH_INFO"] in HEALTH and environ["REQUEST_METHOD"] in ASKS:
+            environ |= {"HTTP_HOST": self.host, "wsgi.url_scheme": "https"}
+        return self.wsgi_app(environ, start_response)
+
+
 def init_app(app: Flask, config: Config) -> None:
     """Trust exactly the proxies and hosts that the settings name."""
-    app.config["TRUSTED_HOSTS"] = list(config.allowed_hosts)
+    app.config["TRUSTED_HOSTS"] = [
+        _IPv6(host) if host.startswith("[") else host for host in config.allowed_hosts
+    ]
     app.config["PREFERRED_URL_SCHEME"] = "https"
     hops = config.proxy_hops
+    health = _HealthOfAnyHost(app.wsgi_app, next(iter(config.allowed_hosts), ""))
     app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-        _WithoutForwarded(app.wsgi_app), x_for=hops, x_proto=hops, x_host=0
+        _WithoutForwarded(health), x_for=hops, x_proto=hops, x_host=0
     )
+    app.before_request(_refuse_other_hosts)
     app.before_request(_refuse_unsafe_requests_without_tls)
 
 
@@ -60,6 +95,12 @@ def network_of(address: str) -> str:
     if sender.ipv4_mapped:
         return str(sender.ipv4_mapped)
     return str(ip_network((sender, 64), strict=False))
+
+
+def _refuse_other_hosts() -> None:
+    """Refuse a host that is not ours before anything else is: no page links there."""
+    if isinstance(request.routing_exception, SecurityError):
+        raise request.routing_exception
 
 
 def _refuse_unsafe_requests_without_tls() -> None:

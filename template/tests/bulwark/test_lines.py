@@ -1,11 +1,8 @@
 """Lines: each fits the schema, and none holds what is never logged."""
 
-import io
 import json
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
-from types import SimpleNamespace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jsonschema
@@ -13,40 +10,19 @@ import pytest
 from flask import Flask
 from sqlalchemy import func, select, text
 
-from bulwark import config, events
+from bulwark import config, events, request_log
 from bulwark import logging as bulwark_logging
 from bulwark.access import public
 from bulwark.database import db
 from bulwark.environment import setting
-from bulwark.events import CATALOGUE, SecurityEvent
+from bulwark.events import SecurityEvent
 from bulwark.jobs import queue
-from bulwark.lines import Shape, names_of, schema, secrets_of
+from bulwark.lines import Shape, names_of, secrets_of
 from bulwark.logging import log
+from tests.bulwark.conftest import Written
 from tests.conftest import GOOD_PASSWORD, ROOT, Visitor, add_person
 
 CANARY = "turquoise-canary-31415"
-
-
-class Written(io.StringIO):
-    """What production writes."""
-
-    def lines(self) -> list[dict[str, Any]]:
-        """Return each line, which fits the schema."""
-        found = [json.loads(line) for line in self.getvalue().splitlines()]
-        for line in found:
-            jsonschema.validate(line, schema(CATALOGUE))
-        return found
-
-
-@pytest.fixture
-def written(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
-    """What is logged, as production logs it."""
-    out = Written()
-    monkeypatch.setattr(bulwark_logging, "sys", SimpleNamespace(stdout=out, stderr=out))
-    bulwark_logging.configure("INFO", readable=False)
-    yield out
-    monkeypatch.undo()
-    bulwark_logging.configure("INFO", readable=True)
 
 
 def test_every_line_of_a_visit_fits_the_schema(
@@ -119,6 +95,7 @@ class Own:
         "zoe@example.org",
         "zoe+more@mail.example.org",
         "postgresql://app:hidden-word@db/app",
+        "postgresql://app:of#many?parts/hidden-word@db/app",
         "/reset/WyI3ODQ1NzQ1ZGY4Il0.awbVfw.dLQAqK329w8xXsf_etYla38sKUA",
         "bwk_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG",
     ],
@@ -132,6 +109,31 @@ def test_what_looks_like_a_secret_is_taken_out_of_any_text(written: Written, sai
     for line in written.lines():
         secret = said.partition("://app:")[2].partition("@")[0] or said
         assert secret.rpartition("/")[2] not in json.dumps(line)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("smtp://user:hunter2secret%23ss@mail.example.com", "port 'hunter2secret'"),
+        ("smtp://user:ss%2Fhunter2secret@mail.example.com", "host hunter2secret@mail"),
+        (
+            "smtp://user:hunter2%5Bsecret%5D@h.com",
+            "netloc 'user:hunter2[secret]@h.com'",
+        ),
+        ("https://hunter2secret@sentry.example.com/1", "key hunter2secret"),
+        (
+            "https://hooks.example.com/a@b/hunter2",
+            "https://hooks.example.com/a@b/hunter2",
+        ),
+    ],
+)
+def test_parts_of_a_password_that_an_exception_quotes_are_taken_out(
+    written: Written, url: str, said: str
+):
+    shape = Shape()
+    shape.learn(config.Testing(), [], secrets_of(replace(Own(), store=url)))
+    line = shape(None, "", {"event": "x", "exception": [{"exc_value": said}]})
+    assert "hunter2" not in json.dumps(line)
 
 
 def test_secrets_of_the_settings_are_taken_out(written: Written, app: Flask):
@@ -195,12 +197,13 @@ def test_a_flood_writes_few_lines_and_tells_how_many_more_there_were(
 def test_a_flood_of_refused_requests_is_bounded_too(
     written: Written, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(bulwark_logging, "flood", bulwark_logging.Flood())
+    flood = bulwark_logging.Flood()
+    monkeypatch.setattr(request_log, "flood", flood)
     monkeypatch.setattr(bulwark_logging, "LINES_A_MINUTE", 5)
     for _ in range(9):
         visitor.get("/nothing")
         visitor.get("/healthz")
-    bulwark_logging.flood.tell()
+    flood.tell()
     lines = written.lines()
     assert [line.get("status") for line in lines].count(404) == 5
     assert [line.get("status") for line in lines].count(200) == 9

@@ -6,6 +6,7 @@ import ssl
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -213,9 +214,11 @@ def test_a_killed_process_leaves_its_counts_and_its_files_to_the_next(tmp_path: 
     seen = 0.0
     for _ in range(3):
         with subprocess.Popen(command, start_new_session=True) as counting:
-            while not (tmp_path.glob("counter_1.db") and _counts_more(tmp_path, seen)):
-                pass
-            os.killpg(counting.pid, signal.SIGKILL)
+            try:
+                while not _counts_more(tmp_path, seen):
+                    time.sleep(0.01)
+            finally:
+                os.killpg(counting.pid, signal.SIGKILL)
         assert counted(tmp_path, name) > seen
         seen = counted(tmp_path, name)
     assert len(list(tmp_path.glob("counter_*.db"))) == 2

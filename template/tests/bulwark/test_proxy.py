@@ -19,6 +19,27 @@ def test_an_unknown_host_is_refused(visitor: Visitor, host: str):
 
 
 @pytest.mark.parametrize(
+    "base", ["http://10.1.2.3:8000", "https://[fd00::1]", "https://x"]
+)
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_who_asks_for_health_may_name_any_host(visitor: Visitor, path: str, base: str):
+    """Load balancers ask each server by its IP, some of them without TLS."""
+    for method in ("GET", "HEAD"):
+        answer = visitor.client.open(path, method=method, base_url=base)
+        assert answer.status_code == 200
+        assert "Set-Cookie" not in answer.headers
+    assert visitor.client.post(path, base_url=base).status_code in (400, 403)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/login", "/healthz/", "//healthz", "/healthz/../login", "/readyz.json"],
+)
+def test_nothing_else_answers_for_another_host(visitor: Visitor, path: str):
+    assert visitor.get(path, base_url="https://10.1.2.3").status_code == 400
+
+
+@pytest.mark.parametrize(
     "header", ["X-Forwarded-Host", "Forwarded", "X-Original-Host", "X-Host"]
 )
 def test_a_link_in_a_mail_never_leads_to_a_host_that_a_header_names(
