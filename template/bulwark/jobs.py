@@ -4,10 +4,15 @@
 def make_report(month: str) -> None: ...
 
 make_report("2026-11")       # queued; a worker runs it with an app context
+
+A job takes plain values: text, numbers, moments, lists and dictionaries of them, not
+objects such as a row of the database. Its row is signed (`job_rows`), and a worker runs
+no row that this service did not sign.
 """
 
 import json
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +22,23 @@ from flask.cli import with_appcontext
 from huey import Huey, crontab
 from huey.api import Task
 from huey.constants import EmptyData
+from huey.exceptions import HueyException
+from huey.registry import Message
 from huey.signals import SIGNAL_ERROR
 from huey.storage import MemoryStorage, PostgresStorage, SqliteStorage
+from psycopg.conninfo import make_conninfo
 
-from bulwark import events
+from bulwark import events, old_jobs
 from bulwark.config import Config
-from bulwark.database import database_url
+from bulwark.database import database_url, db, make_private
+from bulwark.job_rows import FORMAT, ArgumentError, RowRefusedError, SignedJSON
+from bulwark.logging import log
 
 WORKERS = 2
 MAX_DELAY = 2  # seconds between looks at an idle SQLite queue
+SIGNED_SINCE = "rows are signed since"
+# How long processes of the release before, which signed no rows, may still add some.
+OLD_ROWS = timedelta(hours=1)
 
 
 class Queue(Huey):  # type: ignore[misc]
@@ -34,14 +47,23 @@ class Queue(Huey):  # type: ignore[misc]
     app: Flask
 
     def __init__(self) -> None:
-        super().__init__("jobs", results=False, storage_class=MemoryStorage)
+        super().__init__(
+            "jobs",
+            results=False,
+            storage_class=MemoryStorage,
+            serializer=SignedJSON(),
+        )
+        self._old_rows_until: datetime | None = None
 
     def init_app(self, app: Flask, config: Config) -> None:
-        """Keep the queue in the app's kind of database."""
+        """Keep the queue in the app's kind of database, signed with its keys."""
         self.app = app
+        self.serializer = SignedJSON(config.encryption_keys)
         url = database_url(config)
         if url.get_backend_name() == "postgresql":
-            dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
+            # In libpq's own form: it refuses some URLs of SQLAlchemy, and shows them.
+            _, options = url.get_dialect()().create_connect_args(url)
+            dsn = make_conninfo(**options)
             self.storage_class = PostgresStorage
             self.storage_kwargs = {"dsn": dsn, "create_tables": False}
         elif url.database in (None, "", ":memory:"):
@@ -54,6 +76,8 @@ class Queue(Huey):  # type: ignore[misc]
 
     def create_tables(self) -> None:
         """Make what the queue needs in the database; nothing when it is there."""
+        if file := self.storage_kwargs.get("filename"):
+            make_private(str(file))
         if hasattr(self.storage, "initialize_schema"):
             self.storage.initialize_schema()
 
@@ -61,6 +85,112 @@ class Queue(Huey):  # type: ignore[misc]
         """Run a task with the app's context, as a view has it."""
         with self.app.app_context():
             return super().execute(task, timestamp)
+
+    # --- What does not fit is refused -------------------------------------------------
+
+    def dequeue(self) -> Task | None:
+        """Take the next job; a row that is none is refused, and the next one taken."""
+        while (data := self.storage.dequeue()) is not None:
+            if (task := self._task(bytes(data))) is not None:
+                return task
+        return None
+
+    def read_schedule(self, timestamp: Any = None) -> list[Task]:
+        """Take the jobs that are due; a row that is none is refused."""
+        due = self.storage.read_schedule(timestamp or self._get_timestamp())
+        tasks = [self._task(bytes(data)) for data in due]
+        return [task for task in tasks if task is not None]
+
+    def deserialize_task(self, data: bytes) -> Task:
+        """Return the job of a row.
+
+        Raises:
+            RowRefusedError: this service did not write it, or knows no such job.
+        """
+        message = self._read(data)
+        if not isinstance(message, Message):
+            raise RowRefusedError("it is no job")
+        try:
+            return self._registry.create_task(message)
+        except HueyException:
+            raise RowRefusedError("this release has no job of its name") from None
+
+    def _read(self, data: bytes) -> Any:
+        until = self._old_rows_until
+        if data.startswith(old_jobs.START) and until and datetime.now(UTC) < until:
+            return old_jobs.read(data)
+        return self.serializer.deserialize(data)
+
+    def _task(self, data: bytes) -> Task | None:
+        try:
+            return self.deserialize_task(data)
+        except RowRefusedError as error:
+            self._refuse(str(error))
+        return None
+
+    def _refuse(self, reason: str) -> None:
+        """Record that a row was refused; the worker goes on in any case."""
+        with self.app.app_context():
+            try:
+                events.record("sys_job_refused", reason=reason)
+                db.session.commit()
+            except Exception:  # noqa: BLE001
+                db.session.rollback()
+                log.critical("job_refused", reason=reason, exc_info=True)
+
+    # --- Keys change, and rows were not always signed ---------------------------------
+
+    def renew_rows(self) -> None:
+        """Let the first key sign what waits, so that the keys after it may go.
+
+        The first worker that signs takes over the jobs of the release before, too.
+        """
+        if not hasattr(self.storage, "sql"):
+            return
+        since = self._signed_since() or datetime.now(UTC)
+        self.put(SIGNED_SINCE, since)
+        self._old_rows_until = since + OLD_ROWS
+        tables = [("task", "id", "data"), ("schedule", "id", "data")]
+        adopted = sum(self._renew(*t) for t in [*tables, ("kv", "key", "value")])
+        if adopted:
+            events.record("sys_jobs_adopted", count=adopted)
+            db.session.commit()
+
+    def _signed_since(self) -> datetime | None:
+        try:
+            since = self.get(SIGNED_SINCE, peek=True)
+        except RowRefusedError:
+            return None
+        return since if isinstance(since, datetime) else None
+
+    def _renew(self, table: str, key: str, column: str) -> int:
+        """Sign a table's rows with the first key; return how many had no signature."""
+        prefix, mark = ("huey_", "%s") if self._is_postgresql() else ("", "?")
+        table, adopted, current = prefix + table, 0, self.serializer.start
+        found = self.storage.sql(
+            f"select {key}, {column} from {table} where queue = {mark}"  # noqa: S608
+            f" and substr({column}, 1, {len(current)}) <> {mark}",
+            (self.name, current),
+            results=True,
+        )
+        for row, data in [(row, bytes(data)) for row, data in found]:
+            if not data.startswith((old_jobs.START, FORMAT)):
+                continue  # What `note` and `keep` remember is no job.
+            try:
+                renewed = self.serializer.serialize(self._read(data))
+            except (RowRefusedError, ArgumentError):
+                continue  # It is refused, and recorded, when its turn comes.
+            self.storage.sql(
+                f"update {table} set {column} = {mark} where queue = {mark}"  # noqa: S608
+                f" and {key} = {mark} and {column} = {mark}",
+                (renewed, self.name, row, data),
+                commit=True,
+            )
+            adopted += data.startswith(old_jobs.START)
+        return adopted
+
+    def _is_postgresql(self) -> bool:
+        return isinstance(self.storage, PostgresStorage)
 
 
 queue = Queue()
@@ -73,8 +203,9 @@ def note(what: str) -> None:
 
 def noted(what: str) -> datetime | None:
     """Return when something was last done; None if never."""
-    found = queue.storage.peek_data(what.encode())
-    return None if found is EmptyData else datetime.fromisoformat(bytes(found).decode())
+    with suppress(ValueError):
+        return datetime.fromisoformat(_remembered(what))
+    return None
 
 
 def keep(what: str, facts: object) -> None:
@@ -84,8 +215,15 @@ def keep(what: str, facts: object) -> None:
 
 def kept(what: str) -> Any:
     """Return the facts that are remembered; None if there are none."""
+    with suppress(ValueError, RecursionError):
+        return json.loads(_remembered(what))
+    return None
+
+
+def _remembered(what: str) -> str:
+    """Return a text from the database, whoever wrote it; "" if there is none."""
     found = queue.storage.peek_data(what.encode())
-    return None if found is EmptyData else json.loads(bytes(found))
+    return "" if found is EmptyData else bytes(found).decode(errors="replace")
 
 
 @queue.periodic_task(crontab(), name="show_sign_of_life")  # type: ignore[untyped-decorator]
@@ -110,6 +248,7 @@ def init_app(app: Flask, config: Config) -> None:
 def worker() -> None:
     """Run queued work until it is stopped."""
     queue.create_tables()
+    queue.renew_rows()
     consumer = queue.create_consumer(
         workers=WORKERS,
         max_delay=MAX_DELAY,
