@@ -55,7 +55,12 @@ LIMITS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "mails": (
         MAILING,
-        ("security.forgot_password", "security.change_email", "sign_up.register"),
+        (
+            "security.forgot_password",
+            "security.change_email",
+            "sign_up.register",
+            "reauthentication.send_code",
+        ),
     ),
 }
 
@@ -105,7 +110,7 @@ def init_app(app: Flask) -> None:
 
 def may_try(form: Form, email: str, user: BaseUser | None) -> bool:
     """Count a try at a password; after too many, say so in its form instead."""
-    hashing.refuse_when_full()
+    hashing.refuse_when_full(known=bool(devices.known_to(user)))
     refusal = count(PASSWORD, email, user)
     if refusal is None:
         return True

@@ -2,13 +2,18 @@
 
 import random
 import string
+from collections.abc import Sequence
 
 import pytest
 from flask import Flask
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
+from bulwark.identity import common_passwords
 from bulwark.identity.passwords import refusal
 from tests.conftest import GOOD_PASSWORD, Visitor
+
+# As long as those of the lists that passphrases are drawn from.
+WORDS = [w for w in FREQUENCY_LISTS["english_wikipedia"][:12_000] if len(w) > 3]
 
 
 def said_of(password: str, least: int = 15) -> str:
@@ -37,9 +42,25 @@ def test_a_long_phrase_is_taken_as_it_is(password: str):
     [
         ("purple otter", "Use 15 characters or more; this has 12"),
         ("a" * 2000, "1024 characters at most"),
-        ("passwordpassword", "easy to guess"),
-        ("aaaaaaaaaaaaaaaaaaaa", "easy to guess"),
-        ("qwertyuiopqwertyuiop", "easy to guess"),
+        ("passwordpassword", "Many people use"),
+        ("aaaaaaaaaaaaaaaaaaaa", "Many people use"),
+        ("qwertyuiopqwertyuiop", "Many people use"),
+        ("correcthorsebatterystaple", "Many people use"),
+        ("Correct Horse Battery Staple!", "Many people use"),
+        ("qwertyuiopasdfghjklzxcvbnm", "Many people use"),
+        ("thisisapassword", "Many people use"),
+        ("liverpoolfootballclub", "Many people use"),
+        ("Winter2023Winter!", "It is made of common words, names or passwords"),
+        ("P@ssw0rd2024P@ssw0rd2024", "easy to guess"),
+        ("!QAZ@WSX#EDC$RFV", "easy to guess"),
+        ("7890uiopjkl;m,./", "easy to guess"),
+        ("zyxwvutsrqponmlkjihgfedcba0", "It repeats itself, or follows"),
+        ("xq0xq0xq0xq0xq0xq0xq0", "It repeats itself, or follows"),
+        ("drowssapdrowssap1", "Many people use"),
+        ("nicole24081999nicole", "easy to guess"),
+        ("this is my password", "Many people use"),
+        ("This is the password 1", "easy to guess"),
+        ("drowssap2024drowssap", "easy to guess"),
         ("bulwark otter lamps", "Leave out “bulwark”"),
         ("CAFÉ otter juggles lamps", "Leave out “café”"),
         ("miller otter juggles", "Leave out “miller”"),
@@ -47,6 +68,42 @@ def test_a_long_phrase_is_taken_as_it_is(password: str):
 )
 def test_a_guessable_password_is_refused_with_its_reason(password: str, reason: str):
     assert reason in said_of(password)
+
+
+def test_a_hundred_thousand_common_passwords_of_an_allowed_length_are_known():
+    """OWASP ASVS 5.0, 6.2.4, for the passwords that the length lets through."""
+    size, data = common_passwords.SIZE, common_passwords.FILE.read_bytes()
+    hashes = [data[at : at + size] for at in range(0, len(data), size)]
+    assert len(hashes) > 100_000
+    assert hashes == sorted(set(hashes))
+
+
+@pytest.mark.parametrize(
+    ("alphabet", "length", "separator"),
+    [
+        (WORDS, 4, " "),
+        (WORDS, 4, ""),
+        (string.ascii_lowercase, 15, ""),
+        (string.ascii_letters + string.digits, 15, ""),
+        (string.ascii_letters + string.digits + string.punctuation, 15, ""),
+        (string.digits, 20, ""),
+    ],
+    ids=["four words", "run together", "lower case", "alphanumeric", "any", "digits"],
+)
+def test_what_is_chosen_at_random_is_taken(
+    alphabet: Sequence[str], length: int, separator: str
+):
+    """The words are common ones, which is harder than a list made for this."""
+    draw = random.Random(14)
+    chosen = [separator.join(draw.choices(alphabet, k=length)) for _ in range(300)]
+    assert {
+        password: said_of(password) for password in chosen if said_of(password)
+    } == {}
+
+
+def test_a_long_password_is_as_good_as_its_better_end():
+    assert "easy to guess" in said_of("a" * 200)
+    assert said_of("a" * 200 + " and purple otter juggles lamps") == ""
 
 
 def test_the_three_thousand_most_common_passwords_are_refused_at_any_length():
