@@ -15,13 +15,15 @@ def pay(number): ...
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
-from flask import Flask, abort, current_app, jsonify, redirect, request, url_for
+from flask import Flask, abort, current_app, flash, jsonify, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
-from flask_security.utils import check_and_update_authn_fresh
+from flask_security.utils import check_and_update_authn_fresh, get_message
 
 from bulwark import events
 from bulwark.errors import wants_json
@@ -155,10 +157,7 @@ def _enforce() -> ResponseReturnValue | None:
         events.record("authz_fail", current_user, permission=access)
         abort(403)
     if hasattr(view, "recent") and not _is_recent():
-        reauthenticate: ResponseReturnValue = current_app.extensions[
-            "security"
-        ]._reauthn_handler(_freshness(), NO_GRACE)
-        return reauthenticate
+        return _reauthenticate()
     return None
 
 
@@ -175,6 +174,27 @@ def _lead_to_second_factor() -> ResponseReturnValue:
     if wants_json():
         return jsonify(error="Set up a second factor first"), 403
     return redirect(url_for("account.second_factor"))
+
+
+def _reauthenticate() -> ResponseReturnValue:
+    """Ask again, and lead back to a page that a link can open."""
+    rule = request.url_rule
+    if wants_json() or (rule and rule.methods and "GET" in rule.methods):
+        answer: ResponseReturnValue = current_app.extensions[
+            "security"
+        ]._reauthn_handler(_freshness(), NO_GRACE)
+        return answer
+    flash(*get_message("REAUTHENTICATION_REQUIRED"))
+    return redirect(url_for("security.verify", next=_page_before()))
+
+
+def _page_before() -> str:
+    """Return the page that a form was on."""
+    with suppress(ValueError):
+        page = urlsplit(request.referrer or "")
+        if page.netloc == request.host and page.path.startswith("/"):
+            return page.path
+    return url_for("account.index")
 
 
 def _is_recent() -> bool:

@@ -22,7 +22,7 @@ from flask_login import current_user
 from sqlalchemy import Select, select
 
 from bulwark import events
-from bulwark.access import signed_in, while_setting_up
+from bulwark.access import recent, signed_in, while_setting_up
 from bulwark.database import db
 from bulwark.errors import wants_json
 from bulwark.events import SecurityEvent
@@ -87,6 +87,7 @@ def session_list() -> ResponseReturnValue:
 
 @blueprint.post("/account/sessions/<int(max=2147483647):session_id>/end")
 @signed_in
+@recent
 def end_session(session_id: int) -> ResponseReturnValue:
     """Sign out one of somebody's own sessions."""
     if not sessions.end(current_user, session_id):
@@ -97,6 +98,7 @@ def end_session(session_id: int) -> ResponseReturnValue:
 
 @blueprint.post("/account/sessions/end-others")
 @signed_in
+@recent
 def end_other_sessions() -> ResponseReturnValue:
     """Sign out everywhere but here."""
     ended = sessions.end_others(current_user)

@@ -126,8 +126,8 @@ def person_model() -> type[BaseUser]:
 
 
 def argument(name: str) -> str:
-    """Return a part of the query without what PostgreSQL refuses in text."""
-    return request.args.get(name, "").strip().replace("\0", "")
+    """Return a part of the query, without the spaces around it."""
+    return request.args.get(name, "").strip()
 
 
 def search(*names: str) -> dict[str, str]:

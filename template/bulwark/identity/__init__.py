@@ -13,12 +13,14 @@ from bulwark.config import Config
 from bulwark.database import db, utcnow
 from bulwark.errors import wants_json
 from bulwark.identity import (
+    addresses,
     factor_forms,
     factors,
     guessing,
     hashing,
     notices,
     passkeys,
+    reauthentication,
     sessions,
     signals,
     signup,
@@ -40,9 +42,8 @@ PUBLIC_VIEWS = (
     "wan_signin_response",
     "forgot_password",
     "reset_password",
-    "change_email_confirm",
 )
-SIGNED_IN_VIEWS = ("change_password", "change_email", "wan_delete")
+SIGNED_IN_VIEWS = ("change_password", "wan_delete")
 # Also for somebody who must set up a second factor before anything else.
 SETUP_VIEWS = (
     "logout",
@@ -57,7 +58,6 @@ SETUP_VIEWS = (
 )
 # Flask-Security asks again at these; said here too, so that the matrix shows it.
 RECENT_VIEWS = (
-    "change_email",
     "two_factor_setup",
     "mf_recovery_codes",
     "wan_register",
@@ -90,18 +90,22 @@ def init_app(
         **FORMS,
         **factor_forms.FORMS,
         **passkeys.FORMS,
+        **reauthentication.FORMS,
     )
     security.render_json(_render_json)
     security.unauthn_handler(lambda *_: make_response(_ask_to_sign_in()))
     app.login_manager.unauthorized_handler(_ask_to_sign_in)  # type: ignore[attr-defined]
     factors.init_app(app)
     hashing.init_app(security)
+    passkeys.init_app(security)
+    reauthentication.init_app(app)
     sessions.init_app(app)
     # Also takes the place of Flask-Security's own tokens, which work in an URL too.
     tokens.init_app(app)
     signals.init_app(app)
     notices.init_app(app)
     signup.init_app(app)
+    addresses.init_app(app)
     guessing.init_app(app)
     access.declare(app, access.PUBLIC, [f"security.{v}" for v in PUBLIC_VIEWS])
     access.declare(
@@ -126,7 +130,6 @@ def _settings(config: Config) -> dict[str, Any]:
         **passkeys.settings(config),
         "RECOVERABLE": True,
         "CHANGEABLE": True,
-        "CHANGE_EMAIL": True,
         "TRACKABLE": True,
         "PASSWORD_HASH": "bcrypt",
         "PASSWORD_SCHEMES": ["bcrypt"],
@@ -142,14 +145,12 @@ def _settings(config: Config) -> dict[str, Any]:
         "JOIN_USER_ROLES": False,
         "USER_IDENTITY_ATTRIBUTES": [{"email": {"mapper": uia_email_mapper}}],
         "RESET_PASSWORD_WITHIN": RESET_LINK_WORKS,
-        "CHANGE_EMAIL_WITHIN": timedelta(hours=1),
         "AUTO_LOGIN_AFTER_RESET": False,
         # `notices` tells of both.
         "SEND_PASSWORD_CHANGE_EMAIL": False,
         "SEND_PASSWORD_RESET_NOTICE_EMAIL": False,
         "POST_LOGIN_VIEW": "/account",
         "POST_CHANGE_VIEW": "/account",
-        "POST_CHANGE_EMAIL_VIEW": "/account",
         "LOGOUT_METHODS": ["POST"],
         # Stock, `no-store=True`, which is no directive (RFC 9111, 5.2.2.5).
         "CACHE_CONTROL": {"no-store": None, "private": None},
@@ -170,6 +171,7 @@ def _settings(config: Config) -> dict[str, Any]:
     }
     return {f"SECURITY_{name}": value for name, value in options.items()} | {
         "WTF_CSRF_TIME_LIMIT": None,  # A token lives as long as its session.
+        "WTF_CSRF_SSL_STRICT": False,  # It knows the referrer alone; see `origins`.
     }
 
 
@@ -178,7 +180,6 @@ def _subjects(name: str) -> dict[str, str]:
         # Without the code: a locked screen shows subjects.
         "EMAIL_SUBJECT_TWO_FACTOR": f"Your code for {name}",
         "EMAIL_SUBJECT_PASSWORD_RESET": f"Set a new password for {name}",
-        "CHANGE_EMAIL_SUBJECT": f"Confirm your new address for {name}",
     }
 
 

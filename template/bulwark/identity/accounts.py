@@ -7,6 +7,7 @@ Each function adds its one event to the current transaction, which the caller co
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from flask import current_app, render_template
@@ -16,7 +17,7 @@ from flask_security.recoverable import generate_reset_password_token
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from bulwark import config, events, mail
+from bulwark import config, events, limits, mail
 from bulwark.database import db
 from bulwark.identity import sessions, tokens
 from bulwark.identity.models import (
@@ -29,6 +30,8 @@ from bulwark.identity.models import (
 
 ROLE_NAME = re.compile(r"[a-z0-9][a-z0-9 _-]{0,79}")
 FIRST = "the first administrator"
+HOUR = timedelta(hours=1)
+EMAILS_AN_HOUR = 5  # to one address, by whichever administrators
 BEYOND = "This takes permissions that you do not have yourself."
 
 
@@ -51,6 +54,7 @@ def lock(user: BaseUser, *, by: BaseUser | None, reason: str) -> None:
         raise RefusedError("This account is locked already.")
     _keep_an_administrator(user)
     user.active = False
+    _datastore().set_uniquifier(user)  # Links that were mailed before end with it.
     sessions.end_all(user)
     _record("authn_login_lock", user, by, reason)
 
@@ -85,6 +89,9 @@ def force_reset(user: BaseUser, *, by: BaseUser | None, reason: str) -> None:
     Nobody else ever chooses it. Passkeys and the authenticator app stay.
     """
     check_rights(by, user.roles)
+    if not user.active:
+        raise RefusedError("This account is locked. Unlock it first.")
+    _count_email(user.email, by)
     user.password = None
     _datastore().set_uniquifier(user)
     sessions.end_all(user)
@@ -136,6 +143,9 @@ def invite(email: str, *, by: BaseUser | None, reason: str) -> tuple[BaseUser, s
     except EmailValidateException:
         raise RefusedError("Write an address like name@example.com.") from None
     known = find(email)
+    if known is not None and not known.active:
+        raise RefusedError("This account is locked. Unlock it first.")
+    _count_email(email, by)
     if known is None:
         user = _new(email)
         _record("user_created", user, by, reason)
@@ -147,24 +157,40 @@ def invite(email: str, *, by: BaseUser | None, reason: str) -> tuple[BaseUser, s
     return known, _password_link(known)
 
 
+def _count_email(email: str, by: BaseUser | None) -> None:
+    """Refuse an administrator who has one address sent too much; not the operator."""
+    if by is None:
+        return
+    if limits.count("administrator's email", email, HOUR).count > EMAILS_AN_HOUR:
+        raise RefusedError(
+            f"{email} was sent {EMAILS_AN_HOUR} links within an hour. The last works."
+        )
+
+
 def mail_invitation(user: BaseUser, link: str) -> None:
     """Mail somebody the link that `invite` returned."""
     _mail_link(user, link, f"Your account at {config.current().name}", "invitation")
 
 
-def invitation() -> str:
+def invitation(*, again: bool = True) -> str:
     """Return a one-time link with which the first administrator sets a password.
 
     Their address is the setting `admin_email`. Once they have a password there is no
-    link any more: a forgotten password is mended by mail, as everybody's.
+    link any more: a forgotten password is mended by mail, as everybody's. Unless
+    `again`, somebody who was invited gets no second link.
     """
     email = config.current().admin_email.lower()
     user, link = find(email), ""
-    if user is None or not user.password:
+    if user is None or (again and not user.password):
         user, link = invite(email, by=None, reason=FIRST)
     role = db.session.scalars(select(Role).where(Role.name == ADMINISTRATOR)).one()
     if role not in user.roles:
         give_role(user, role, by=None, reason=FIRST)
+    if not user.password and not link:
+        return (
+            f"{email} has not set a password yet."
+            " For a new link: bin/flask accounts invite"
+        )
     if not link:
         return f"The administrator {email} has a password already."
     return f"{email} sets a password here, once, within an hour:\n{link}"

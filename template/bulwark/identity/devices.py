@@ -11,14 +11,15 @@ from sqlalchemy import ForeignKey, String, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, mapped_column
 
-from bulwark import events
+from bulwark import config, events
 from bulwark.database import SECRET, Model, UTCDateTime, db, utcnow
 from bulwark.identity.models import BaseUser
 from bulwark.jobs import queue
 
-COOKIE = "__Host-device"
+COOKIE = "device"
 KEPT = timedelta(days=400)  # the longest that browsers keep a cookie (RFC 6265bis, 5.5)
 TOKEN_BYTES = 32
+NOBODY = 0  # no user's id
 TOKEN = re.compile(r"[\w-]{43}", re.ASCII)
 
 # What a User-Agent holds and what that is called; the first that is found counts, for
@@ -81,14 +82,18 @@ def name_of(user_agent: str | None) -> str:
 
 
 def known_to(user: BaseUser | None) -> str:
-    """Return a stable id of this browser if the user signed in with it, else ""."""
+    """Return a stable id of this browser if the user signed in with it, else "".
+
+    It takes as long whether there is a user or not.
+    """
     token = _token()
-    if user is None or not token:
+    if not token:
         return ""
+    user_id = user.id if user else NOBODY
     found = db.session.scalar(
         select(KnownDevice.token_hash).where(
-            KnownDevice.user_id == user.id,
-            KnownDevice.token_hash == _hash(user, token),
+            KnownDevice.user_id == user_id,
+            KnownDevice.token_hash == _hash(user_id, token),
             KnownDevice.last_seen_at > utcnow() - KEPT,
         )
     )
@@ -101,7 +106,7 @@ def remember(user: BaseUser) -> None:
     dialect = postgresql if db.engine.dialect.name == "postgresql" else sqlite
     row = dialect.insert(KnownDevice).values(
         user_id=user.id,
-        token_hash=_hash(user, token),
+        token_hash=_hash(user.id, token),
         created_at=now,
         last_seen_at=now,
     )
@@ -115,7 +120,7 @@ def remember(user: BaseUser) -> None:
     @after_this_request
     def _set_cookie(response: Response) -> Response:
         response.set_cookie(
-            COOKIE,
+            config.current().cookie(COOKIE),
             token,
             max_age=KEPT,
             path="/",
@@ -149,10 +154,10 @@ def _first(names: dict[str, str], text: str) -> str:
 
 
 def _token() -> str:
-    token = request.cookies.get(COOKIE, "")
+    token = request.cookies.get(config.current().cookie(COOKIE), "")
     return token if TOKEN.fullmatch(token) else ""
 
 
-def _hash(user: BaseUser, token: str) -> str:
+def _hash(user_id: int, token: str) -> str:
     # With the user, so that the table does not show who shares a browser.
-    return hashlib.sha256(f"{user.id}:{token}".encode()).hexdigest()
+    return hashlib.sha256(f"{user_id}:{token}".encode()).hexdigest()

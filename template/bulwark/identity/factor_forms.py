@@ -53,7 +53,7 @@ class RecoveryForm(CountsGuesses, MfRecoveryForm):
     secret = RECOVERY_CODE
     code = StringField(
         "Recovery code",
-        description="Sixteen letters and digits. Each code works once.",
+        description="26 letters and digits, 16 in older ones. Each code works once.",
         validators=MfRecoveryForm.code.kwargs["validators"],
         render_kw={
             "autocomplete": "off",

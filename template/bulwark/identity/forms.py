@@ -10,7 +10,6 @@ from typing import Any
 from flask import current_app, url_for
 from flask_login import current_user
 from flask_security import forms as stock
-from flask_security.change_email import ChangeEmailForm
 from flask_security.utils import get_message
 from sqlalchemy import update
 from wtforms import EmailField, PasswordField, SubmitField
@@ -137,6 +136,7 @@ class ResetPasswordForm(stock.ResetPasswordForm):
             .where(
                 person.id == self.user.id,
                 person.fs_uniquifier == self.user.fs_uniquifier,
+                person.active,
             )
             .values(fs_uniquifier=person.fs_uniquifier)
             .returning(person.id)
@@ -185,28 +185,11 @@ class ChangePasswordForm(stock.ChangePasswordForm):
         return valid
 
 
-class ChangeAddressForm(ChangeEmailForm):
-    """Ask for the mail that confirms a new address."""
-
-    email = _reworded(EmailField, ChangeEmailForm.email, "New e-mail address", "email")
-    submit = SubmitField("Send a mail there")
-
-    def validate(self, **options: Any) -> bool:
-        """Say so when the address is not new; Flask-Security would send nothing."""
-        valid = bool(super().validate(**options))
-        if self.existing_email_user == current_user:
-            self.existing_email_user = None
-            self.email.errors = ["This is your address already."]
-        return valid
-
-
 FORMS: dict[str, Any] = {
     "login_form": SignInForm,
     "forgot_password_form": ForgotPasswordForm,
     "reset_password_form": ResetPasswordForm,
-    "verify_form": VerifyForm,
     "change_password_form": ChangePasswordForm,
-    "change_email_form": ChangeAddressForm,
 }
 
 # What Flask-Security says, by its names. An answer to somebody who is not signed in is
@@ -216,16 +199,6 @@ MESSAGES = {
     for name, message in {
         "ANONYMOUS_USER_REQUIRED": ("You are signed in already.", "info"),
         "API_ERROR": ("This can't be used any more. Start again here.", "error"),
-        "CHANGE_EMAIL_CONFIRMED": ("Your e-mail address is changed.", "success"),
-        "CHANGE_EMAIL_EXPIRED": (
-            "The link was too old: it works for %(within)s. Start again here.",
-            "error",
-        ),
-        "CHANGE_EMAIL_SENT": (
-            "We sent a mail to %(email)s. Open the link in it to change to this"
-            " address; until then nothing changes.",
-            "success",
-        ),
         "EMAIL_NOT_PROVIDED": ("Write your e-mail address.", "error"),
         "GENERIC_AUTHN_FAILED": (
             "Check the address and the password.",

@@ -1,5 +1,6 @@
 """Users, roles and passkeys. Your own columns go into `User` in `app/models.py`."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, cast
@@ -10,11 +11,13 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
+    Dialect,
     ForeignKey,
     LargeBinary,
     String,
     Table,
     Text,
+    TypeDecorator,
 )
 from sqlalchemy.orm import (
     Mapped,
@@ -60,6 +63,26 @@ class Role(Model, RoleMixin):
         return set(self.permissions)
 
 
+class Extensions(TypeDecorator[str]):
+    """What a browser said about a new passkey, as JSON; anything else reads as None."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        """Return what Flask-Security can show."""
+        return value if value and self.are(value) else None
+
+    @staticmethod
+    def are(value: Any) -> bool:
+        """Tell whether a value is a JSON object whose `credProps` is another one."""
+        try:
+            read = json.loads(value)
+            return isinstance(read.get("credProps", {}), dict)
+        except (AttributeError, RecursionError, TypeError, ValueError):
+            return False
+
+
 class Passkey(Model, WebAuthnMixin):
     """A passkey or security key; the columns are named as Flask-Security wants them."""
 
@@ -78,7 +101,7 @@ class Passkey(Model, WebAuthnMixin):
     transports: Mapped[list[str] | None] = mapped_column(JSON)
     backup_state: Mapped[bool]
     device_type: Mapped[str] = mapped_column(String(64))
-    extensions: Mapped[str | None] = mapped_column(Text)
+    extensions: Mapped[str | None] = mapped_column(Extensions)
     usage: Mapped[str] = mapped_column(String(16))
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utcnow)
     lastuse_datetime: Mapped[datetime] = mapped_column(UTCDateTime)
@@ -179,9 +202,11 @@ class BaseUser(Model, UserMixin):
 
     @property
     def must_have_second_factor(self) -> bool:
-        """Whether a role, or an administrator, requires a second factor."""
-        return self.second_factor_required or any(
-            role.requires_second_factor for role in self.roles
+        """Whether the service, an administrator or a role requires a second factor."""
+        return (
+            config.current().require_second_factor
+            or self.second_factor_required
+            or any(role.requires_second_factor for role in self.roles)
         )
 
     def has_permission(self, permission: str) -> bool:

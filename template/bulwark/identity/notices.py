@@ -40,6 +40,7 @@ class Notice:
         endpoint: the page where they do it.
         only_if: the detail of the event without which it is not told.
         seldom: tell it once an hour, however often it happens.
+        apart: whoever records it sends it, with a link of its own.
     """
 
     subject: str
@@ -48,6 +49,7 @@ class Notice:
     endpoint: str = ""
     only_if: str = ""
     seldom: bool = False
+    apart: bool = False
 
 
 NEW_DEVICE = Notice(
@@ -146,6 +148,14 @@ NOTICES = {
         " account's activity says which.",
         otherwise=ASK,
     ),
+    "user_email_change_requested": Notice(
+        subject="A new address was asked for at {service}",
+        what="Somebody who is signed in to your account at {service} asked to change"
+        " its email address to {new_address}. It changes once that is confirmed.",
+        otherwise="stop the change here. It signs out all devices; then set a new"
+        " password.",
+        apart=True,
+    ),
     "user_email_changed": Notice(
         subject="Your address for {service} was changed",
         what="Your account at {service} has a new e-mail address. From now on you sign"
@@ -161,14 +171,22 @@ def init_app(app: Flask) -> None:
     events.recorded.connect(_tell, app)
 
 
-def send(event: SecurityEvent, recipient: str) -> None:
-    """Mail the notice of an event, with the current transaction."""
+def send(event: SecurityEvent, recipient: str, *, link: str = "", **more: str) -> None:
+    """Mail the notice of an event, with the current transaction.
+
+    Args:
+        event: what happened.
+        recipient: whom to tell.
+        link: where to act, instead of the page that the notice names.
+        more: words that this one notice has besides.
+    """
     notice = NOTICES[event.name]
     settings = config.current()
     words = {
         "service": settings.name,
         "admin": settings.admin_email,
         "factor": event.factor,
+        **more,
     }
     text = render_template(
         "bulwark/mail/notice.txt",
@@ -178,14 +196,18 @@ def send(event: SecurityEvent, recipient: str) -> None:
         device=devices.name_of(event.user_agent),
         address=event.address,
         otherwise=(ASK if event.by else notice.otherwise).format_map(words),
-        link=mail.link(notice.endpoint) if notice.endpoint and not event.by else "",
+        link=link or _page(notice, event),
     )
     mail.send(notice.subject.format_map(words), recipient, text)
 
 
+def _page(notice: Notice, event: SecurityEvent) -> str:
+    return mail.link(notice.endpoint) if notice.endpoint and not event.by else ""
+
+
 def _tell(_: Flask, event: SecurityEvent, user: BaseUser | None, **__: Any) -> None:
     notice = NOTICES.get(event.name)
-    if notice is None or user is None:
+    if notice is None or user is None or notice.apart:
         return
     if notice.only_if and not event.details.get(notice.only_if):
         return

@@ -4,19 +4,26 @@ Each verifies its user by a PIN, finger or face, so each is good for both, and
 Flask-Security's split into keys for the first and for the second step is not shown.
 """
 
+import json
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from flask import session
+from cryptography.exceptions import UnsupportedAlgorithm
+from flask import current_app, request, session
 from flask_login import current_user
-from flask_security import UserMixin, WebAuthnMixin, WebauthnUtil
+from flask_security import Security, UserMixin, WebAuthnMixin, WebauthnUtil
 from flask_security.utils import get_message
 from flask_security.webauthn import (
     WebAuthnDeleteForm,
     WebAuthnRegisterForm,
+    WebAuthnRegisterResponseForm,
     WebAuthnSigninResponseForm,
     WebAuthnTfPlugin,
 )
+from itsdangerous import URLSafeTimedSerializer
+from webauthn.helpers import base64url_to_bytes
+from webauthn.helpers.exceptions import WebAuthnException
 from webauthn.helpers.structs import (
     AuthenticatorSelectionCriteria,
     AuthenticatorTransport,
@@ -27,10 +34,39 @@ from webauthn.helpers.structs import (
 from wtforms import HiddenField, StringField, SubmitField
 
 from bulwark import config, limits
+from bulwark.identity.models import Extensions
 from bulwark.identity.sessions import HALF_SIGNED_IN
 
 USAGE = "first"  # What Flask-Security calls a key that may be the only step.
 NAME_LENGTH = 64
+ID_LENGTH = 1023  # bytes: WebAuthn Level 3, 4, "Credential ID"
+SIGN_COUNT = 2**31 - 1  # what the column holds
+# What stock code raises at an answer that no browser gives.
+MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    UnsupportedAlgorithm,
+    ValueError,
+    WebAuthnException,
+)
+
+
+class States(URLSafeTimedSerializer):
+    """Signs what a page asked of a passkey, so that only the answer to it may use that.
+
+    Stock, a state of one page is taken at every other.
+    """
+
+    def dumps(self, obj: Any, salt: str | bytes | None = None) -> str:
+        """Return a state of this page."""
+        return str(super().dumps(obj, salt or _page()))
+
+    def loads(self, s: str | bytes, *args: Any, **options: Any) -> Any:
+        """Return a state of this page; any other is a `BadSignature`."""
+        return super().loads(s, *args, **{"salt": _page(), **options})
 
 
 class Passkeys(WebauthnUtil):
@@ -85,7 +121,42 @@ class PasskeyForm(WebAuthnRegisterForm):
         return bool(super().validate(**options))
 
 
-class PasskeyResponseForm(WebAuthnSigninResponseForm):
+class _Answer:
+    """Holds what is sent as a passkey's answer to what stock code can read."""
+
+    credential: HiddenField
+
+    def validate(self, **options: Any) -> bool:
+        """Refuse whatever no browser sends."""
+        valid = False
+        with suppress(*MALFORMED):
+            valid = _is_readable(self.credential.data) and super().validate(**options)  # type: ignore[misc]
+            if valid or self.credential.errors:
+                return bool(valid)
+        self.credential.errors = [get_message("API_ERROR")[0]]
+        return False
+
+
+class NewPasskeyForm(_Answer, WebAuthnRegisterResponseForm):
+    """What a new passkey answered."""
+
+    def validate(self, **options: Any) -> bool:
+        """Refuse what could not be stored, or is stored under another id."""
+        if not super().validate(**options):
+            return False
+        new = self.registration_verification
+        sent = base64url_to_bytes(json.loads(self.credential.data)["rawId"])
+        if (
+            new.credential_id == sent
+            and len(sent) <= ID_LENGTH
+            and new.sign_count <= SIGN_COUNT
+        ):
+            return True
+        self.credential.errors = [get_message("API_ERROR")[0]]
+        return False
+
+
+class PasskeyResponseForm(_Answer, WebAuthnSigninResponseForm):
     """What a passkey answered, at a sign-in or to show that it is still you."""
 
     def validate(self, **options: Any) -> bool:
@@ -98,6 +169,9 @@ class PasskeyResponseForm(WebAuthnSigninResponseForm):
             return False
         # An error that it adds for a locked account does not make it return False.
         if not super().validate(**options) or self.credential.errors:
+            return False
+        if self.authentication_verification.new_sign_count > SIGN_COUNT:
+            self.credential.errors = [get_message("API_ERROR")[0]]
             return False
         wanted = session.get(HALF_SIGNED_IN)
         if wanted and self.user and self.user.fs_uniquifier != wanted:
@@ -130,9 +204,16 @@ class PasskeyRemovalForm(WebAuthnDeleteForm):
 
 FORMS: dict[str, Any] = {
     "wan_register_form": PasskeyForm,
+    "wan_register_response_form": NewPasskeyForm,
     "wan_signin_response_form": PasskeyResponseForm,
     "wan_delete_form": PasskeyRemovalForm,
 }
+
+
+def init_app(security: Security) -> None:
+    """Sign the states of each page with a key of its own."""
+    stock = security.wan_serializer
+    security.wan_serializer = States(stock.secret_keys, salt=stock.salt)
 
 
 def settings(settings: config.Config) -> dict[str, Any]:
@@ -154,6 +235,19 @@ def settings(settings: config.Config) -> dict[str, Any]:
         "WAN_VERIFY_URL": "/verify/passkey",
         "WAN_SIGNIN_WITHIN": timedelta(minutes=5),
     }
+
+
+def _page() -> str:
+    """Return the page that asks a passkey, also where its answer goes."""
+    return f"bulwark.{(request.endpoint or '').removesuffix('_response')}"
+
+
+def _is_readable(answer: str | None) -> bool:
+    """Tell whether an answer is a JSON object with extensions that can be shown."""
+    read = current_app.json.loads(answer or "")
+    return isinstance(read, dict) and (
+        read.get("extensions") is None or Extensions.are(read["extensions"])
+    )
 
 
 def _descriptor(key: WebAuthnMixin) -> PublicKeyCredentialDescriptor:

@@ -7,7 +7,8 @@ factor, it becomes a row, under a new token at each step.
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ from flask import (
     current_app,
     g,
     request,
+    request_started,
     session,
 )
 from flask.sessions import SecureCookieSessionInterface, SessionMixin
@@ -26,19 +28,20 @@ from flask_login import user_logged_in, user_logged_out
 from flask_security.utils import set_request_attr
 from huey import crontab
 from sqlalchemy import JSON, ForeignKey, String, delete, or_, select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 from werkzeug.datastructures import CallbackDict
-from werkzeug.exceptions import ServiceUnavailable
 
 from bulwark import config, events
 from bulwark.database import PERSONAL, SECRET, Model, UTCDateTime, db, utcnow
 from bulwark.identity import devices
 from bulwark.identity.models import BaseUser, with_roles
 from bulwark.jobs import queue
+from bulwark.outages import is_outage, roll_back
 
 TOKEN_BYTES = 32
-SIGNED_IN, HALF_SIGNED_IN = "_user_id", "tf_user_id"  # as Flask-Login and -Security say
+# As Flask-Login and Flask-Security say.
+SIGNED_IN, HALF_SIGNED_IN, AUTHENTICATED_AT = "_user_id", "tf_user_id", "fs_paa"
 HALF_SIGNED_IN_LIMIT = timedelta(minutes=10)
 # How exact the last use is: a write a minute and session, not one a request.
 TOUCH_AFTER = timedelta(minutes=1)
@@ -85,12 +88,20 @@ class StoredSession(CallbackDict[str, Any], SessionMixin):
         super().__init__(row.data, on_update)
         self.row_id = row.id
         self.user = user
+        self.authenticated_at = row.data.get(AUTHENTICATED_AT)
         self.modified = False
         self.stale = utcnow() - row.last_used_at > TOUCH_AFTER
+
+    @property
+    def is_worth_more(self) -> bool:
+        """Whether its person has just shown once more that it is them."""
+        return self.get(AUTHENTICATED_AT) != self.authenticated_at
 
 
 class Sessions(SecureCookieSessionInterface):
     """Opens and saves the session of a request."""
+
+    digest_method = staticmethod(hashlib.sha256)
 
     def open_session(  # type: ignore[override]
         self, app: Flask, request: Request
@@ -114,11 +125,15 @@ class Sessions(SecureCookieSessionInterface):
         """Keep the session; under a new token whenever it is worth more or less."""
         if session is None or "Authorization" in request.headers:
             return
+        if "session_error" in g or g.get("database_away"):
+            return  # To wait for the database once is enough; the cookie stays.
         old = session.row_id if isinstance(session, StoredSession) else None
         name = session.get(SIGNED_IN) or session.get(HALF_SIGNED_IN)
         if name and old and not g.get("signed_in_now"):
             response.vary.add("Cookie")
-            if session.modified:
+            if session.is_worth_more or g.get("renew_session"):  # type: ignore[attr-defined]
+                self._set_cookie(app, response, _renew(old, session))
+            elif session.modified:
                 _store(old, session)
             elif session.stale:  # type: ignore[attr-defined]
                 _touch(old, session)
@@ -131,9 +146,15 @@ class Sessions(SecureCookieSessionInterface):
             super().save_session(app, session, response)
             return
         response.vary.add("Cookie")
+        self._set_cookie(app, response, _insert(name, session))
+
+    def _set_cookie(self, app: Flask, response: Response, token: str | None) -> None:
+        """Hand the token over; without one, the session has ended meanwhile."""
+        if token is None:
+            return
         response.set_cookie(
             self.get_cookie_name(app),
-            _insert(name, session),
+            token,
             path="/",
             secure=True,
             httponly=True,
@@ -149,7 +170,7 @@ def init_app(app: Flask) -> None:
     app.login_manager.session_protection = None  # type: ignore[attr-defined]
     user_logged_in.connect(_take_new_token, app)
     user_logged_out.connect(_leave_nothing_behind, app)
-    app.before_request(_wait_for_database)
+    request_started.connect(_raise_session_error, app)
     app.before_request(_record_expired)
 
 
@@ -173,6 +194,11 @@ def facts(row: UserSession) -> dict[str, Any]:
         "last_used_at": row.last_used_at,
         "current": row.id == current_id(),
     }
+
+
+def renew() -> None:
+    """Give this request's session a new token; the one before is worth nothing then."""
+    g.renew_session = True
 
 
 def current_id() -> int | None:
@@ -241,17 +267,19 @@ def find(kind: Any, token: str) -> tuple[Any, BaseUser] | None:
         .join(person, person.id == kind.user_id)
         .where(kind.token_hash == hash_of(token))
     )
-    try:
-        found = db.session.execute(with_roles(query, person)).unique().first()
-    except OperationalError:
-        g.database_away = True
-        return None
+    found = db.session.execute(with_roles(query, person)).unique().first()
     return (found[0], found[1]) if found else None
 
 
 def _load(token: str) -> StoredSession | None:
     """Return the session that a cookie names."""
-    found = find(UserSession, token)
+    try:
+        found = find(UserSession, token)
+    except SQLAlchemyError as error:
+        # Flask can't handle it yet: the request has neither session nor route.
+        g.session_error = error
+        roll_back()
+        return None
     if found is None:
         return None
     row, user = found
@@ -271,7 +299,7 @@ def _user(uniquifier: str) -> BaseUser | None:
     if user.fs_uniquifier != uniquifier:
         return None
     set_request_attr("fs_authn_via", "session")
-    set_request_attr("fs_paa", session.get("fs_paa", 0))
+    set_request_attr("fs_paa", session.get(AUTHENTICATED_AT, 0))
     return user
 
 
@@ -294,22 +322,29 @@ def _leave_nothing_behind(*_: object, **__: object) -> None:
         return response
 
 
-def _wait_for_database() -> None:
-    """Say that the service is busy rather than that nobody is signed in."""
-    if g.get("database_away") and request.blueprint != "health":
-        raise ServiceUnavailable(retry_after=5)
+def _raise_session_error(_: Flask, **__: Any) -> None:
+    """Say that the service is at fault rather than that nobody is signed in.
+
+    Before any other function: to the check of CSRF tokens the session would be empty.
+    """
+    if "session_error" in g and request.blueprint != "health":
+        raise g.session_error
 
 
-def _insert(name: str, session: SessionMixin) -> str:
-    """Add a row for the person that the session names; return its token."""
+def _insert(name: str, session: SessionMixin) -> str | None:
+    """Add a row for the person that the session names; return its token.
+
+    Nobody has that name any more if the password changed meanwhile: then None.
+    """
     db.session.rollback()  # A view that wanted to keep something has committed it.
     person = current_app.extensions["security"].datastore.user_model
+    user_id = db.session.scalar(select(person.id).where(person.fs_uniquifier == name))
+    if user_id is None:
+        return None
     token, now = secrets.token_urlsafe(TOKEN_BYTES), utcnow()
     row = UserSession(
         token_hash=hash_of(token),
-        user_id=db.session.scalar(
-            select(person.id).where(person.fs_uniquifier == name)
-        ),
+        user_id=user_id,
         signed_in=SIGNED_IN in session,
         created_at=now,
         last_used_at=now,
@@ -332,12 +367,40 @@ def _store(row_id: int, session: SessionMixin) -> None:
     db.session.commit()
 
 
+def _renew(row_id: int, session: SessionMixin) -> str | None:
+    """Store a session under a new token; return it, or None if it was ended."""
+    db.session.rollback()
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    renewed = db.session.scalar(
+        update(UserSession)
+        .where(UserSession.id == row_id)
+        .values(
+            token_hash=hash_of(token),
+            data=dict(session),
+            last_used_at=utcnow(),
+            address=request.remote_addr,
+        )
+        .returning(UserSession.id)
+    )
+    db.session.commit()
+    return token if renewed else None
+
+
 def _touch(row_id: int, session: SessionMixin) -> None:
-    """Keep that it was used; reading goes on while a disk is too full for that."""
-    try:
+    """Keep that it was used."""
+    with reading_on():
         _store(row_id, session)
-    except OperationalError:
-        db.session.rollback()
+
+
+@contextmanager
+def reading_on() -> Iterator[None]:
+    """Let people read on while a disk is too full to keep that they do."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        if not is_outage(error):
+            raise
+        roll_back()
         events.tell("sys_database_unreachable", exc_info=True)
 
 

@@ -8,7 +8,7 @@ from flask_security import signals
 
 from bulwark import events
 from bulwark.database import utcnow
-from bulwark.identity import devices, guessing, notices, sessions, tokens
+from bulwark.identity import devices, guessing, sessions, tokens
 from bulwark.identity.models import BaseUser
 
 REAUTHENTICATION = ("security.verify", "security.wan_verify_response")
@@ -34,7 +34,6 @@ def init_app(app: Flask) -> None:
     signals.tf_disabled.connect(_app_removed, app)
     signals.wan_registered.connect(_passkey_added, app)
     signals.wan_deleted.connect(_passkey_removed, app)
-    signals.change_email_confirmed.connect(_address_changed, app)
     user_logged_out.connect(_signed_out, app)
 
 
@@ -113,11 +112,6 @@ def _removed(user: BaseUser, factor: str, removed: str = "") -> None:
         user.mf_recovery_codes = []
     sessions.end_others(user)
     events.record("authn_mfa_removed", user, factor=factor)
-
-
-def _address_changed(_: Flask, user: BaseUser, old_email: str, **__: Any) -> None:
-    sessions.end_others(user)
-    notices.send(events.record("user_email_changed", user), old_email)
 
 
 def _signed_out(_: Flask, user: BaseUser, **__: Any) -> None:

@@ -25,11 +25,12 @@ from flask import (
     url_for,
 )
 from flask.typing import ResponseReturnValue
-from flask_login import current_user
+from flask_login import AnonymousUserMixin, current_user
 from flask_security import forms as stock
 from flask_wtf.csrf import CSRFProtect
 from huey import crontab
 from sqlalchemy import JSON, ForeignKey, String, delete, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 from werkzeug.datastructures import MultiDict
 from wtforms import (
@@ -42,7 +43,7 @@ from wtforms import (
 from wtforms.validators import DataRequired, Length
 from wtforms.widgets import CheckboxInput, ListWidget
 
-from bulwark import access, events, limits
+from bulwark import access, events, limits, origins
 from bulwark.access import recent, signed_in
 from bulwark.database import SECRET, Model, UTCDateTime, db, utcnow
 from bulwark.errors import wants_json
@@ -138,6 +139,8 @@ class CSRF(CSRFProtect):  # type: ignore[misc]
             g.csrf_valid = True
         else:
             super().protect(apply_exemptions)
+            if g.get("csrf_valid"):
+                origins.check()
 
 
 def init_app(app: Flask) -> None:
@@ -271,7 +274,11 @@ def _owner(request: Request) -> BaseUser | None:
     shown = request.authorization and request.authorization.token
     if not shown or not TOKEN.fullmatch(shown):
         return None
-    found = sessions.find(AccessToken, shown)
+    try:
+        found = sessions.find(AccessToken, shown)
+    except SQLAlchemyError:
+        g._login_user = AnonymousUserMixin()  # so that nobody looks again
+        raise
     if found is None:
         return None
     token, owner = found
@@ -287,8 +294,10 @@ def _owner(request: Request) -> BaseUser | None:
 
 def _touch(token: AccessToken) -> None:
     now = utcnow()
-    if token.last_used_at is None or now - token.last_used_at > TOUCH_AFTER:
-        token.last_used_at = now
+    if token.last_used_at and now - token.last_used_at <= TOUCH_AFTER:
+        return
+    token.last_used_at = now
+    with sessions.reading_on():
         db.session.commit()
 
 

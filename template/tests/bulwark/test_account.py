@@ -1,8 +1,10 @@
 """The security page of a person, and the pages of each step of signing in."""
 
+import inspect
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -342,7 +344,7 @@ def test_recovery_codes_are_shown_when_they_are_made_and_never_again(
     visitor.sign_in(person)
     give_passkey(app, person)
     made = visitor.submit("/account/recovery-codes", {}).text
-    codes = re.findall(r"<code>([a-z2-7-]{19})</code>", made)
+    codes = re.findall(r"<code>([a-z2-7-]{32})</code>", made)
     assert len(codes) == 10
     assert "recovery-codes.js" in made
     page = visitor.get("/account/recovery-codes?show_codes=1").text
@@ -478,6 +480,63 @@ def test_a_newcomer_reads_why_and_what_to_do(newcomer: Visitor):
 def test_a_newcomer_who_has_set_up_a_factor_goes_on(newcomer: Visitor, app: Flask):
     newcomer.submit("/login/code", {"code": code_of(app, begin_app(newcomer))})
     assert newcomer.is_signed_in()
+
+
+@pytest.fixture
+def strict(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the service require a second factor of everybody."""
+    settings = replace(app.extensions["bulwark"], require_second_factor=True)
+    monkeypatch.setitem(app.extensions, "bulwark", settings)
+
+
+def test_a_setting_requires_a_second_factor_of_everybody(
+    visitor: Visitor, app: Flask, person: str, strict: None
+):
+    """OWASP ASVS 5.0, 6.3.3."""
+    visitor.sign_in(person)
+    assert visitor.get("/account").headers["Location"] == "/account/second-factor"
+    assert visitor.get("/account", headers=JSON).status_code == 403
+    page = text_of(visitor, "/account")
+    assert "This service requires a second factor" in page
+    visitor.submit("/login/code", {"code": code_of(app, begin_app(visitor))})
+    assert visitor.get("/account").status_code == 200
+
+
+@pytest.mark.usefixtures("strict")
+def test_an_administrator_reads_that_the_service_requires_a_second_factor(
+    visitor: Visitor, app: Flask, person: str
+):
+    visitor.sign_in(add_person(app, "ada@example.org", "administrator"))
+    with app.app_context():
+        number = person_in(app, person).id
+    assert "This service requires one." in text_of(visitor, f"/admin/users/{number}")
+
+
+# --- Signing out ---------------------------------------------------------------------
+
+
+def is_of_the_base(app: Flask, endpoint: str) -> bool:
+    view = inspect.unwrap(app.view_functions[endpoint])
+    return bool(view.__module__.startswith("bulwark."))
+
+
+def test_each_page_of_the_base_offers_to_sign_out(visitor: Visitor, app: Flask):
+    """OWASP ASVS 5.0, 7.4.4."""
+    visitor.sign_in(add_person(app, "ada@example.org", "administrator"))
+    base = app.url_map.bind("")
+    own = {
+        path
+        for method, path in routes_of_people(app)
+        if method == "GET" and is_of_the_base(app, base.match(path)[0])
+    }
+    shown = 0
+    for path in sorted(own):
+        # Buffered: the export is a stream, which holds its context until it is read.
+        page = visitor.get(path, headers={"Accept": "text/html"}, buffered=True)
+        if page.status_code == 200 and page.mimetype == "text/html":
+            assert 'action="/logout"' in page.text, path
+            shown += 1
+    assert shown > 10
 
 
 # --- Signing in ----------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 from flask_security import hash_password, verify_password
 from flask_security.utils import hash_data
+from werkzeug.test import TestResponse
 
 from bulwark.database import db
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person
@@ -120,7 +121,7 @@ def test_a_new_address_counts_once_it_is_confirmed(visitor: Visitor, person: str
     visitor.sign_in(person)
     visitor.submit("/change-email", {"email": "zoe@example.net"})
     assert person in visitor.get("/account").get_data(as_text=True)
-    visitor.get(visitor.link_in_last_letter())
+    visitor.submit(visitor.link_in_last_letter(), {})
     assert "zoe@example.net" in visitor.get("/account").get_data(as_text=True)
 
 
@@ -330,3 +331,57 @@ def test_no_form_works_without_its_csrf_token(form: str, visitor: Visitor):
     data = {"email": "a@example.org", "password": GOOD_PASSWORD}
     assert visitor.client.post(form, data=data).status_code == 400
     assert visitor.client.post(form, json=data).status_code == 400
+
+
+OURS, THEIRS = "https://localhost", "https://attacker.example"
+
+
+def send_with(visitor: Visitor, headers: dict[str, str]) -> TestResponse:
+    """Send a form with no other header of its origin than these."""
+    data = {"csrf_token": visitor.csrf_token("/reset"), "email": "zoe@example.org"}
+    return visitor.client.post("/reset", data=data, headers=headers)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Referer": f"{OURS}/reset"},
+        {"Origin": OURS},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "same-origin", "Origin": "null"},
+        {"Sec-Fetch-Site": "none", "Origin": OURS},
+    ],
+    ids=str,
+)
+def test_one_header_that_names_this_service_is_enough(
+    visitor: Visitor, headers: dict[str, str]
+):
+    answer = send_with(visitor, headers)
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Referer": f"{THEIRS}/"},
+        {"Referer": f"{OURS}.attacker.example/"},
+        {"Referer": f"{OURS}:444/"},
+        {"Referer": "http://localhost/"},
+        {"Origin": THEIRS},
+        {"Origin": THEIRS, "Referer": f"{OURS}/reset"},
+        {"Origin": "http://localhost"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": OURS},
+        {"Sec-Fetch-Site": "same-origin", "Referer": THEIRS},
+        {},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "none"},
+    ],
+    ids=str,
+)
+def test_a_form_that_may_be_of_another_site_is_refused_with_advice(
+    visitor: Visitor, headers: dict[str, str]
+):
+    answer = send_with(visitor, headers)
+    assert answer.status_code == 400
+    assert "an extension or a proxy removed the referrer" in answer.text

@@ -12,6 +12,7 @@ from bulwark.identity import devices
 from bulwark.identity.devices import KnownDevice
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person
 
+COOKIE = "__Host-device"
 NEW_PASSWORD = "seven brass kettles whistle"
 APPLE = "AppleWebKit/605.1.15 (KHTML, like Gecko)"
 GOOGLE = "AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0"
@@ -22,7 +23,7 @@ def user(app: Flask, email: str):
 
 
 def cookie(client: FlaskClient):
-    return client.get_cookie(devices.COOKIE)
+    return client.get_cookie(COOKIE)
 
 
 def known(app: Flask) -> list[KnownDevice]:
@@ -127,9 +128,7 @@ def test_a_completed_sign_in_makes_a_browser_known(
 def test_the_cookie_stays_long_and_no_script_reads_it(visitor: Visitor, person: str):
     answer = visitor.sign_in(person)
     (line,) = [
-        c
-        for c in answer.headers.getlist("Set-Cookie")
-        if c.startswith(f"{devices.COOKIE}=")
+        c for c in answer.headers.getlist("Set-Cookie") if c.startswith(f"{COOKIE}=")
     ]
     for part in (
         "Secure",
@@ -194,7 +193,7 @@ def test_a_browser_of_somebody_else_is_not_known(
 def test_a_cookie_that_was_not_made_here_is_replaced(
     visitor: Visitor, app: Flask, person: str, planted: str
 ):
-    visitor.client.set_cookie(devices.COOKIE, planted, domain="localhost", secure=True)
+    visitor.client.set_cookie(COOKIE, planted, domain="localhost", secure=True)
     visitor.sign_in(person)
     assert cookie(visitor.client).value != planted
 

@@ -338,6 +338,14 @@ def test_recovery_codes_are_shown_once_and_stored_unreadable(
             assert spelled not in stored
 
 
+def test_a_recovery_code_has_128_bits():
+    """OWASP ASVS 5.0, 6.5.2: with less it would need a slow hash."""
+    codes = [factors._new_code().replace("-", "") for _ in range(200)]
+    assert {len(code) for code in codes} == {26}
+    for place in range(25):  # five bits each; the last one has three
+        assert len({code[place] for code in codes}) > 16
+
+
 def test_new_recovery_codes_end_the_old_ones(
     visitor: Visitor, other_visitor: Visitor, with_app: str
 ):

@@ -16,6 +16,7 @@ import bulwark
 from bulwark import audit, events, mail
 from bulwark.database import db, utcnow
 from bulwark.events import SecurityEvent
+from bulwark.identity import notices
 from bulwark.identity.notices import NOTICES
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person
 
@@ -105,7 +106,7 @@ def test_a_new_address_is_told_to_the_old_one_and_the_new(
 ):
     visitor.sign_in(person)
     visitor.submit("/change-email", {"email": "zoe@example.net"})
-    visitor.get(visitor.link_in_last_letter())
+    visitor.submit(visitor.link_in_last_letter(), {})
     told = [
         letter
         for letter in visitor.letters()
@@ -195,7 +196,11 @@ def test_each_notice_is_plain_text_and_a_safe_page(
         headers={"User-Agent": hostile}, environ_base={"REMOTE_ADDR": "192.0.2.7"}
     )
     with page if where == "page" else app.app_context():
-        events.record(event, user(app, person), factor="totp", new_device=True)
+        someone = user(app, person)
+        new = events.record(event, someone, factor="totp", new_device=True)
+        if NOTICES[event].apart:
+            own = {"link": "https://localhost/reset", "new_address": "zoe@example.net"}
+            notices.send(new, person, **own)
         db.session.commit()
     (letter,) = visitor.letters()
     text, html = text_of(letter), page_of(letter)
@@ -220,6 +225,7 @@ SOMEBODY = {"user": {"email": "zoe@example.org", "active": True}}
 # What each mail is given by whoever sends it.
 MAILS: dict[str, dict[str, Any]] = {
     "change_email_instructions": LINK | {"within": "1 hour"},
+    "change_email_taken": {},
     "forced_reset": LINK | {"hours": 1, "later": "https://localhost/reset"},
     "invitation": LINK | SOMEBODY | {"hours": 1, "later": "https://localhost/reset"},
     "reset_instructions": SOMEBODY

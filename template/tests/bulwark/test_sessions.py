@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from flask import Flask
+from flask.sessions import SessionMixin
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
@@ -176,7 +177,7 @@ def change_password(visitor: Visitor, person: str) -> None:
 
 def change_address(visitor: Visitor, person: str) -> None:
     visitor.submit("/change-email", {"email": "zoe@example.net"})
-    visitor.get(visitor.link_in_last_letter())
+    visitor.submit(visitor.link_in_last_letter(), {})
 
 
 def add_app(visitor: Visitor, person: str) -> None:
@@ -290,3 +291,23 @@ def test_sessions_that_ended_are_forgotten(visitor: Visitor, app: Flask, person:
     with app.app_context():
         sessions.forget_ended.call_local()
     assert rows(app) == []
+
+
+def test_a_sign_in_while_the_password_changes_is_asked_for_again(
+    visitor: Visitor, app: Flask, person: str, monkeypatch: pytest.MonkeyPatch
+):
+    insert = sessions._insert
+
+    def insert_late(name: str, session: SessionMixin) -> str | None:
+        db.session.rollback()
+        db.session.execute(update(User).values(fs_uniquifier="x" * 32))
+        db.session.commit()
+        return insert(name, session)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions, "_insert", insert_late)
+        assert visitor.sign_in(person).status_code == 302
+    assert not visitor.is_signed_in()
+    assert rows(app) == []
+    visitor.sign_in(person)
+    assert visitor.is_signed_in()

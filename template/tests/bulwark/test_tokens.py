@@ -133,14 +133,13 @@ def test_a_token_expires_after_the_days_that_were_chosen(
         ("name", "", "Give it a name"),
         ("name", "   ", "Give it a name"),
         ("name", "x" * 65, "64 characters at most"),
-        ("name", "a\x00b", "letters, digits"),
         ("name", "a\u202eb", "letters, digits"),
         ("permissions", [], "Choose at least one"),
         ("permissions", "made:up", "valid choice"),
         ("days", "36500", "valid choice"),
         ("days", "", "valid choice"),
     ],
-    ids=["none", "blank", "long", "nul", "bidi", "nothing", "unknown", "ages", "never"],
+    ids=["none", "blank", "long", "bidi", "nothing", "unknown", "ages", "never"],
 )
 def test_a_wrong_form_says_what_is_wrong_and_keeps_what_was_typed(
     visitor: Visitor, app: Flask, ada: str, field: str, value: str, said: str
@@ -430,7 +429,8 @@ def test_a_session_with_an_authorization_that_is_none_gains_nothing(
         headers={"Authorization": header},
     )
     # Without a token that counts, an unsafe request lacks its CSRF token at least.
-    assert answer.status_code in ({401} if method == "GET" else {400, 401})
+    refused = {401} if method == "GET" and header.isascii() else {400, 401}
+    assert answer.status_code in refused
     assert answer.is_json
     assert visitor.is_signed_in()
 
@@ -534,6 +534,21 @@ def test_a_script_hears_that_the_database_is_away(
     answer = visitor.get(READ, headers=bearer(token))
     assert answer.status_code == 503
     assert answer.headers["Retry-After"]
+
+
+def test_a_full_disk_lets_scripts_read_on(
+    visitor: Visitor, app: Flask, ada: str, monkeypatch: pytest.MonkeyPatch
+):
+    token = make(app, ada, "users:read")
+
+    def full() -> None:
+        raise OperationalError("UPDATE", {}, Exception("disk full"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(db.session, "commit", full)
+        answer = visitor.get(READ, headers=bearer(token))
+    assert answer.status_code == 200
+    assert answer.get_json() == {"email": ada, "may_write": False}
 
 
 def test_errors_are_json_for_a_script(visitor: Visitor, app: Flask, ada: str):
