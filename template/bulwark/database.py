@@ -1,6 +1,8 @@
 """The database: SQLite or PostgreSQL, one metadata for all models."""
 
+import os
 import sqlite3
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +15,23 @@ from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
+from bulwark import urls
 from bulwark.config import Config
 
-# Named constraints can be changed by a later migration, on every database.
+# Named constraints can be changed by a later migration, on every database. Names hold
+# all columns, as PostgreSQL requires unique names. Existing constraints keep theirs.
 NAMING = {
-    "ix": "ix_%(column_0_label)s",
-    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+
+MERGE = (
+    "To join migrations that two people began at the same one:"
+    ' bin/flask db merge app@heads -m "join"'
+)
 
 # What a column holds, as `mapped_column(String(20), info=PERSONAL)`. No line of the log
 # shows a value under the name of such a column; bulwark/lines.py sees to that.
@@ -79,7 +88,9 @@ def init_app(app: Flask, config: Config) -> None:
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = _engine_options(url)
     db.init_app(app)
     base = Path(__file__).parent / "migrations"
-    migrate.init_app(app, db, directory=str(base))
+    # Flask-Migrate writes the folder as it is, where a % would begin an interpolation;
+    # so this is no more than a name, and what follows has the folder.
+    migrate.init_app(app, db, directory="migrations")
     folders = {
         "bulwark": str(base / "versions"),
         "app": str(Path(app.root_path) / "migrations"),
@@ -87,17 +98,29 @@ def init_app(app: Flask, config: Config) -> None:
 
     @migrate.configure  # type: ignore[untyped-decorator]
     def _two_branches(alembic: Any) -> Any:
+        alembic.config_file_name = str(base / "alembic.ini")
+        alembic.file_config.read(alembic.config_file_name)
+        alembic.file_config.defaults()["here"] = _escaped(base)
+        alembic.set_main_option("script_location", _escaped(base))
         alembic.set_main_option("path_separator", "newline")
-        alembic.set_main_option("version_locations", "\n".join(folders.values()))
+        locations = "\n".join(map(_escaped, folders.values()))
+        alembic.set_main_option("version_locations", locations)
         alembic.attributes["folders"] = folders
         return alembic
 
 
+def _escaped(path: str | Path) -> str:
+    return str(path).replace("%", "%%")
+
+
 def database_url(config: Config) -> URL:
     """Return where the data is, with the driver and the password put in."""
+    start, mark, options = config.database_url.partition("?")
+    if start.startswith("sqlite:"):
+        # Only some versions of SQLAlchemy decode a path.
+        path = urls.path_of(start)[len("///") :]
+        return make_url(f"sqlite://{mark}{options}").set(database=path or None)
     url = make_url(config.database_url)
-    if url.get_backend_name() != "postgresql":
-        return url
     if config.database_password and url.password is None:
         url = url.set(password=config.database_password)
     return url.set(drivername="postgresql+psycopg")
@@ -115,9 +138,27 @@ def _engine_options(url: URL) -> dict[str, Any]:
     if url.database in (None, "", ":memory:"):
         shared = {"check_same_thread": False}
         return SILENT | {"poolclass": StaticPool, "connect_args": shared}
-    # Data is for its owner's eyes: SQLite's files take the mode that the umask leaves.
     Path(str(url.database)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return SILENT | {"connect_args": {"timeout": 5}}
+
+
+NO_FILE = ("file:", ":memory:")
+
+
+def make_private(path: str | Path) -> None:
+    """Make the file of a SQLite database, unless it is there, for its owner alone.
+
+    SQLite's other files take its mode. What fails here fails where it is opened, too.
+    """
+    with suppress(OSError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+@event.listens_for(Engine, "do_connect")
+def _keep_private(dialect: Dialect, _: Any, words: list[Any], __: Any) -> None:
+    # What begins with "file:" is a URI, of a team's own engine.
+    if dialect.name == "sqlite" and words[0] and not str(words[0]).startswith(NO_FILE):
+        make_private(words[0])
 
 
 @event.listens_for(Engine, "connect")

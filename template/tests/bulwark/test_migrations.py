@@ -1,7 +1,5 @@
 """Migrations: one branch for the base, one for the app, all applied or nothing."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import flask_migrate
@@ -17,7 +15,6 @@ from sqlalchemy import (
     Integer,
     String,
     Table,
-    create_engine,
     func,
     inspect,
     select,
@@ -25,12 +22,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from bulwark.database import UTCDateTime, db, migrate
+from bulwark.database import UTCDateTime, db
 from bulwark.identity import accounts
 from bulwark.identity.models import ADMINISTRATOR, users_roles
-from tests.conftest import ROOT, add_person
+from tests.bulwark.conftest import BASE
+from tests.conftest import add_person
 
-BASE = ROOT / "bulwark/migrations/versions"
 MIGRATION = '''\
 """A migration of a test."""
 
@@ -50,47 +47,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     pass
 '''
-
-
-@pytest.fixture
-def app_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the app's folder of migrations, for tests that write into it."""
-    folder = tmp_path / "migrations"
-    shutil.copytree(ROOT / "app/migrations", folder)
-
-    def use(alembic: Config) -> Config:
-        alembic.attributes["folders"] = {"bulwark": str(BASE), "app": str(folder)}
-        alembic.set_main_option("version_locations", f"{BASE}\n{folder}")
-        return alembic
-
-    callbacks = [*migrate.configure_callbacks, use]
-    monkeypatch.setattr(migrate, "configure_callbacks", callbacks)
-    return folder
-
-
-@pytest.fixture
-def alembic(
-    app: Flask, app_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Config]:
-    """What Alembic's commands take, with an empty database of the same kind."""
-    with app.app_context():
-        url = db.engine.url
-        patience: dict[str, object] = {"timeout": 0.3}
-        name = str(tmp_path / "empty.db")
-        if url.get_backend_name() == "postgresql":
-            patience = {"options": "-c lock_timeout=300ms"}
-            name = f"{url.database}_migrations"
-            with db.engine.connect().execution_options(
-                isolation_level="AUTOCOMMIT"
-            ) as connection:
-                connection.execute(text(f'DROP DATABASE IF EXISTS "{name}"'))
-                connection.execute(text(f'CREATE DATABASE "{name}"'))
-        engine = create_engine(url.set(database=name), connect_args=patience)
-        with monkeypatch.context() as patch:
-            patch.setitem(db.engines, None, engine)
-            yield migrate.get_config()
-            db.session.remove()
-        engine.dispose()
 
 
 def apply(alembic: Config, folder: Path, body: str) -> None:
@@ -145,7 +101,7 @@ def test_the_base_can_be_taken_back_and_applied_again(
 
 def test_the_base_and_the_app_have_a_branch_each(alembic: Config) -> None:
     scripts = ScriptDirectory.from_config(alembic)
-    assert len(scripts.get_heads()) == 2
+    assert len(scripts.get_heads()) == 2, "join them: bin/flask db merge app@heads"
     base = {s.revision: s for s in scripts.iterate_revisions("bulwark@head", "base")}
     for script in base.values():
         assert Path(script.path).parent == BASE
@@ -217,6 +173,60 @@ def test_no_file_is_written_when_nothing_has_changed(
     assert "no migration was written" in capsys.readouterr().out
 
 
+def diverge(alembic: Config, app_folder: Path) -> None:
+    """Begin two migrations at one, as two colleagues do on branches of their own."""
+    newest = ScriptDirectory.from_config(alembic).get_revision("app@head")
+    for name in ("mine", "theirs"):
+        text = MIGRATION.format(head=newest.revision, body="pass")
+        text = text.replace('"test"', f'"test_{name}"')
+        (app_folder / f"{name}.py").write_text(text)
+
+
+@pytest.mark.parametrize(
+    "revisions",
+    [["heads"], ["head"], ["bulwark@head", "app@head"], ["test_mine", "bulwark0001"]],
+)
+def test_the_bases_branch_and_the_apps_are_never_merged(
+    app: Flask, alembic: Config, app_folder: Path, revisions: list[str]
+) -> None:
+    if "test_mine" in revisions:
+        diverge(alembic, app_folder)
+    files = {*app_folder.iterdir(), *BASE.iterdir()}
+    done = app.test_cli_runner().invoke(args=["db", "merge", *revisions])
+    assert done.exit_code != 0
+    # A migration of yours that depends on the base's newest leaves one head.
+    advice = ("bin/flask db merge app@heads", "nothing to merge")
+    assert any(words in done.output for words in advice)
+    assert {*app_folder.iterdir(), *BASE.iterdir()} == files
+
+
+def test_two_ends_of_the_apps_branch_are_merged(
+    app: Flask,
+    alembic: Config,
+    app_folder: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    command.upgrade(alembic, "heads")
+    runner = app.test_cli_runner()
+    assert "nothing to merge" in runner.invoke(args=["db", "merge"]).output
+    diverge(alembic, app_folder)
+    command.upgrade(alembic, "heads")
+    more = Table("test_more", db.metadata, Column("id", Integer, primary_key=True))
+    try:
+        with pytest.raises(SystemExit):
+            flask_migrate.migrate(message="more")
+    finally:
+        db.metadata.remove(more)
+    assert "bin/flask db merge app@heads" in caplog.text
+    before = set(app_folder.glob("*.py"))
+    done = runner.invoke(args=["db", "merge", "-m", "join", "app@heads"])
+    assert done.exit_code == 0, done.output
+    assert len(set(app_folder.glob("*.py")) - before) == 1
+    assert len(ScriptDirectory.from_config(alembic).get_heads()) == 2
+    command.upgrade(alembic, "heads")
+    command.check(alembic)
+
+
 def test_changing_the_table_of_users_keeps_what_refers_to_them(
     app: Flask, alembic: Config, app_folder: Path
 ) -> None:
@@ -248,6 +258,32 @@ def test_a_migration_that_fails_leaves_nothing_behind(
     raise RuntimeError("halfway")""",
         )
     assert tables() == before
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "ALTER TABLE users ADD COLUMN test_twice INTEGER GENERATED ALWAYS AS (id * 2)",
+        "CREATE VIEW test_view AS SELECT id FROM users",
+    ],
+)
+def test_what_sqlite_can_not_copy_is_explained(
+    alembic: Config, app_folder: Path, made: str
+) -> None:
+    if db.engine.name != "sqlite":
+        pytest.skip("PostgreSQL copies no tables")
+    command.upgrade(alembic, "heads")
+    with db.engine.begin() as connection:
+        connection.exec_driver_sql(made)
+    with pytest.raises(CommandError, match="SQLite changes a table by copying it"):
+        apply(
+            alembic,
+            app_folder,
+            """with op.batch_alter_table("users") as users:
+        users.create_unique_constraint("uq_test", ["confirmed_at"])""",
+        )
+    assert "_alembic_tmp_users" not in tables()
+    assert "users" in tables()
 
 
 def test_a_migration_that_leaves_references_to_nothing_is_refused(
