@@ -39,6 +39,17 @@ def make_secrets(service: Path) -> str:
     return run("bin/secrets", cwd=service)
 
 
+def secrets(service: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run bin/secrets; it may fail."""
+    return subprocess.run(
+        ["bin/secrets", *arguments],
+        cwd=service,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def values(file: Path) -> dict[str, str]:
     pairs = re.findall(r"^(\w+)=(.*)$", file.read_text(), re.MULTILINE)
     assert len(pairs) == len(dict(pairs)), f"a key twice in {file}"
@@ -116,8 +127,8 @@ def test_missing_keys_are_added_behind_what_is_there(
     service: Service, end: str
 ) -> None:
     folder = service()
-    mine = f"APP_SECRET_KEY='mine \udcff'\nexport APP_PASSWORD_PEPPER = mine{end}"
-    content = mine.encode(errors="surrogateescape")
+    mine = f"APP_SECRET_KEY='mine ÿ'\nexport APP_PASSWORD_PEPPER = mine{end}"
+    content = mine.encode()
     (folder / ".env").write_bytes(content)
     said = make_secrets(folder)
     assert ".env: added APP_ENCRYPTION_KEYS\n" in said
@@ -131,6 +142,89 @@ def test_a_comment_or_a_longer_name_is_no_value(service: Service) -> None:
     folder = service()
     (folder / ".env").write_text("#APP_SECRET_KEY=a\nAPP_SECRET_KEY_FALLBACKS=b\n")
     assert ".env: added APP_SECRET_KEY," in make_secrets(folder)
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["\ufeff", "\ufeffexport ", "\xa0", "\u200b", "- ", '"', "$env:", "set ", "x\r"],
+)
+def test_a_key_that_is_there_gets_no_second_value(
+    service: Service, before: str
+) -> None:
+    folder = service()
+    (folder / ".env").write_bytes(f"{before}APP_SECRET_KEY=mine\n".encode())
+    done = secrets(folder)
+    after = (folder / ".env").read_text()
+    assert after.count("APP_SECRET_KEY") == 1
+    assert after.count("APP_ENCRYPTION_KEYS") == 1
+    # What the service would not read is named.
+    read = before in ("\xa0", "\ufeff", "\ufeffexport ", "x\r")
+    assert done.returncode == (0 if read else 1)
+    assert read or ".env, line 1: write APP_SECRET_KEY=" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [("utf-16", "UTF-16"), ("utf-16-le", "UTF-16"), ("latin-1", "not UTF-8")],
+)
+def test_a_file_in_another_encoding_is_named_and_left_alone(
+    service: Service, encoding: str, said: str
+) -> None:
+    folder = service()
+    content = "APP_SECRET_KEY=möin\n".encode(encoding)
+    (folder / ".env").write_bytes(content)
+    done = secrets(folder)
+    assert done.returncode == 1
+    assert f".env: it is {said}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (folder / ".env").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "APP_DATABASE_PASSWORD=pass word\n",
+        "APP_DATABASE_PASSWORD='pass word'\r\n",
+        '\ufeffAPP_DATABASE_PASSWORD="pass word" \n',
+        "APP_DATABASE_PASSWORD=old\n  APP_DATABASE_PASSWORD=pass word",
+    ],
+)
+def test_postgresql_gets_the_password_that_the_service_reads(
+    service: Service, written: str
+) -> None:
+    folder = service("postgresql")
+    (folder / ".env.production").write_bytes(written.encode())
+    (folder / ".env.database").write_text("older")
+    done = secrets(folder, "database")
+    assert done.returncode == 0, done.stderr
+    assert (folder / ".env.database").read_bytes() == b"pass word"
+    assert mode(folder / ".env.database") == 0o600
+    if os.geteuid() == 0:
+        assert (folder / ".env.database").stat().st_uid == 999
+    assert "pass" not in done.stdout.replace("password", "")
+    # Nothing else is touched.
+    assert (folder / ".env.production").read_bytes() == written.encode()
+    assert not (folder / ".env").exists()
+
+
+@pytest.mark.parametrize(
+    "written", ["", "APP_DATABASE_PASSWORD=\n", "#APP_DATABASE_PASSWORD=x"]
+)
+def test_without_a_password_there_is_none_for_postgresql(
+    service: Service, written: str
+) -> None:
+    folder = service("postgresql")
+    (folder / ".env.production").write_text(written)
+    done = secrets(folder, "database")
+    assert done.returncode == 1
+    assert "APP_DATABASE_PASSWORD is not in .env.production" in done.stderr
+    assert not (folder / ".env.database").exists()
+
+
+def test_another_argument_is_refused(service: Service) -> None:
+    done = secrets(service(), "databse")
+    assert done.returncode == 2
+    assert "bin/secrets database" in done.stderr
 
 
 @pytest.mark.parametrize("nothing", ["", '""', "''", "  "])

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 from flask import Flask, current_app
 
-from bulwark import crypto, safety
+from bulwark import crypto, hosts, safety, urls
 from bulwark.environment import (
     Problem,
     Sources,
-    host_and_port,
+    UnusableError,
     one_of,
     setting,
     variable,
@@ -39,6 +39,13 @@ class ConfigurationError(Exception):
         )
 
 
+def _keys(text: str) -> dict[str, bytes]:
+    try:
+        return crypto.parse_keys(text)
+    except ValueError as error:
+        raise UnusableError(str(error)) from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Every setting of the base, with its type; files give the first ones."""
@@ -46,12 +53,19 @@ class Config:
     environment: ClassVar[str]
     default_env_file: ClassVar[str]
 
-    name: str = setting("the service's name, on pages and in mails", default="Bulwark")
+    name: str = setting(
+        "the service's name, on pages and in mails",
+        default="Bulwark",
+        cast=hosts.service_name,
+    )
     slug: str = setting("the service's name for machines", default="service")
-    domain: str = setting("the host name that people type", default="localhost")
+    domain: str = setting(
+        "the host name that people type", default="localhost", cast=hosts.host_name
+    )
     admin_email: str = setting(
         "the first administrator, and where reports of faults go",
         default="admin@example.com",
+        cast=hosts.email_address,
     )
     database: str = setting(
         "the kind of database when APP_DATABASE_URL is not set",
@@ -79,17 +93,19 @@ class Config:
     encryption_keys: dict[str, bytes] = setting(
         "encrypts stored data as id:key, newest first, comma between",
         default=None,
-        cast=crypto.parse_keys,
+        cast=_keys,
         required=True,
         secret=True,
         mend=MADE,
     )
 
-    base_url: str = setting("the address in links that are made outside a request")
+    base_url: str = setting(
+        "the address in links that are made outside a request", cast=hosts.base_url
+    )
     allowed_hosts: tuple[str, ...] = setting(
         "the host names this service answers to; a link in a mail is built from it",
         default=(),
-        cast=words,
+        cast=hosts.host_names,
         required=True,
     )
     proxy_hops: int = setting(
@@ -98,21 +114,27 @@ class Config:
         cast=whole_number(0, 5),
     )
 
-    database_url: str = setting("where the data is", required=True, secret=True)
+    database_url: str = setting(
+        "where the data is", cast=urls.database, required=True, secret=True
+    )
     database_password: str = setting(
         "goes into APP_DATABASE_URL when that has none", secret=True
     )
     redis_url: str = setting(
         "where Redis is, which counts requests for their limits; without it each"
         " process counts those that it answers",
+        cast=urls.redis,
         secret=True,
     )
     mail_url: str = setting(
         "the mail server: smtp://user:password@host:587 or smtps://…:465",
+        cast=urls.mail,
         required=True,
         secret=True,
     )
-    mail_sender: str = setting("the address that mails come from")
+    mail_sender: str = setting(
+        "the address that mails come from", cast=hosts.email_address
+    )
 
     password_min_length: int = setting(
         "least characters of a password: 15 while it is the only factor (NIST SP"
@@ -129,6 +151,12 @@ class Config:
         "hours after which each session ends, used or not (OWASP ASVS 5.0, 7.3.2)",
         default=24,
         cast=whole_number(1, 720),
+    )
+    require_second_factor: bool = setting(
+        "whether everybody needs a second factor (OWASP ASVS 5.0, 6.3.3); without it"
+        " those need one whose role requires it, as the administrators' does",
+        default=False,
+        cast=yes_or_no,
     )
     email_codes: bool = setting(
         "whether a code by mail may be a second factor; it is the weakest one",
@@ -147,7 +175,7 @@ class Config:
     metrics_bind: str = setting(
         "where `flask metrics` listens, for Prometheus alone; no proxy may serve it",
         default="127.0.0.1:9464",
-        cast=host_and_port,
+        cast=hosts.host_and_port,
     )
     log_level: str = setting(
         "how much is logged",
@@ -164,6 +192,10 @@ class Config:
         """Yield what this environment refuses to start with."""
         yield from ()
 
+    def cookie(self, name: str) -> str:
+        """Return the full name; with `__Host-` no other host can set the cookie."""
+        return f"__Host-{name}"
+
     @property
     def sender(self) -> tuple[str, str]:
         """The name and address that mails come from."""
@@ -179,15 +211,22 @@ class Development(Config):
 
     @classmethod
     def defaults(cls, root: Path, service: dict[str, Any]) -> dict[str, Any]:
-        """Serve https://localhost:8443 from files in `instance/`."""
+        """Serve https://localhost from files in `instance/`, on the port of bin/dev."""
+        port = os.environ.get("FLASK_RUN_PORT", "8443")
         return service | {
-            "base_url": "https://localhost:8443",
+            "base_url": f"https://localhost:{port}",
             "allowed_hosts": ("localhost", "127.0.0.1", "[::1]"),
-            "database_url": f"sqlite:///{root / 'instance' / 'development.db'}",
-            "mail_url": f"mailbox:{root / 'instance' / 'mailbox'}",
+            "database_url": urls.of_path(
+                "sqlite:///", root / "instance" / "development.db"
+            ),
+            "mail_url": urls.of_path("mailbox:", root / "instance" / "mailbox"),
             "audit_anchors": str(root / "instance" / "audit-anchors"),
             "metrics_folder": str(root / "instance" / "metrics"),
         }
+
+    def cookie(self, name: str) -> str:
+        """Tell services on localhost apart: a browser sends cookies to every port."""
+        return super().cookie(f"{self.slug}-{name}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +246,7 @@ class Testing(Config):
             "base_url": "https://localhost",
             "allowed_hosts": ("localhost",),
             "database_url": "sqlite://",
-            "mail_url": f"mailbox:{root / 'instance' / 'testing-mailbox'}",
+            "mail_url": urls.of_path("mailbox:", root / "instance" / "testing-mailbox"),
             "audit_anchors": str(root / "instance" / "testing-audit-anchors"),
             "metrics_folder": str(root / "instance" / "testing-metrics"),
         }
@@ -226,7 +265,7 @@ class Production(Config):
         domain = service.get("domain", "")
         slug = service.get("slug", "service")
         databases = {
-            "sqlite": f"sqlite:///{root / 'instance' / 'production.db'}",
+            "sqlite": urls.of_path("sqlite:///", root / "instance" / "production.db"),
             # libpq takes an empty host as its own unix socket.
             "postgresql": f"postgresql://{slug}@/{slug}",
         }

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 KEY_BYTES = 32
 NONCE_BYTES = 12  # NIST SP 800-38D, 8.2.1: 96 bits, never used twice with a key
@@ -61,3 +63,8 @@ def decrypt(sealed: bytes, *, keys: Mapping[str, bytes], place: str) -> bytes:
         )
     except (InvalidTag, ValueError):
         raise DecryptionError(f"{place} was changed or belongs elsewhere") from None
+
+
+def derive(key: bytes, purpose: str) -> bytes:
+    """Return a key for one purpose, from which the one it comes from can't be read."""
+    return HKDF(SHA256(), KEY_BYTES, None, purpose.encode()).derive(key)

@@ -1,6 +1,7 @@
 """Where settings come from: the environment, then a secrets folder, then a file."""
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -10,6 +11,8 @@ from typing import Any, TypeVar
 from decouple import Config as Decouple
 
 PREFIX = "APP_"
+# Anything else may be a part of a secret that was broken in two, and is not shown.
+NAME = re.compile("[A-Z_][A-Z0-9_]*")
 
 T = TypeVar("T")
 
@@ -26,6 +29,10 @@ class Problem:
         return f"- {self.what}\n    why:  {self.why}\n    mend: {self.mend}"
 
 
+class UnusableError(ValueError):
+    """What a cast refuses; its words hold nothing of the value, which may be secret."""
+
+
 def setting(
     doc: str,
     *,
@@ -40,7 +47,8 @@ def setting(
     The field `retry_days` is read from `APP_RETRY_DAYS`. `cast` turns the text into
     the value; the message of a `ValueError` that it raises is shown at the boot. A
     `required` setting must not be empty, except in tests; `mend` says how to get one.
-    A `secret` one is kept out of `repr`, and taken out of every line of the log.
+    A `secret` one is kept out of `repr`, and taken out of every line of the log; if
+    its cast fails, only the message of an `UnusableError` is shown.
     """
     metadata = {
         "doc": doc,
@@ -77,14 +85,6 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return cast
-
-
-def host_and_port(text: str) -> str:
-    """Read an address like `127.0.0.1:9464`."""
-    host, colon, port = text.rpartition(":")
-    if not host or not colon or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise ValueError(f"{text!r} is not a host and a port, like 127.0.0.1:9464")
-    return text
 
 
 def yes_or_no(text: str) -> bool:
@@ -124,7 +124,7 @@ class Sources:
         """
         if name not in {known for known, _ in self.names()}:
             raise KeyError(name)
-        value: T = self._decouple.get(name, cast=cast)
+        value: T = self._decouple.get(name, cast=lambda text: cast(_of_utf8(text)))
         return value
 
     def names(self) -> Iterator[tuple[str, str]]:
@@ -148,9 +148,11 @@ class Sources:
             except KeyError:
                 values.setdefault(declared.name, declared.default)
             except ValueError as error:
+                shown = isinstance(error, UnusableError) or not meta["secret"]
+                fault = error if shown else "its form is not what is expected"
                 self.problems.append(
                     Problem(
-                        f"{name} can't be used: {error}",
+                        f"{name} can't be used: {fault}",
                         meta["doc"],
                         f"give {name} a value of that form",
                     )
@@ -170,12 +172,12 @@ class Sources:
         if not self.env_file.is_file():
             return
         self._refuse_if_others_can_read(self.env_file)
-        lines = self.env_file.read_text(encoding="utf-8").splitlines()
+        lines = re.split(r"\r\n|\r|\n", self._text_of(self.env_file) or "")
         for number, line in enumerate(map(str.strip, lines), start=1):
             name, equals, value = line.partition("=")
             if not line or line.startswith("#"):
                 continue
-            if not equals or not name.isidentifier():
+            if not equals or not NAME.fullmatch(name):
                 self.problems.append(
                     Problem(
                         f"{self.env_file}, line {number}, is not NAME=value",
@@ -193,7 +195,34 @@ class Sources:
             name = path.name.upper()
             if path.is_file() and name.startswith(PREFIX):
                 self._refuse_if_others_can_read(path)
-                yield name, path.read_text(encoding="utf-8").rstrip("\r\n")
+                text = self._text_of(path)
+                if text is not None:
+                    yield name, text.rstrip("\r\n")
+
+    def _text_of(self, path: Path) -> str | None:
+        """Return a file's text; one in another encoding is a problem, by its name."""
+        content, fault = b"", ""
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            fault = f"can't be read: {error.strerror}"
+        # ASCII in UTF-16 has a NUL in each character.
+        if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content:
+            fault = "is UTF-16"
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            fault = fault or "is not UTF-8"
+        if not fault:
+            return text
+        self.problems.append(
+            Problem(
+                f"{path} {fault}",
+                "what it sets would be lost",
+                "save it as UTF-8, readable by the account that runs the service",
+            )
+        )
+        return None
 
     def _refuse_if_others_can_read(self, path: Path) -> None:
         if path.stat().st_mode & stat.S_IRWXO:
@@ -204,6 +233,13 @@ class Sources:
                     f"chmod o= {path}",
                 )
             )
+
+
+def _of_utf8(text: str) -> str:
+    """Refuse what Python has put in place of bytes of the environment."""
+    if re.search("[\ud800-\udfff]", text):
+        raise UnusableError("it holds bytes that are not UTF-8")
+    return text
 
 
 def _unquoted(value: str) -> str:

@@ -57,6 +57,18 @@ MISSED_BY_TALISMAN = {
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+# What an answer has that no function could add headers to; the proxy adds the rest.
+LAST_RESORT = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    **MISSED_BY_TALISMAN,
+}
 
 
 def init_app(
@@ -77,8 +89,7 @@ def init_app(
         strict_transport_security=config.environment != "development",
         strict_transport_security_max_age=HSTS_SECONDS,
     )
-    # __Host-: the browser takes the cookie over TLS only, from this host only.
-    app.config["SESSION_COOKIE_NAME"] = "__Host-session"
+    app.config["SESSION_COOKIE_NAME"] = config.cookie("session")
     app.config["SESSION_COOKIE_SECURE"] = True
     app.before_request(_share_nonce)
 

@@ -4,23 +4,24 @@ A mail is written in the transaction of what it reports, so neither is lost with
 the other, and a mail server that is away delays mail but no visitor.
 """
 
+import base64
 import smtplib
 import ssl
+import unicodedata
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from email import message_from_bytes
-from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import urlsplit
 
+import email_validator
 from email_validator import EmailNotValidError, validate_email
 from flask import (
-    Flask,
     Response,
     after_this_request,
     current_app,
@@ -33,7 +34,7 @@ from huey import crontab
 from sqlalchemy import LargeBinary, delete, event, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
-from bulwark import config, crypto
+from bulwark import config, crypto, email_headers, events, lengths, urls
 from bulwark.database import SECRET, Model, UTCDateTime, db, utcnow
 from bulwark.jobs import queue
 from bulwark.logging import log
@@ -42,6 +43,7 @@ from bulwark.safety import is_local
 RETRY_AFTER = (10, 30, 60, 120, 300)  # seconds; the last repeats
 LEASE = timedelta(minutes=5)  # longer than one delivery can take
 GIVE_UP_AFTER = timedelta(days=5)  # RFC 5321, 4.5.4.1: "at least 4-5 days"
+SIGNED_IN = 235  # RFC 4954, 6
 PERMANENT = 500  # RFC 5321, 4.2.1: the server will not change its mind
 TIMEOUT = 10  # seconds for each step of the talk with the server
 
@@ -68,10 +70,12 @@ def send(subject: str, recipient: str, text: str) -> None:
     Its HTML part is made from the text: a line that is a link becomes a button.
     """
     name, address = config.current().sender
+    headers = (
+        email_headers.subject(subject),
+        email_headers.mailbox("From", address, name),
+        email_headers.mailbox("To", recipient),
+    )
     message = EmailMessage()
-    message["Subject"] = subject
-    message["From"] = Address(name, addr_spec=address)
-    message["To"] = Address(addr_spec=recipient)
     message["Date"] = utcnow()
     message["Message-ID"] = f"<{uuid.uuid4()}@{address.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answering machines
@@ -81,7 +85,7 @@ def send(subject: str, recipient: str, text: str) -> None:
     message.add_alternative(html, subtype="html")
     key = uuid.uuid4()
     sealed = crypto.encrypt(
-        message.as_bytes(policy=SMTP),
+        b"".join(headers) + message.as_bytes(policy=SMTP),
         keys=config.current().encryption_keys,
         place=_place(key),
     )
@@ -122,6 +126,9 @@ class OutboxMailUtil(MailUtil):
 
         Lower case, and a domain as mail servers write it (`xn--`).
         """
+        # One character may stand for eighteen, and each costs the check of its domain.
+        if len(unicodedata.normalize("NFKC", email)) > lengths.EMAIL:
+            raise EmailValidateException("This is too long for an address.")
         try:
             checked = validate_email(
                 email,
@@ -144,12 +151,10 @@ def deliver_due() -> None:
         try:
             _hand_over(_unsealed(mail))
         except (MailRefusedError, crypto.DecryptionError) as error:
-            log.error("mail_refused", mail=str(mail.id), reason=type(error).__name__)
-            _forget(mail)
+            _drop(mail, type(error).__name__)
         except (OSError, smtplib.SMTPException) as error:
             if utcnow() - mail.created_at > GIVE_UP_AFTER:
-                log.error("mail_given_up", mail=str(mail.id))
-                _forget(mail)
+                _drop(mail, f"{type(error).__name__} for {GIVE_UP_AFTER.days} days")
                 continue
             _postpone(mail)
             log.warning("mail_delayed", mail=str(mail.id), reason=type(error).__name__)
@@ -168,11 +173,11 @@ def _deliver_each_minute() -> None:
     deliver_due()
 
 
-def init_app(app: Flask, settings: config.Config) -> None:
-    """Refuse a mail address that names no way to send."""
-    scheme = urlsplit(settings.mail_url).scheme
-    if scheme not in ("mailbox", "smtp", "smtps"):
-        raise ValueError(f"APP_MAIL_URL begins with {scheme!r}, not smtp or smtps")
+def init_app(settings: config.Config) -> None:
+    """Accept addresses at the service's own domain, even below `.local`."""
+    names = email_validator.SPECIAL_USE_DOMAIN_NAMES
+    for own in (settings.domain, settings.admin_email.rpartition("@")[2].lower()):
+        names[:] = [name for name in names if not f".{own}".endswith(f".{name}")]
 
 
 def _place(key: uuid.UUID) -> str:
@@ -232,19 +237,26 @@ def _postpone(mail: OutgoingMail) -> None:
     _wake_worker(wait + 1)
 
 
+def _drop(mail: OutgoingMail, reason: str) -> None:
+    """Lose this mail and no other, and say so."""
+    events.tell("sys_mail_dropped", reason=reason, mail=str(mail.id))
+    _forget(mail)
+
+
 def _forget(mail: OutgoingMail) -> None:
     db.session.execute(delete(OutgoingMail).where(OutgoingMail.id == mail.id))
     db.session.commit()
 
 
 def _hand_over(message: bytes) -> None:
-    url = urlsplit(config.current().mail_url)
-    if url.scheme == "mailbox":
-        _drop_into(Path(url.path), message)
+    url = config.current().mail_url
+    if url.startswith("mailbox:"):
+        _drop_into(Path(urls.path_of(url)), message)
         return
     try:
-        with _connection(url) as server:
-            server.send_message(message_from_bytes(message, policy=SMTP))
+        with _connection(urls.mail_server(url)) as server:
+            # As it is stored: to write it once more could change its headers.
+            server.sendmail(*_envelope(message), message)
     except smtplib.SMTPRecipientsRefused as error:
         codes = [code for code, _ in error.recipients.values()]
         if all(code >= PERMANENT for code in codes):
@@ -256,22 +268,40 @@ def _hand_over(message: bytes) -> None:
         raise
 
 
+def _envelope(message: bytes) -> tuple[str, str]:
+    """Return the addresses that the mail goes from and to."""
+    headers = message_from_bytes(message, policy=SMTP)
+    return headers["From"].addresses[0].addr_spec, headers["To"].addresses[0].addr_spec
+
+
 @contextmanager
-def _connection(url: SplitResult) -> Iterator[smtplib.SMTP]:
+def _connection(url: urls.Server) -> Iterator[smtplib.SMTP]:
     """Connect and sign in; to another host over TLS with a verified certificate."""
-    host, tls = url.hostname or "", ssl.create_default_context()
-    over_tls = url.scheme == "smtps"
+    tls = ssl.create_default_context()
+    over_tls, port = url.scheme == "smtps", url.port or 0
     with (
-        smtplib.SMTP_SSL(host, url.port or 465, timeout=TIMEOUT, context=tls)
+        smtplib.SMTP_SSL(url.host, port, timeout=TIMEOUT, context=tls)
         if over_tls
-        else smtplib.SMTP(host, url.port or 587, timeout=TIMEOUT)
+        else smtplib.SMTP(url.host, port, timeout=TIMEOUT)
     ) as server:
         server.ehlo()
-        if not over_tls and (not is_local(host) or server.has_extn("starttls")):
+        if not over_tls and (not is_local(url.host) or server.has_extn("starttls")):
             server.starttls(context=tls)
-        if url.username:
-            server.login(unquote(url.username), unquote(url.password or ""))
+        if url.user and url.password:
+            _sign_in(server, url.user, url.password)
         yield server
+
+
+def _sign_in(server: smtplib.SMTP, user: str, password: str) -> None:
+    if (user + password).isascii():
+        server.login(user, password)
+        return
+    # smtplib knows ASCII alone; PLAIN is UTF-8 (RFC 4616).
+    token = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
+    server.ehlo_or_helo_if_needed()
+    code, said = server.docmd("AUTH", f"PLAIN {token}")
+    if code != SIGNED_IN:
+        raise smtplib.SMTPAuthenticationError(code, said)
 
 
 def _drop_into(folder: Path, message: bytes) -> None:

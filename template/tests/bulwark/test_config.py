@@ -12,38 +12,8 @@ import pytest
 
 from bulwark import config
 from bulwark.environment import setting, variable
+from tests.bulwark.conftest import GOOD, STRONG, problems
 from tests.conftest import ROOT
-
-STRONG = "kV3r8Q_xTz0nLw6yB-Jf9uHsM1pD4aGc7eRiXoN2tYbWqUhZ"
-GOOD = {
-    "APP_SECRET_KEY": f"{STRONG}-signs",
-    "APP_PASSWORD_PEPPER": f"{STRONG}-hashes",
-    "APP_ENCRYPTION_KEYS": f"1:{STRONG[:43]}",
-    "APP_ALLOWED_HOSTS": "shop.test",
-    "APP_MAIL_URL": "smtp://user:pass@mail.shop.test:587",
-    "APP_DATABASE_URL": "sqlite:////tmp/shop.db",
-}
-
-
-@pytest.fixture
-def production(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder without files, and an environment that production starts with."""
-    for name in [n for n in os.environ if n.startswith(("APP_", "FLASK_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("APP_ENV", "production")
-    monkeypatch.setenv("APP_SECRETS_DIR", str(tmp_path / "secrets"))
-    for name, value in GOOD.items():
-        monkeypatch.setenv(name, value)
-    return tmp_path
-
-
-def problems(root: Path, own: type | None = None) -> str:
-    """Load the settings; return what is wrong with them."""
-    try:
-        config.load(root, own)
-    except config.ConfigurationError as error:
-        return str(error)
-    return ""
 
 
 def test_production_starts_with_good_settings(production: Path):
@@ -95,6 +65,16 @@ def test_a_missing_setting_is_named(
         (
             "APP_DATABASE_URL",
             "postgresql://u:p@/shop?host=db.shop.test",
+            "verified TLS",
+        ),
+        (
+            "APP_DATABASE_URL",
+            "postgresql://u:p@localhost/shop?hostaddr=192.0.2.1",
+            "verified TLS",
+        ),
+        (
+            "APP_DATABASE_URL",
+            "postgresql://u:p@/shop?host=localhost,db.shop.test",
             "verified TLS",
         ),
         ("APP_REDIS_URL", "redis://cache.shop.test:6379/0", "verified TLS"),
@@ -216,6 +196,43 @@ def test_a_line_that_is_not_understood_stops_the_start(production: Path):
     assert "line 1, is not NAME=value" in problems(production)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_an_env_file_of_any_editor_is_read(production: Path, mark: str, end: str):
+    file = production / ".env.production"
+    lines = ["APP_LOG_LEVEL='ERROR'", "", "# a comment", "APP_NAME=Zoë", ""]
+    file.write_bytes((mark + end.join(lines)).encode())
+    file.chmod(0o600)
+    loaded, _ = config.load(production)
+    assert (loaded.log_level, loaded.name) == ("ERROR", "Zoë")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [("utf-16", "UTF-16"), ("utf-16-le", "UTF-16"), ("latin-1", "not UTF-8")],
+)
+@pytest.mark.parametrize("place", [".env.production", "secrets/app_name"])
+def test_a_file_in_another_encoding_stops_the_start_by_name(
+    production: Path, place: str, encoding: str, said: str
+):
+    file = production / place
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes("APP_NAME=Zoë\n".encode(encoding))
+    file.chmod(0o600)
+    found = problems(production)
+    assert found.startswith("1 problem ")
+    assert f"{file} is {said}" in found
+    assert "save it as UTF-8" in found
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_a_file_that_can_not_be_read_stops_the_start_by_name(production: Path):
+    file = production / ".env.production"
+    file.write_text("APP_NAME=Zoë\n")
+    file.chmod(0)
+    assert f"{file} can't be read" in problems(production)
+
+
 def test_a_misspelt_name_in_the_file_stops_the_start(production: Path):
     file = production / ".env.production"
     file.write_text("SECRET_KEY=x\n")
@@ -313,6 +330,33 @@ def test_what_bin_secrets_makes_for_production_is_all_that_production_needs(
         monkeypatch.delenv(name)
     monkeypatch.setenv("ENV_FILE", str(production / file))
     assert problems(production).count("mend: ") == refused
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "pass word",
+        "'pass word'",
+        '"pass word" \r',
+        '"',
+        "'\"#$`\\'",
+        "p=a#s\ufeff",
+        "ä",
+    ],
+)
+def test_postgresql_gets_the_password_that_the_service_reads(
+    production: Path, written: str
+):
+    (production / "bin").mkdir()
+    script = shutil.copy(ROOT / "bin" / "secrets", production / "bin" / "secrets")
+    file = production / ".env.production"
+    file.write_bytes(f"\ufeffAPP_DATABASE_PASSWORD={written}\n".encode())
+    file.chmod(0o600)
+    command = [sys.executable, script, "database"]
+    subprocess.run(command, check=True, capture_output=True)
+    given = (production / ".env.database").read_bytes().decode()
+    assert given == config.load(production)[0].database_password
+    assert given in written
 
 
 def test_a_server_that_must_not_start_ends_at_once_without_a_traceback():

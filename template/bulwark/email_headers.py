@@ -1,0 +1,61 @@
+"""Headers of emails, written by the letter of RFC 2047.
+
+Python's own writer splits encoded words inside characters, loses spaces between them
+(python/cpython#144156), and reads a subject that looks like an encoded word as one.
+"""
+
+import base64
+from email.headerregistry import Address
+
+# A line with an encoded word has at most 76 characters: RFC 2047, 2.
+LINE = 76
+WORD = 36  # bytes in one encoded word; with "=?utf-8?b??=" 60 characters
+FOLD = "\r\n "
+
+
+def subject(text: str) -> bytes:
+    """Return the header of a subject, which each reader shows as it is."""
+    return _header("Subject", text if _is_plain(text) else _encoded(text))
+
+
+def mailbox(header: str, address: str, name: str = "") -> bytes:
+    """Return a header such as `From` with one address.
+
+    Raises:
+        ValueError: the address is none, or would begin another line.
+    """
+    spec = str(Address(addr_spec=address))
+    if not name:
+        return _header(header, spec)
+    if not _is_plain(name):
+        return _header(header, f"{_encoded(name)}{FOLD}<{spec}>")
+    quoted = name.replace("\\", r"\\").replace('"', r"\"")
+    return _header(header, f'"{quoted}"{FOLD}<{spec}>')
+
+
+def _header(name: str, value: str) -> bytes:
+    return f"{name}: {value}\r\n".encode("ascii")
+
+
+def _is_plain(text: str) -> bool:
+    """Tell whether a reader could take text for nothing but itself."""
+    return (
+        text.isascii()
+        and text.isprintable()
+        and "=?" not in text
+        and text == " ".join(text.split())
+        and len(f"Subject: {text}") <= LINE
+    )
+
+
+def _encoded(text: str) -> str:
+    """Return encoded words, none of which ends inside a character."""
+    if len(text.splitlines()) > 1 or text != text.rstrip("\r\n"):
+        raise ValueError("a header is one line")
+    words = [b""]
+    for character in text:
+        encoded = character.encode()
+        if len(words[-1]) + len(encoded) > WORD:
+            words.append(b"")
+        words[-1] += encoded
+    return FOLD.join(f"=?utf-8?b?{base64.b64encode(w).decode()}?=" for w in words)

@@ -1,0 +1,172 @@
+"""URLs of servers in the settings, which may hold a password: read once, strictly.
+
+A URL that can be read in one way works as written, a `#` or `/` in a password included.
+One that can be read in two ways or in none stops the start. The message holds no piece
+of the URL: any piece may be of the password. Each cast returns the URL with a
+percent-encoded password, so that whoever reads it later finds the same parts.
+"""
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, quote, unquote
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import make_conninfo
+
+from bulwark.environment import UnusableError
+
+ENCODE = (
+    "percent-encode what is special in the user and the password: @ as %40, # as %23,"
+    " / as %2F, ? as %3F, : as %3A, % as %25"
+)
+PLACE = re.compile(
+    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.,-]*)(:(?P<port>[0-9]*))?(?P<rest>[/?].*)?",
+    re.ASCII | re.DOTALL,
+)
+# An `@` in what follows would end a password, or stand in a path or an option.
+TWO_READINGS = re.compile(r"[^:]*[/?#]|[^:]*:[0-9]*[/?#]|.*@.*[/?#]|.*[/?#].*@")
+UNFIT = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
+PORTS = range(1, 1 << 16)
+TLS_FROM_THE_START = 465
+MAIL_PORTS = {"smtp": 587, "smtps": TLS_FROM_THE_START}
+POSTGRESQL = re.compile(r"postgres(ql)?(\+\w+)?")
+
+
+@dataclass(frozen=True)
+class Server:
+    """The parts of a URL; user and password as the server gets them."""
+
+    scheme: str
+    user: str | None = field(repr=False)
+    password: str | None = field(repr=False)
+    host: str
+    port: int | None
+    rest: str
+
+    def __str__(self) -> str:
+        """Return the URL that every parser reads alike."""
+        user = "" if self.user is None else quote(self.user, safe="")
+        if self.password is not None:
+            user += f":{quote(self.password, safe='')}"
+        at = "" if self.user is None else "@"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port is None else f":{self.port}"
+        return f"{self.scheme}://{user}{at}{host}{port}{self.rest}"
+
+
+def mail(text: str) -> str:
+    """Read APP_MAIL_URL; `mailbox:/folder` keeps mails in a folder."""
+    kind, _, folder = text.partition(":")
+    if kind == "mailbox":
+        return of_path("mailbox:", folder)
+    return str(mail_server(text)) if text else ""
+
+
+def mail_server(text: str) -> Server:
+    """Return where mails are handed over, and as whom."""
+    server = _read(text, "smtp", "smtps")
+    if not server.host:
+        raise UnusableError("it names no host")
+    if "?" in server.rest:
+        raise UnusableError("it has options, and takes none; end it after the port")
+    if server.rest not in ("", "/"):
+        raise UnusableError(f"something follows the port; {ENCODE}")
+    if server.user is not None and not (server.user and server.password):
+        raise UnusableError(f"it has a user or a password, not both; {ENCODE}")
+    if (server.scheme, server.port) == ("smtp", TLS_FROM_THE_START):
+        raise UnusableError("port 465 speaks TLS from the start; write smtps://")
+    port = server.port or MAIL_PORTS[server.scheme]
+    return Server(
+        server.scheme, server.user, server.password, server.host, port, rest=""
+    )
+
+
+def redis(text: str) -> str:
+    """Read APP_REDIS_URL."""
+    return str(_read(text, "redis", "rediss", "unix")) if text else ""
+
+
+def database(text: str) -> str:
+    """Read APP_DATABASE_URL."""
+    scheme, separator, place = text.strip().partition("://")
+    if not text:
+        return ""
+    if scheme.lower() in ("sqlite", "sqlite+pysqlite") and separator:
+        _, mark, options = place.partition("?")
+        if mark and not all("=" in option for option in options.split("&")):
+            raise UnusableError("a ? begins options; in a path it is %3F")
+        return f"sqlite://{place}"
+    if POSTGRESQL.fullmatch(scheme.lower()):
+        text = f"postgresql://{place}"
+    server = _read(text, "postgresql", "sqlite")
+    try:
+        make_conninfo(**dict(parse_qsl(server.rest.partition("?")[2])))
+    except ProgrammingError:
+        raise UnusableError(
+            "PostgreSQL does not know the options after its ?"
+        ) from None
+    return str(server)
+
+
+def of_path(start: str, path: object) -> str:
+    """Return the URL of a file or a folder, whatever characters its path has."""
+    return start + quote(str(path), safe="/", errors="surrogateescape")
+
+
+def path_of(url: str) -> str:
+    """Return the path in what `of_path` made."""
+    return unquote(url.partition(":")[2], errors="surrogateescape")
+
+
+def _read(text: str, *schemes: str) -> Server:
+    """Take a URL apart.
+
+    Raises:
+        UnusableError: it has no reading, or more than one.
+    """
+    scheme, separator, rest = text.strip().partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme not in schemes:
+        raise UnusableError(f"it does not begin with {' or '.join(schemes)}, and ://")
+    if re.search(r"\s#", rest):
+        raise UnusableError("a comment needs a line of its own, and a blank is %20")
+    user, password, place = _credentials(rest)
+    found = PLACE.fullmatch(place)
+    if found is None or "#" in place:
+        raise UnusableError(_fault_of(place))
+    port = int(found["port"]) if found["port"] else None
+    if port is not None and port not in PORTS:
+        raise UnusableError("its port is not a number from 1 to 65535")
+    host = found["host"].strip("[]")
+    return Server(scheme, user, password, host, port, found["rest"] or "")
+
+
+def _credentials(rest: str) -> tuple[str | None, str | None, str]:
+    """Return user and password, if there are any, and what follows them."""
+    before, at, place = rest.rpartition("@")
+    if UNFIT.search(rest):
+        raise UnusableError(
+            f"it holds a control character, or bytes that are not UTF-8; {ENCODE}"
+        )
+    if not at:
+        return None, None, place
+    if TWO_READINGS.match(before):
+        raise UnusableError(f"it can be read in two ways; {ENCODE}")
+    user, colon, password = before.partition(":")
+    return _decoded(user), _decoded(password) if colon else None, place
+
+
+def _decoded(text: str) -> str:
+    try:
+        plain = unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise UnusableError("percent-encode UTF-8: ä is %C3%A4") from None
+    if UNFIT.search(plain):
+        raise UnusableError("a user or a password has no control characters")
+    return plain
+
+
+def _fault_of(place: str) -> str:
+    if not place.isascii():
+        return "write its host in the ASCII form, as münchen.de is xn--mnchen-3ya.de"
+    return f"no host and port can be found in it; {ENCODE}"
