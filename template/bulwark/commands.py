@@ -1,22 +1,28 @@
-"""`flask prepare`: brings the database, and in development all else, up to date."""
+"""`flask prepare` brings the database up to date; `flask db merge` joins migrations."""
 
 from pathlib import Path
 
 import click
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from flask import Flask, current_app
 from flask.cli import with_appcontext
+from flask_migrate import merge as merge_migrations
 from flask_migrate import upgrade
+from flask_migrate.cli import db as db_group
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from bulwark import audit, certificate, config
-from bulwark.database import db
+from bulwark.database import MERGE, db, migrate
 from bulwark.identity import accounts
 from bulwark.jobs import queue
 
 
 def init_app(app: Flask) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.cli.add_command(prepare)
+    # In place of Flask-Migrate's own, which would join the base's branch to the app's.
+    db_group.add_command(merge)
 
 
 @click.command()
@@ -24,8 +30,8 @@ def init_app(app: Flask) -> None:
 def prepare() -> None:
     """Apply all migrations, make roles and the queue. Running it again changes nothing.
 
-    In development it also makes a certificate, and prints the one-time link with
-    which the first administrator sets a password.
+    In development it also makes a certificate, and the first administrator with a
+    one-time link to set a password.
     """
     upgrade(revision="heads")
     queue.create_tables()
@@ -49,6 +55,30 @@ def _prepare_accounts() -> None:
     folder = Path(current_app.root_path).parent / "instance" / "tls"
     if certificate.make(folder, config.current().name):
         click.echo(f"made a development certificate in {folder}")
-    said = accounts.invitation()
+    said = accounts.invitation(again=False)
     db.session.commit()
     click.echo(said)
+
+
+@click.command()
+@click.option("-m", "--message", default="merge", help="what the new file is called")
+@click.argument("revisions", nargs=-1)
+@with_appcontext
+def merge(message: str, revisions: tuple[str, ...]) -> None:
+    """Join branches of the app's migrations: all of them, or those that you name.
+
+    The base's branch stays by itself, else no update could add to it.
+    """
+    scripts = ScriptDirectory.from_config(migrate.get_config())
+    try:
+        named = scripts.get_revisions(revisions or ("app@heads",))
+    except CommandError as error:
+        raise click.ClickException(f"{error}. {MERGE}") from None
+    base = set(scripts.iterate_revisions("bulwark@heads", "base"))
+    if base & set(named):
+        raise click.ClickException(
+            f"the branch of the base is never merged with the app's. {MERGE}"
+        )
+    if len(named) < 2:  # noqa: PLR2004
+        raise click.ClickException("the app's branch has one end: nothing to merge")
+    merge_migrations(revisions=[one.revision for one in named if one], message=message)
