@@ -12,11 +12,12 @@ from bulwark.jobs import queue
 
 wsgi_app = "wsgi:app"
 
-# Processes use the cores, threads wait for the database. At most 8 x 4 requests run at
+# Processes use the cores, threads wait for the database. At most 8 x 6 requests run at
 # once, well under the 100 connections of PostgreSQL (the default of max_connections).
+# Four threads of a process may wait for a password (bulwark.identity.hashing).
 worker_class = "gthread"
 workers = min(max(2, len(os.sched_getaffinity(0))), 8)
-threads = 4
+threads = 6
 # Loaded once, then forked: starts in a third of the time, needs a third of the memory,
 # and settings that are refused end gunicorn itself.
 preload_app = True

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
-from tests.deployed import HOME, NAME, bring, make_service
+from tests.deployed import HOME, NAME
+from tests.disks import bring, make_service
 from tests.servers import eventually
 from tests.test_crs import CRS_LOG, attack, drive, put_before
 from tests.test_fail2ban import FORM, Town, Visitor

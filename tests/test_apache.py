@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.deployed import DOMAIN, HOME, LIVE, NAME, Server, installed
+from tests.deployed import DOMAIN, HOME, LIVE, NAME, Server
+from tests.disks import installed
 from tests.servers import certify
 
 pytestmark = [
@@ -18,7 +19,8 @@ pytestmark = [
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    with Server(installed(tmp_path_factory, request.param, "apache")) as server:
+    disk = installed(tmp_path_factory, request.param, "apache")
+    with Server(disk, parts=["web"]) as server:
         server.certify()
         yield server
 

@@ -5,32 +5,35 @@ import json
 import os
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any, Self
+from typing import Any
 
 import pytest
+from cryptography import x509
 
-from tests.deployed import (
-    DOMAIN,
-    HOME,
-    LIVE,
-    NAME,
-    Connection,
-    Load,
-    Server,
-    bring,
-    installed,
-    make_service,
-)
+from tests.deployed import ALIAS, DOMAIN, HOME, LIVE, NAME, Connection, Lender, Server
+from tests.disks import installed
+from tests.load import Load
 from tests.pebble import AUTHORITY, MACHINE, PRODUCTION, STAGING, TRUST, Pebble
 from tests.servers import PATIENCE, eventually
 
-ALIAS = f"www.{DOMAIN}"
 ETC = "/etc/letsencrypt"
 ANSWERS = f"{HOME}/current/service.toml"
 DUE = "renew_before_expiry = 9 years\n"
+AS_BEFORE = f"""
+while mountpoint -q {ETC}; do umount {ETC}; done
+rm -rf {ETC} {ETC}.away /etc/nginx/conf.d/a.conf {HOME}/current/app/nginx/broken.conf
+[ ! -e /opt/elsewhere ] || mv /opt/elsewhere /opt/certbot
+cp {HOME}/repository/service.toml {HOME}/current
+sed -i /{PRODUCTION}/d /etc/hosts
+nft flush ruleset
+{HOME}/current/deploy/nginx/apply
+systemctl restart nginx
+"""
 # Lets nobody from the internet reach the web server.
 WALL = """
 table ip wall {
@@ -50,19 +53,25 @@ pytestmark = [
 class Site(Server):
     """A server on an internet of its own: names lead to it, Let's Encrypt is there."""
 
-    def __init__(
-        self, disk: Path | None = None, suite: str = "trixie", **pebble: Any
-    ) -> None:
-        """Boot a disk, or Debian as it is; what else is said is for Pebble."""
-        super().__init__(disk, suite)
+    def __init__(self, disk: Path, **pebble: Any) -> None:
+        """Boot a disk; what else is said is for Pebble."""
+        super().__init__(disk, parts=())
         self.settings = pebble
+
+    def booted(self) -> None:
+        self.pebble = Pebble(self, **self.settings)
+        self._meet()
+
+    def _meet(self) -> None:
+        self.trust = ssl.create_default_context(cadata=self.pebble.root)
         self.serials: set[str] = set()
 
-    def __enter__(self) -> Self:
-        super().__enter__()
-        self.pebble = Pebble(self, **self.settings)
-        self.trust = ssl.create_default_context(cadata=self.pebble.root)
-        return self
+    def reset(self) -> None:
+        """Have no certificate any more, no account, and nothing that a test broke."""
+        super().reset()
+        self.run("sh", "-ec", AS_BEFORE)
+        self.pebble.reset()
+        self._meet()
 
     def enter(self, *command: str) -> list[str]:
         trust = (f"REQUESTS_CA_BUNDLE={TRUST}", f"SSL_CERT_FILE={TRUST}")
@@ -81,6 +90,15 @@ class Site(Server):
 
     def serial(self, name: str = DOMAIN) -> str:
         return str(self.seen(name)["serialNumber"])
+
+    def left(self) -> float:
+        """Return how much of the certificate's life is left."""
+        pem = self.path(f"{LIVE}/cert.pem").read_bytes()
+        certificate = x509.load_pem_x509_certificate(pem)
+        begin = certificate.not_valid_before_utc
+        # Its last second counts, too.
+        end = certificate.not_valid_after_utc + timedelta(seconds=1)
+        return (end - datetime.now(UTC)) / (end - begin)
 
     def certbot(self, command: str, *arguments: str) -> CompletedProcess[str]:
         return self.deploy(f"certbot/{command}", *arguments)
@@ -147,30 +165,39 @@ class Visit(Connection):
             self.site.serials.add(str(self.certificate["serialNumber"]))
 
 
-@pytest.fixture(scope="session")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the disk of a server whose service has two names, and no certificate."""
-    return installed(tmp_path_factory, aliases=[ALIAS])
+@pytest.fixture(scope="module")
+def lender(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lender[Site]]:
+    disk = installed(tmp_path_factory)
+    with closing(Lender(lambda: Site(disk))) as lender:
+        yield lender
+
+
+@pytest.fixture
+def site(lender: Lender[Site], request: pytest.FixtureRequest) -> Iterator[Site]:
+    """Return a server whose service has two names, and no certificate."""
+    with lender.lend(request.session) as site:
+        yield site
 
 
 # --- Good days ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("suite", "proxy"), [("bookworm", "nginx"), ("trixie", "apache")]
+    ("suite", "proxy"), [("bookworm", "apache"), ("trixie", "nginx")]
 )
 def test_a_bare_server_has_its_certificate_after_two_commands(
-    tmp_path: Path, suite: str, proxy: str, record_property: Callable[[str, Any], None]
+    tmp_path_factory: pytest.TempPathFactory,
+    suite: str,
+    proxy: str,
+    record_property: Callable[[str, Any], None],
 ) -> None:
-    service = make_service(tmp_path / "service", suite, proxy=proxy)
-    with Site(suite=suite) as site:
+    disk = installed(tmp_path_factory, suite, proxy)  # the first command
+    with Site(disk) as site:
         begin = time.monotonic()
-        bring(site, service)
-        done = site.install()
-        assert done.returncode == 0, done.stderr
         assert "There is no certificate" in site.refused("status")
         serial = site.issue()
-        record_property("seconds", round(time.monotonic() - begin, 1))
+        seconds = float(disk.with_suffix(".seconds").read_text())
+        record_property("seconds", round(seconds + time.monotonic() - begin, 1))
 
         assert site.ask("/healthz").status == 200
         assert site.ask("/", port="80").headers["Location"] == f"https://{DOMAIN}/"
@@ -182,129 +209,120 @@ def test_a_bare_server_has_its_certificate_after_two_commands(
         assert site.renew() != serial
 
 
-def test_a_name_that_is_added_later_joins_the_certificate(disk: Path) -> None:
-    with Site(disk) as site:
-        answers = site.path(ANSWERS)
-        both = answers.read_text()
-        answers.write_text(both.replace(f'["{ALIAS}"]', "[]"))
-        first = site.issue()
-        assert site.seen()["subjectAltName"] == (("DNS", DOMAIN),)
+def test_a_name_that_is_added_later_joins_the_certificate(site: Site) -> None:
+    answers = site.path(ANSWERS)
+    both = answers.read_text()
+    answers.write_text(both.replace(f'["{ALIAS}"]', "[]"))
+    first = site.issue()
+    assert site.seen()["subjectAltName"] == (("DNS", DOMAIN),)
 
+    answers.write_text(both)
+    assert f"lacks {ALIAS}" in site.refused("status")
+    second = site.issue()
+    assert second != first
+    assert site.serial(ALIAS) == second
+    visitor = site.connect(name=ALIAS)
+    visitor.request("GET", "/page?x=1", headers={"Host": ALIAS})
+    answer = visitor.getresponse()
+    visitor.close()
+    assert answer.status == 308
+    assert answer.headers["Location"] == f"https://{DOMAIN}/page?x=1"
+
+
+def test_a_trial_gives_way_to_the_real_one_and_never_replaces_it(site: Site) -> None:
+    trial = site.issue("--staging")
+    assert site.pebble.orders(STAGING) == 1
+    assert site.issue("--staging") == trial
+    assert site.pebble.orders() == 0
+
+    real = site.issue()
+    assert real != trial
+    assert "browsers trust" in site.refused("issue", "--staging")
+    assert site.issue() == real
+    assert site.pebble.orders(STAGING) == site.pebble.orders() == 1
+
+
+def test_status_and_a_trial_of_the_renewal_tell_how_things_are(site: Site) -> None:
+    serial = site.issue()
+    before = site.run("find", ETC, "-newermt", "1970-01-01", "-name", "*.pem", "-ls")
+    done = site.certbot("test-renewal")
+    assert done.returncode == 0, done.stderr
+    assert (site.pebble.orders(), site.pebble.orders(STAGING)) == (1, 1)
+    after = site.run("find", ETC, "-newermt", "1970-01-01", "-name", "*.pem", "-ls")
+    assert after == before
+    assert site.serial() == serial
+
+    done = site.certbot("status", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["names"] == [DOMAIN, ALIAS]
+    assert told["served"] is True
+    assert 89.9 < told["days_left"] <= 90
+    assert told["share_left"] > 0.99
+    # Pebble wishes for two days, a third of the life before its end.
+    assert told["renewal_start"] < told["renewal_end"] < told["end"]
+    assert told["problems"] == []
+    said = site.certbot("status").stdout
+    assert DOMAIN in said
+    assert "90.0 days, 100% of its life" in said
+
+    # Another authority is asked itself.
+    site.issue("--server", f"https://{PRODUCTION}/dir")
+    done = site.certbot("test-renewal")
+    assert done.returncode == 0, done.stderr
+    assert (site.pebble.orders(), site.pebble.orders(STAGING)) == (3, 1)
+
+
+def test_issue_renewal_and_reload_under_load_lose_no_request(site: Site) -> None:
+    answers = site.path(ANSWERS)
+    both = answers.read_text()
+    answers.write_text(both.replace(f'["{ALIAS}"]', "[]"))
+    serials = [site.issue()]
+    site.due()
+    with Load(site, 8) as load:
+        load.wait_for(500)
         answers.write_text(both)
-        assert f"lacks {ALIAS}" in site.refused("status")
-        second = site.issue()
-        assert second != first
-        assert site.serial(ALIAS) == second
-        visitor = site.connect(name=ALIAS)
-        visitor.request("GET", "/page?x=1", headers={"Host": ALIAS})
-        answer = visitor.getresponse()
-        visitor.close()
-        assert answer.status == 308
-        assert answer.headers["Location"] == f"https://{DOMAIN}/page?x=1"
+        serials.append(site.issue())
+        load.wait_for(500)
+        serials.append(site.renew())
+        load.wait_for(500)
+        assert site.certbot("deployed").returncode == 0
+        load.wait_for(500)
+    assert load.dropped == []
+    assert load.answered >= 2000
+    assert len(set(serials)) == 3
+    assert site.serials >= set(serials)
 
 
-def test_a_trial_gives_way_to_the_real_one_and_never_replaces_it(disk: Path) -> None:
-    with Site(disk) as site:
-        trial = site.issue("--staging")
-        assert site.pebble.orders(STAGING) == 1
-        assert site.issue("--staging") == trial
-        assert site.pebble.orders() == 0
-
-        real = site.issue()
-        assert real != trial
-        assert "browsers trust" in site.refused("issue", "--staging")
-        assert site.issue() == real
-        assert site.pebble.orders(STAGING) == site.pebble.orders() == 1
-
-
-def test_status_and_a_trial_of_the_renewal_tell_how_things_are(disk: Path) -> None:
-    with Site(disk) as site:
-        serial = site.issue()
-        before = site.run(
-            "find", ETC, "-newermt", "1970-01-01", "-name", "*.pem", "-ls"
-        )
-        done = site.certbot("test-renewal")
-        assert done.returncode == 0, done.stderr
-        assert (site.pebble.orders(), site.pebble.orders(STAGING)) == (1, 1)
-        after = site.run("find", ETC, "-newermt", "1970-01-01", "-name", "*.pem", "-ls")
-        assert after == before
-        assert site.serial() == serial
-
-        done = site.certbot("status", "--json")
-        assert done.returncode == 0, done.stderr
-        told = json.loads(done.stdout)
-        assert told["names"] == [DOMAIN, ALIAS]
-        assert told["served"] is True
-        assert 89.9 < told["days_left"] <= 90
-        assert told["share_left"] > 0.99
-        # Pebble wishes for two days, a third of the life before its end.
-        assert told["renewal_start"] < told["renewal_end"] < told["end"]
-        assert told["problems"] == []
-        said = site.certbot("status").stdout
-        assert DOMAIN in said
-        assert "90.0 days, 100% of its life" in said
-
-        # Another authority is asked itself.
-        site.issue("--server", f"https://{PRODUCTION}/dir")
-        done = site.certbot("test-renewal")
-        assert done.returncode == 0, done.stderr
-        assert (site.pebble.orders(), site.pebble.orders(STAGING)) == (3, 1)
-
-
-def test_issue_renewal_and_reload_under_load_lose_no_request(disk: Path) -> None:
-    with Site(disk) as site:
-        answers = site.path(ANSWERS)
-        both = answers.read_text()
-        answers.write_text(both.replace(f'["{ALIAS}"]', "[]"))
-        serials = [site.issue()]
-        site.due()
-        with Load(site, 24) as load:
-            load.wait_for(1000)
-            answers.write_text(both)
-            serials.append(site.issue())
-            load.wait_for(1000)
-            serials.append(site.renew())
-            load.wait_for(1000)
-            assert site.certbot("deployed").returncode == 0
-            load.wait_for(10_000 - load.asked)
-        assert load.dropped == []
-        assert load.answered >= 10_000
-        assert len(set(serials)) == 3
-        assert site.serials >= set(serials)
-
-
-def test_an_authority_that_wants_an_early_renewal_gets_it(disk: Path) -> None:
-    with Site(disk) as site:
-        first = site.issue()
-        # What is revoked, Pebble wants renewed at once (RFC 9773); nothing else tells.
-        site.run(
-            *("env", "-C", "/", "/opt/certbot/bin/certbot", "revoke", "-n"),
-            *("--cert-name", DOMAIN, "--no-delete-after-revoke"),
-        )
-        told = json.loads(site.certbot("status", "--json").stdout)
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        assert told["renewal_start"] < told["renewal_end"] < now
-        assert site.renew() != first
+def test_an_authority_that_wants_an_early_renewal_gets_it(site: Site) -> None:
+    first = site.issue()
+    # What is revoked, Pebble wants renewed at once (RFC 9773); nothing else tells.
+    site.run(
+        *("env", "-C", "/", "/opt/certbot/bin/certbot", "revoke", "-n"),
+        *("--cert-name", DOMAIN, "--no-delete-after-revoke"),
+    )
+    told = json.loads(site.certbot("status", "--json").stdout)
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    assert told["renewal_start"] < told["renewal_end"] < now
+    assert site.renew() != first
 
 
 def test_a_short_life_is_renewed_at_its_half_and_an_expired_one_at_last(
-    disk: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    def left() -> float:
-        return float(json.loads(site.certbot("status", "--json").stdout)["share_left"])
-
+    disk = installed(tmp_path_factory)
     # What is true of 6 days is true of 40 s: certbot's rule speaks of shares.
     with Site(disk, lifetime=40, wishes=False) as site:
         first = site.issue()
         renewed = site.renew()
-        assert renewed == first or left() < 0.5
-        eventually(lambda: left() < 0.5)
+        assert renewed == first or site.left() < 0.5
+        eventually(lambda: site.left() < 0.5)
         second = site.renew()
         assert second != first
 
-        eventually(lambda: left() < 0.25)
+        eventually(lambda: site.left() < 0.25)
         assert "of the certificate's life are left" in site.refused("status")
-        eventually(lambda: left() <= 0)
+        eventually(lambda: site.left() <= 0)
         assert "has expired" in site.refused("status")
         assert site.renew() != second
 
@@ -312,184 +330,177 @@ def test_a_short_life_is_renewed_at_its_half_and_an_expired_one_at_last(
 # --- Bad days of the first one --------------------------------------------------------
 
 
-def test_a_name_that_cannot_be_proven_is_told_why(disk: Path) -> None:
-    with Site(disk) as site:
-        dns = site.pebble.dns
+def test_a_name_that_cannot_be_proven_is_told_why(site: Site) -> None:
+    dns = site.pebble.dns
 
-        dns("set-default-ipv4", ip="")
-        dns("add-a", host=DOMAIN, addresses=[MACHINE])
-        said = site.refused("issue")
-        assert f"{ALIAS} needs an A record" in said
-        assert f" {DOMAIN} needs" not in said
+    dns("set-default-ipv4", ip="")
+    dns("add-a", host=DOMAIN, addresses=[MACHINE])
+    said = site.refused("issue")
+    assert f"{ALIAS} needs an A record" in said
+    assert f" {DOMAIN} needs" not in said
 
-        dns("set-default-ipv4", ip=AUTHORITY)
-        said = site.refused("issue")
-        assert f"DNS leads to {AUTHORITY}; this machine has" in said
-        assert f" {DOMAIN} is yours" not in said
+    dns("set-default-ipv4", ip=AUTHORITY)
+    said = site.refused("issue")
+    assert f"DNS leads to {AUTHORITY}; this machine has" in said
+    assert f" {DOMAIN} is yours" not in said
 
-        dns("set-default-ipv4", ip=MACHINE)
-        site.write("/root/wall", WALL)
-        site.run("nft", "-f", "/root/wall")
-        assert "firewall has to let port 80 in" in site.refused("issue")
-        site.run("nft", "delete", "table", "ip", "wall")
+    dns("set-default-ipv4", ip=MACHINE)
+    site.write("/root/wall", WALL)
+    site.run("nft", "-f", "/root/wall")
+    assert "firewall has to let port 80 in" in site.refused("issue")
+    site.run("nft", "delete", "table", "ip", "wall")
 
-        site.write("/etc/nginx/conf.d/a.conf", f"server {{ server_name {ALIAS}; }}")
-        site.run("systemctl", "reload", "nginx")
-        assert f"nginx does not show it for {ALIAS}" in site.refused("issue")
-        site.path("/etc/nginx/conf.d/a.conf").unlink()
+    site.write("/etc/nginx/conf.d/a.conf", f"server {{ server_name {ALIAS}; }}")
+    site.run("systemctl", "reload", "nginx")
+    assert f"nginx does not show it for {ALIAS}" in site.refused("issue")
+    site.path("/etc/nginx/conf.d/a.conf").unlink()
 
-        site.run("systemctl", "stop", "nginx")
-        assert "Nobody listens on port 80" in site.refused("issue")
-        other = ("systemd-run", "-q", "--unit=other", "python3", "-m", "http.server")
-        site.run(*other, "80")
-        eventually(lambda: site.run("ss", "-Hltn", "sport = :80"))
-        assert "Port 80 is taken by python3, not by nginx" in site.refused("issue")
-        site.run("systemctl", "stop", "other")
-        site.run("systemctl", "start", "nginx")
+    site.run("systemctl", "stop", "nginx")
+    assert "Nobody listens on port 80" in site.refused("issue")
+    other = ("systemd-run", "-q", "--unit=other", "python3", "-m", "http.server")
+    site.run(*other, "80")
+    eventually(lambda: site.run("ss", "-Hltn", "sport = :80"))
+    assert "Port 80 is taken by python3, not by nginx" in site.refused("issue")
+    site.run("systemctl", "stop", "other")
+    site.run("systemctl", "start", "nginx")
 
-        # None of it was in the way of the site as it was, nor of what came after.
-        assert site.ask("/", port="80").status == 308
-        site.issue()
-
-
-def test_an_authority_that_does_not_issue_is_told_why(disk: Path) -> None:
-    with Site(disk) as site:
-        pebble = site.pebble
-        pebble.refuse(
-            "rateLimited",
-            "too many certificates (5) already issued for this set of "
-            "names in the last 168h0m0s, retry after 2030-01-02 03:04:05 UTC, see "
-            "https://letsencrypt.org/docs/rate-limits/",
-        )
-        said = site.refused("issue")
-        assert "asked too often" in said
-        assert "retry after 2030-01-02 03:04:05 UTC" in said
-        pebble.refuse("caa", f"CAA record for {DOMAIN} prevents issuance")
-        assert "A CAA record has to allow it" in site.refused("issue")
-        pebble.refuse("rejectedIdentifier", "The ACME server refuses to issue for it")
-        assert "domain in service.toml" in site.refused("issue")
-        pebble.relent()
-
-        pebble.close()
-        assert "The authority does not answer" in site.refused("issue")
-        site.run("systemctl", "stop", "authority-pebble")
-        pebble.open()
-        assert "troubles of its own" in site.refused("issue")
-        site.run("systemctl", "stop", "authority-dns")
-        assert "its DNS does not answer" in site.refused("issue")
-        site.path("/etc/hosts").write_text(f"{AUTHORITY} {PRODUCTION}\n")
-        stranger = (
-            "env",
-            "-u",
-            "REQUESTS_CA_BUNDLE",
-            f"{HOME}/current/deploy/certbot/issue",
-        )
-        assert "does not trust" in site.attempt(*stranger).stderr
-
-        issue = f"{HOME}/current/deploy/certbot/issue"
-        assert "sudo" in site.attempt("runuser", "-u", "nobody", issue).stderr
-        site.run("mv", "/opt/certbot", "/opt/elsewhere")
-        assert "deploy/systemd/install brings it" in site.refused("issue")
-        assert site.ask("/", port="80").status == 308
+    # None of it was in the way of the site as it was, nor of what came after.
+    assert site.ask("/", port="80").status == 308
+    site.issue()
 
 
-def test_a_full_disk_at_the_first_issue_is_no_dead_end(disk: Path) -> None:
-    with Site(disk) as site:
-        site.run("mkdir", "-p", ETC)
-        # Enough for the account, for the key and the certificate, but not for the rest.
-        site.run("mount", "-t", "tmpfs", "-o", "size=28k", "tmpfs", ETC)
-        assert "A disk is full" in site.refused("issue")
-        site.run("mount", "-o", "remount,size=1m", ETC)
-        assert "is damaged" in site.refused("status")
-        site.run("systemctl", "restart", "nginx")
-        site.issue()
+def test_an_authority_that_does_not_issue_is_told_why(site: Site) -> None:
+    pebble = site.pebble
+    pebble.refuse(
+        "rateLimited",
+        "too many certificates (5) already issued for this set of "
+        "names in the last 168h0m0s, retry after 2030-01-02 03:04:05 UTC, see "
+        "https://letsencrypt.org/docs/rate-limits/",
+    )
+    said = site.refused("issue")
+    assert "asked too often" in said
+    assert "retry after 2030-01-02 03:04:05 UTC" in said
+    pebble.refuse("caa", f"CAA record for {DOMAIN} prevents issuance")
+    assert "A CAA record has to allow it" in site.refused("issue")
+    pebble.refuse("rejectedIdentifier", "The ACME server refuses to issue for it")
+    assert "domain in service.toml" in site.refused("issue")
+    pebble.relent()
+
+    pebble.close()
+    assert "The authority does not answer" in site.refused("issue")
+    site.run("systemctl", "stop", "authority-pebble")
+    pebble.open()
+    assert "troubles of its own" in site.refused("issue")
+    site.run("systemctl", "stop", "authority-dns")
+    assert "its DNS does not answer" in site.refused("issue")
+    site.path("/etc/hosts").write_text(f"{AUTHORITY} {PRODUCTION}\n")
+    stranger = (
+        "env",
+        "-u",
+        "REQUESTS_CA_BUNDLE",
+        f"{HOME}/current/deploy/certbot/issue",
+    )
+    assert "does not trust" in site.attempt(*stranger).stderr
+
+    issue = f"{HOME}/current/deploy/certbot/issue"
+    assert "sudo" in site.attempt("runuser", "-u", "nobody", issue).stderr
+    site.run("mv", "/opt/certbot", "/opt/elsewhere")
+    assert "deploy/systemd/install brings it" in site.refused("issue")
+    assert site.ask("/", port="80").status == 308
+
+
+def test_a_full_disk_at_the_first_issue_is_no_dead_end(site: Site) -> None:
+    site.run("mkdir", "-p", ETC)
+    # Enough for the account, for the key and the certificate, but not for the rest.
+    site.run("mount", "-t", "tmpfs", "-o", "size=28k", "tmpfs", ETC)
+    assert "A disk is full" in site.refused("issue")
+    site.run("mount", "-o", "remount,size=1m", ETC)
+    assert "is damaged" in site.refused("status")
+    site.run("systemctl", "restart", "nginx")
+    site.issue()
 
 
 # --- Bad days of a renewal ------------------------------------------------------------
 
 
-def test_an_authority_that_is_down_at_renewal_is_asked_again(disk: Path) -> None:
-    with Site(disk) as site:
-        first = site.issue()
+def test_an_authority_that_is_down_at_renewal_is_asked_again(site: Site) -> None:
+    first = site.issue()
+    site.due()
+    site.pebble.close()
+    assert "The authority does not answer" in site.unrenewed()
+    assert "The authority does not answer" in site.refused("test-renewal")
+    assert site.serial() == first
+    assert site.certbot("status").returncode == 0
+    site.pebble.open()
+    assert site.renew() != first
+
+
+def test_a_site_that_the_proxy_refuses_at_renewal_is_not_loaded(site: Site) -> None:
+    first = site.issue()
+    site.due()
+    broken = f"{HOME}/current/app/nginx/broken.conf"
+    site.write(broken, "location /test/ { proxy_pas http://127.0.0.1; }")
+    said = site.refused("test-renewal")
+    assert "would not serve" in said
+    assert "unknown directive" in said
+
+    said = site.unrenewed()
+    assert "unknown directive" in said
+    assert "what it served before, it still serves" in said
+    assert site.serial() == first
+    assert "still serves another certificate" in site.refused("status")
+    # It is not due any more, and yet the timer does not let it rest.
+    site.due(False)
+    orders = site.pebble.orders()
+    assert "unknown directive" in site.unrenewed()
+    site.path(broken).unlink()
+    assert site.renew() != first
+    assert site.pebble.orders() == orders
+    assert site.certbot("status").returncode == 0
+
+
+def test_a_disk_that_is_full_at_renewal_breaks_nothing(site: Site) -> None:
+    site.run("mkdir", "-p", ETC)
+    site.run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", ETC)
+    serial = site.issue()
+    # certbot writes key, certificate, chain and both of them, then its own notes;
+    # each takes a page of memory.
+    for pages in (2, 3, 4):
         site.due()
-        site.pebble.close()
-        assert "The authority does not answer" in site.unrenewed()
-        assert "The authority does not answer" in site.refused("test-renewal")
-        assert site.serial() == first
-        assert site.certbot("status").returncode == 0
-        site.pebble.open()
-        assert site.renew() != first
-
-
-def test_a_site_that_the_proxy_refuses_at_renewal_is_not_loaded(disk: Path) -> None:
-    with Site(disk) as site:
-        first = site.issue()
-        site.due()
-        broken = f"{HOME}/current/app/nginx/broken.conf"
-        site.write(broken, "location /test/ { proxy_pas http://127.0.0.1; }")
-        said = site.refused("test-renewal")
-        assert "would not serve" in said
-        assert "unknown directive" in said
-
-        said = site.unrenewed()
-        assert "unknown directive" in said
-        assert "what it served before, it still serves" in said
-        assert site.serial() == first
-        assert "still serves another certificate" in site.refused("status")
-        # It is not due any more, and yet the timer does not let it rest.
+        used = int(site.run("df", "--output=used", ETC).split()[-1])
+        site.run("mount", "-o", f"remount,size={used + 4 * pages}k", ETC)
+        assert "A disk is full" in site.unrenewed()
+        assert site.serial() == serial
+        site.run("mount", "-o", "remount,size=1m", ETC)
+        # What it could write is new, so that it finds nothing to do.
         site.due(False)
-        orders = site.pebble.orders()
-        assert "unknown directive" in site.unrenewed()
-        site.path(broken).unlink()
-        assert site.renew() != first
-        assert site.pebble.orders() == orders
+        serial = site.renew()
+        site.run("systemctl", "restart", "nginx")
+        assert site.serial() == serial
         assert site.certbot("status").returncode == 0
+    site.due()
+    assert site.renew() != serial
 
 
-def test_a_disk_that_is_full_at_renewal_breaks_nothing(disk: Path) -> None:
-    with Site(disk) as site:
-        site.run("mkdir", "-p", ETC)
-        site.run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", ETC)
-        serial = site.issue()
-        # certbot writes key, certificate, chain and both of them, then its own notes;
-        # each takes a page of memory.
-        for pages in (2, 3, 4):
-            site.due()
-            used = int(site.run("df", "--output=used", ETC).split()[-1])
-            site.run("mount", "-o", f"remount,size={used + 4 * pages}k", ETC)
-            assert "A disk is full" in site.unrenewed()
-            assert site.serial() == serial
-            site.run("mount", "-o", "remount,size=1m", ETC)
-            # What it could write is new, so that it finds nothing to do.
-            site.due(False)
-            serial = site.renew()
-            site.run("systemctl", "restart", "nginx")
-            assert site.serial() == serial
-            assert site.certbot("status").returncode == 0
-        site.due()
-        assert site.renew() != serial
+def test_a_certificate_that_is_gone_or_wrong_is_not_loaded(site: Site) -> None:
+    first = site.issue()
+    site.run("mv", ETC, f"{ETC}.away")
+    for command in ("status", "deployed", "renew", "test-renewal"):
+        assert "There is no certificate with its key" in site.refused(command)
+    assert site.serial() == first
+    site.run("mkdir", "-p", f"{LIVE}/fullchain.pem")
+    for command in ("status", "deployed"):
+        assert "cannot be read" in site.refused(command)
+    site.run("rm", "-r", ETC)
+    site.run("mv", f"{ETC}.away", ETC)
+    assert site.certbot("deployed").returncode == 0
 
-
-def test_a_certificate_that_is_gone_or_wrong_is_not_loaded(disk: Path) -> None:
-    with Site(disk) as site:
-        first = site.issue()
-        site.run("mv", ETC, f"{ETC}.away")
-        for command in ("status", "deployed", "renew", "test-renewal"):
-            assert "There is no certificate with its key" in site.refused(command)
-        assert site.serial() == first
-        site.run("mkdir", "-p", f"{LIVE}/fullchain.pem")
-        for command in ("status", "deployed"):
-            assert "cannot be read" in site.refused(command)
-        site.run("rm", "-r", ETC)
-        site.run("mv", f"{ETC}.away", ETC)
-        assert site.certbot("deployed").returncode == 0
-
-        pair = ("-pkeyopt", "ec_paramgen_curve:P-256", "-out", f"{LIVE}/privkey.pem")
-        site.run("openssl", "genpkey", "-algorithm", "EC", *pair)
-        for command in ("status", "deployed", "renew", "test-renewal"):
-            assert "do not match" in site.refused(command)
-        site.run("journalctl", "--sync")
-        assert "do not match" in site.journal("-t", f"{NAME}-certificate")
-        assert site.serial() == first
-        assert site.issue() != first
-        assert site.certbot("status").returncode == 0
+    pair = ("-pkeyopt", "ec_paramgen_curve:P-256", "-out", f"{LIVE}/privkey.pem")
+    site.run("openssl", "genpkey", "-algorithm", "EC", *pair)
+    for command in ("status", "deployed", "renew", "test-renewal"):
+        assert "do not match" in site.refused(command)
+    site.run("journalctl", "--sync")
+    assert "do not match" in site.journal("-t", f"{NAME}-certificate")
+    assert site.serial() == first
+    assert site.issue() != first
+    assert site.certbot("status").returncode == 0

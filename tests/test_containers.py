@@ -15,6 +15,7 @@ import yaml
 from compose_spec import PyCompose
 from copier import run_copy
 
+from tests.chain import Shop, receivers
 from tests.conftest import MISSING, ROOT, Make, run
 from tests.engine import Engine
 from tests.pebble import Pebble
@@ -29,7 +30,6 @@ from tests.stack import (
     Stack,
     visiting,
 )
-from tests.test_monitoring import Shop, receivers
 
 # What the team has added: a page that takes its time, and one that few may see.
 VIEWS = """
@@ -84,7 +84,9 @@ def test_hadolint_and_shellcheck_find_nothing(make: Make) -> None:
 def test_the_builder_gets_what_is_copied_and_nothing_else(make: Make) -> None:
     folder = make(**ANSWERS) / "deploy/docker"
     dockerfile = (folder / "Dockerfile").read_text()
-    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE)
+    copied = re.findall(
+        r"^COPY (?!--from)(?:--chmod=\d+ )?(.+) \S+$", dockerfile, re.MULTILINE
+    )
     names = {name.split("/")[0] for line in copied for name in line.split()}
     ignored = (folder / "Dockerfile.dockerignore").read_text().splitlines()
     assert {f"!{name}" for name in names} == {x for x in ignored if x.startswith("!")}
@@ -143,6 +145,45 @@ def test_the_compose_file_is_valid_and_says_nothing_twice_or_in_vain(
         re.findall(r"^(?:FROM |COPY --from=)(\S+) ", dockerfile, re.MULTILINE)
     )
     assert followed >= set(re.findall(r"^FROM .* AS (\S+)$", dockerfile, re.MULTILINE))
+
+
+def test_the_metrics_of_containers_reach_prometheus_alone(make: Make) -> None:
+    service = make(**ANSWERS)
+    content = yaml.safe_load((service / "compose.yaml").read_text())
+    containers = content["services"]
+    metrics = containers["metrics"]
+    host, _, port = metrics["environment"]["APP_METRICS_BIND"].rpartition(":")
+    (network,) = [n for n, c in metrics["networks"].items() if c and c.get("aliases")]
+    assert metrics["networks"][network]["aliases"] == [host]
+    assert content["networks"][network] == {"internal": True}
+    there = {n for n, c in containers.items() if network in c.get("networks", ())}
+    assert there == {"metrics", "prometheus"}
+    targets = yaml.safe_load((service / "deploy/monitoring/targets.yml").read_text())
+    assert targets == [{"targets": [f"{host}:{port}"]}]
+
+
+def test_who_reaches_grafana_may_look_and_nothing_else(make: Make) -> None:
+    content = yaml.safe_load((make(**ANSWERS) / "compose.yaml").read_text())
+    grafana = content["services"]["grafana"]
+    assert grafana["environment"]["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert grafana["ports"] == ["127.0.0.1:3000:3000"]
+
+
+def test_each_package_that_is_installed_is_in_the_bill_of_materials(
+    make: Make, tmp_path: Path
+) -> None:
+    service = make(**ANSWERS)
+    uv = os.environ["UV"]
+    run(uv, "lock", "--quiet", cwd=service)
+    bill = tmp_path / "sbom.json"
+    run("bin/sbom", bill, cwd=service)
+    content = json.loads(bill.read_text())
+    assert content["bomFormat"] == "CycloneDX"
+    listed = {(c["name"], c["version"]) for c in content["components"]}
+    exported = run(uv, "export", "-q", "--frozen", "--no-dev", cwd=service)
+    locked = re.findall(r"^([\w.-]+)==(\S+)", exported, re.MULTILINE)
+    assert len(locked) > 30
+    assert set(locked) <= listed
 
 
 def test_what_is_done_every_so_often_is_done_by_the_clock(tmp_path: Path) -> None:
@@ -206,6 +247,12 @@ def make_service(
         file.write(VIEWS)
     run(os.environ["UV"], "lock", "--quiet", cwd=folder)
     return folder
+
+
+def as_cloned_under_umask_077(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & 0o700)
 
 
 @pytest.fixture(scope="module")
@@ -556,6 +603,7 @@ def test_apache_and_sqlite_do_as_well(
     service = make_service(template, tmp_path_factory, **answers)
     # A service that changed its proxy later has no such folder.
     shutil.rmtree(service / "app/apache")
+    as_cloned_under_umask_077(service)
     stack = Stack(engine, service, "ports: !override ['8080:80', '8443:443']")
     stack.up()
     http = stack.ask("/prices", port=8080)
@@ -580,6 +628,7 @@ def test_buildah_and_podman_do_as_well(
     engine: Engine, template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     service = make_service(template, tmp_path_factory, project_name="Podman")
+    as_cloned_under_umask_077(service)
     stack = Stack(engine, service)
     engine.run("mkdir", "-p", "/var/lib/containers")
     engine.run("mount", "-t", "tmpfs", "podman", "/var/lib/containers")

@@ -14,11 +14,33 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from tests.deployed import HOME, installed
+from tests.deployed import HOME, NAME
+from tests.disks import installed
 from tests.servers import eventually
 from tests.test_fail2ban import ADDRESS, FORM, LOG, PASSWORD, Town, Visitor
 
 CRS_LOG = "/root/crs.log"
+MEBIBYTE = 1024 * 1024
+# A team's view that takes files, and what raises nginx's limit: docs/extend.md.
+VIEWS = f"""
+
+from bulwark.inputs import body_limit
+
+
+@blueprint.post("/test/photos")
+@csrf.exempt
+@public
+@limit("1000 per minute")
+@body_limit(3 * {MEBIBYTE})
+def add_photo() -> ResponseReturnValue:
+    return {{"size": len(request.files["photo"].read()), **request.form}}
+"""
+LOCATION = f"""
+location = /test/photos {{
+    client_max_body_size 3m;
+    proxy_pass http://{NAME};
+}}
+"""
 # What people write where they may write what they like.
 OWN_WORDS = [
     "O'Brien & Sons <info>",
@@ -79,7 +101,11 @@ pytestmark = [
 def town(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Town]:
-    with Town(installed(tmp_path_factory, request.param)) as town:
+    with Town(installed(tmp_path_factory, request.param), parts=["web"]) as town:
+        with town.path(f"{HOME}/current/app/views.py").open("a") as file:
+            file.write(VIEWS)
+        town.run("systemctl", "restart", f"{NAME}@{town.current}")
+        town.write(f"{HOME}/current/app/nginx/photos.conf", LOCATION)
         town.certify()
         eventually(lambda: town.ask("/readyz").status == 200)
         yield town
@@ -259,3 +285,77 @@ def test_while_it_watches_it_refuses_nothing_and_tells_no_secret(town: Town) -> 
     assert "kept-to-myself" not in logs
     assert "kept-to-myself" not in town.journal()
     assert town.run("stat", "-c", "%U %a", "/root") == "root 700\n"
+
+
+# --- Large bodies ---------------------------------------------------------------------
+
+
+def send(town: Town, path: str, body: str, kind: str = FORM) -> tuple[int, float]:
+    """Send a body; return the status and how long that took."""
+    visitor, begin = Visitor(town), time.monotonic()
+    return visitor.ask(path, body, {"Content-Type": kind}), time.monotonic() - begin
+
+
+def upload(town: Town, size: int, path: str = "/test/photos", **parts: str) -> int:
+    """Send a file, which may have another name, and a note."""
+    name, note = parts.get("name", "a.jpg"), parts.get("note", "At the sea")
+    field = "--limit\r\nContent-Disposition: form-data; name="
+    body = (
+        f'{field}"note"\r\n\r\n{note}\r\n'
+        f'{field}"photo"; filename="{name}"\r\nContent-Type: image/jpeg\r\n\r\n'
+        f"{'x' * size}\r\n--limit--\r\n"
+    )
+    return send(town, path, body, "multipart/form-data; boundary=limit")[0]
+
+
+def test_a_view_that_declares_it_takes_larger_files(town: Town) -> None:
+    put_before(town, "block")
+    assert upload(town, 1000) == 200
+    assert upload(town, 2 * MEBIBYTE) == 200
+    assert upload(town, 3 * MEBIBYTE) == 413
+    assert upload(town, 2 * MEBIBYTE, path="/login") == 413
+    assert "exited on signal" not in town.path("/var/log/nginx/error.log").read_text()
+
+
+def test_what_comes_with_a_large_file_is_looked_at(town: Town) -> None:
+    put_before(town, "block")
+    note = ATTACKS["SQL injection"].partition("=")[2]
+    assert upload(town, 2 * MEBIBYTE, note=note) == 403
+    assert upload(town, 2 * MEBIBYTE, name="shell.php") == 403
+
+
+LONG = "'\"" * 400_000
+LONG_BODIES = [
+    (FORM, f"a={LONG}"),
+    (FORM, "&".join(f"a{number}='" for number in range(100_000))),
+    ("application/json", json.dumps({"a": LONG[:400_000]})),
+    ("application/json", json.dumps(["'"] * 100_000)),
+]
+
+
+@pytest.mark.parametrize("mode", ["block", "watch"])
+def test_text_holds_up_nobody_however_long_it_is(town: Town, mode: str) -> None:
+    """What the rules take grows with the square of what they look at."""
+    put_before(town, mode)
+    _, usual = send(town, "/test/keep", "a=1")
+    bound = 5 + 20 * usual  # on a busy machine all takes longer
+    for kind, body in LONG_BODIES:
+        status, seconds = send(town, "/test/keep", body, kind)
+        assert status in ((413, 400) if mode == "block" else (200,))
+        assert seconds < bound
+    for parts in ({"note": LONG[:400_000]}, {"name": LONG[:100_000]}):
+        begin = time.monotonic()
+        answer = upload(town, 1000, **parts)
+        assert answer in ((413, 400) if mode == "block" else (200, 400, 413))
+        assert time.monotonic() < begin + bound
+
+
+def test_text_of_thirty_thousand_characters_is_looked_at(town: Town) -> None:
+    put_before(town, "block")
+    text = "The quick brown fox jumps over the lazy dog. " * 650
+    assert upload(town, 1000, note=text) == 200
+    assert upload(town, 1000, note=f"{text}<script>alert(1)</script>") == 403
+    _, usual = send(town, "/test/keep", "a=1")
+    status, seconds = send(town, "/test/keep", f"a={LONG[:30_000]}")
+    assert status in (200, 403)
+    assert seconds < 10 + 20 * usual

@@ -549,7 +549,17 @@ def test_gunicorn_itself_believes_no_header(site: Site) -> None:
         assert answer.status == 200
         assert "evil" not in answer.body
     lie = {"X-Forwarded-Ssl": "on"}
-    assert ask_by_socket(site.nginx.socket, "/healthz", **lie).status == 301
+    assert ask_by_socket(site.nginx.socket, "/login", **lie).status == 301
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_gunicorn_tells_its_health_whatever_host_is_named(
+    site: Site, visitor: Visitor, path: str
+) -> None:
+    """nginx can't: it does not know for which of its services another host stands."""
+    assert ask_by_socket(site.nginx.socket, path, Host="10.1.2.3").status == 200
+    assert ask_by_socket(site.nginx.socket, "/login", Host="10.1.2.3").status == 400
+    assert visitor.ask(path, Host="10.1.2.3").status == 421
 
 
 def test_a_restart_refuses_no_request(site: Site, tmp_path: Path) -> None:

@@ -1,71 +1,27 @@
 """Monitoring: what sets alerts off, who is told, and what the dashboards ask for."""
 
-import http.server
 import json
 import os
 import re
 import runpy
 import shutil
 import subprocess
-import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
-from urllib.parse import quote
 
 import pytest
 import yaml
+from copier import run_copy
 
-from tests.conftest import ROOT, Make, run
-from tests.servers import eventually, free_port, running, wait_for_port
+from tests.chain import METRICS, MONITORING, Chain, Shop, alerts, load, rules
+from tests.conftest import ROOT, run
+from tests.servers import eventually, free_port
 
-MONITORING = ROOT / "template/deploy/monitoring"
-LOCAL = "http://127.0.0.1"
 needs_prometheus = pytest.mark.needs("prometheus")
 needs_alertmanager = pytest.mark.needs("prometheus-alertmanager")
 
-# What `flask metrics` tells, and Prometheus of itself.
-METRICS = {
-    *("http_requests_total", "security_events_total", "sign_in_steps_total"),
-    *(f"http_request_duration_seconds_{part}" for part in ("bucket", "count", "sum")),
-    "sign_in_failures_recent",
-    "sign_in_failures_recent_accounts",
-    "sign_in_failures_recent_networks",
-    "sign_in_failures_recent_per_account_max",
-    "sign_in_failures_recent_per_network_max",
-    "second_factor_failures_recent_per_account_max",
-    *("web_up", "limiter_up", "database_up"),
-    *("database_pool_in_use", "database_pool_size"),
-    *("mail_waiting", "mail_oldest_seconds", "mail_failed", "jobs_waiting"),
-    "jobs_heartbeat_timestamp_seconds",
-    "certificate_life_left_ratio",
-    "certificate_expires_timestamp_seconds",
-    "backup_last_timestamp_seconds",
-    *("audit_chain_valid", "audit_checked_timestamp_seconds", "audit_rows"),
-    *("disk_free_ratio", "log_lines_dropped_total", "build_info", "administrators"),
-    "up",
-}
 # What looks like the name of a metric in an expression and is none.
 WORDS = {"and", "or", "unless", "offset", "bool", "by", "without", "on", "ignoring"}
-
-
-def load(name: str) -> Any:
-    return yaml.safe_load((MONITORING / name).read_text())
-
-
-def rules() -> list[dict[str, Any]]:
-    (group,) = load("rules.yml")["groups"]
-    found: list[dict[str, Any]] = group["rules"]
-    return found
-
-
-def alerts() -> list[dict[str, Any]]:
-    return [rule for rule in rules() if "alert" in rule]
 
 
 def names_in(expression: str) -> set[str]:
@@ -274,165 +230,6 @@ def test_prometheus_understands_what_each_panel_asks(tmp_path: Path) -> None:
 # --- A real chain ---------------------------------------------------------------------
 
 
-class Shop:
-    """What a service tells Prometheus, and what Alertmanager tells those who listen."""
-
-    def __init__(self) -> None:
-        self.metrics = {"up_and_well": 1.0}
-        self.told: list[dict[str, Any]] = []
-        shop = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                lines = [f"{name} {value}\n" for name, value in shop.metrics.items()]
-                self.answer("".join(lines).encode())
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                message = json.loads(body)
-                for alert in message["alerts"]:
-                    shop.told.append({"to": self.path, **alert})
-                self.answer(b"")
-
-            def answer(self, body: bytes) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "text/plain; version=0.0.4")
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.handler = Handler
-
-    @contextmanager
-    def open(self, port: int = 0, address: str = "127.0.0.1") -> Iterator[int]:
-        with http.server.ThreadingHTTPServer((address, port), self.handler) as server:
-            thread = threading.Thread(target=server.serve_forever, args=[0.05])
-            thread.start()
-            try:
-                yield server.server_port
-            finally:
-                server.shutdown()
-                thread.join()
-
-    def heard(
-        self, name: str, since: float = 0, **labels: str
-    ) -> dict[str, Any] | None:
-        """Return what was told of an alert that began since a moment."""
-        wanted = {"alertname": name, **labels}
-        for alert in self.told:
-            begun = datetime.fromisoformat(alert["startsAt"]).timestamp()
-            if alert["labels"].items() >= wanted.items() and begun >= since:
-                return alert
-        return None
-
-
-def receivers(listening: str) -> list[dict[str, Any]]:
-    """Return who is told, where a `Shop` listens."""
-    return [
-        {"name": name, "webhook_configs": [{"url": f"{listening}/{name}"}]}
-        for name in ("page", "ticket")
-    ]
-
-
-# Numbers of expressions that are seconds; all others are counts and shares.
-SECONDS = re.compile(r"\b(300|900|3600|86400)\b")
-
-
-def faster(content: Any, speed: int) -> Any:
-    """Return rules whose hours are so many times as short, else as they were."""
-
-    def shorter(duration: re.Match[str]) -> str:
-        unit = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-        return f"{int(duration[1]) * unit[duration[2]] // speed}ms"
-
-    def scaled(text: str) -> str:
-        text = re.sub(r"(?<![\w.])(\d+)([smhd])\b", shorter, text)
-        return SECONDS.sub(lambda found: f"{int(found[0]) / speed:g}", text)
-
-    for rule in content["groups"][0]["rules"]:
-        rule |= {key: scaled(rule[key]) for key in ("expr", "for") if key in rule}
-    return content
-
-
-class Chain:
-    """Prometheus and Alertmanager as they are delivered, only faster."""
-
-    def __init__(
-        self, folder: Path, shop: Shop, inbox: int, exporter: int, speed: int = 60
-    ) -> None:
-        self.folder = folder
-        self.shop = shop
-        self.alertmanager, self.prometheus = free_port(), free_port()
-        settings = load("alertmanager.yml")
-        for route in (settings["route"], settings["route"]["routes"][0]):
-            route |= {"group_wait": "1s", "group_interval": "1s"}
-        settings["receivers"] = receivers(f"{LOCAL}:{inbox}")
-        self.write("alertmanager.yml", settings)
-        watching = load("prometheus.yml")
-        if speed > 1:
-            watching["global"] = dict.fromkeys(watching["global"], "1s")
-        self.write("prometheus.yml", watching)
-        self.write("rules.yml", faster(load("rules.yml"), speed))
-        there = [{"targets": [f"127.0.0.1:{self.alertmanager}"]}]
-        self.write("alertmanagers.yml", there)
-        self.write("targets/shop.yml", [{"targets": [f"127.0.0.1:{exporter}"]}])
-
-    def write(self, name: str, content: Any) -> None:
-        path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(yaml.safe_dump(content))
-
-    @contextmanager
-    def running(self) -> Iterator[Self]:
-        folder = self.folder
-        with (
-            running(
-                "prometheus-alertmanager",
-                f"--config.file={folder}/alertmanager.yml",
-                f"--storage.path={folder}/alertmanager",
-                f"--web.listen-address=127.0.0.1:{self.alertmanager}",
-                "--cluster.listen-address=",
-                log=folder / "alertmanager.log",
-            ) as alertmanager,
-            running(
-                "prometheus",
-                f"--config.file={folder}/prometheus.yml",
-                f"--storage.tsdb.path={folder}/prometheus",
-                f"--web.listen-address=127.0.0.1:{self.prometheus}",
-                log=folder / "prometheus.log",
-            ) as prometheus,
-        ):
-            wait_for_port(self.alertmanager, alertmanager)
-            wait_for_port(self.prometheus, prometheus)
-            yield self
-
-    def ask(self, port: int, path: str) -> Any:
-        with urllib.request.urlopen(f"{LOCAL}:{port}/api/{path}") as answer:
-            return json.load(answer)
-
-    def knows(self, query: str) -> bool:
-        """Tell whether Prometheus has a sample for a query."""
-        try:
-            found = self.ask(self.prometheus, f"v1/query?query={quote(query)}")
-        except urllib.error.HTTPError:  # it has only just started
-            return False
-        return bool(found["data"]["result"])
-
-    def silenced(self, name: str) -> bool:
-        """Tell whether an alert fires and nobody is told because of another one."""
-        return any(
-            alert["status"]["inhibitedBy"]
-            for alert in self.ask(self.alertmanager, "v2/alerts")
-            if alert["labels"]["alertname"] == name
-        )
-
-    def told(self, name: str, since: float = 0, **labels: str) -> dict[str, Any]:
-        """Wait until somebody is told of an alert."""
-        return eventually(lambda: self.shop.heard(name, since, **labels))
-
-
 @needs_prometheus
 @needs_alertmanager
 def test_an_attack_is_told_and_a_page_silences_what_it_explains(tmp_path: Path) -> None:
@@ -449,7 +246,7 @@ def test_an_attack_is_told_and_a_page_silences_what_it_explains(tmp_path: Path) 
         Chain(tmp_path, shop, inbox, exporter).running() as chain,
     ):
         with shop.open(exporter):
-            ordinary = "count_over_time(sign_in_failures_recent_networks[1m]) > 5"
+            ordinary = "count_over_time(sign_in_failures_recent_networks[1m]) > 3"
             eventually(lambda: chain.knows(ordinary))
             assert not shop.told
 
@@ -477,14 +274,22 @@ def test_an_attack_is_told_and_a_page_silences_what_it_explains(tmp_path: Path) 
 # --- What install does ----------------------------------------------------------------
 
 
+@pytest.fixture(scope="class")
+def made(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("monitoring") / "service"
+    answers = {"project_slug": "shop"}
+    run_copy(str(template), made, answers, defaults=True, quiet=True, unsafe=True)
+    return made
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may install")
 @needs_prometheus
 @needs_alertmanager
 class TestInstall:
     @pytest.fixture
-    def service(self, make: Make, tmp_path: Path) -> Path:
+    def service(self, made: Path, tmp_path: Path) -> Path:
         (tmp_path / "etc/prometheus").mkdir(parents=True)
-        service = make(project_slug="shop")
+        service = Path(shutil.copytree(made, tmp_path / "service", symlinks=True))
         readme = (service / "app/alerts/README.md").read_text()
         (example,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
         (service / "app/alerts/orders.yml").write_text(example)
@@ -532,14 +337,26 @@ class TestInstall:
         assert said.count("--web.listen-address=127.0.0.1:") == 2
         assert "--cluster.listen-address=\n" in said
 
-    def test_it_asks_for_the_other_place_of_the_metrics(self, service: Path) -> None:
+    @pytest.mark.parametrize(
+        ("written", "asked"),
+        [
+            ("127.0.0.1:9999", "127.0.0.1:9999"),
+            ('"127.0.0.1:9999"\r', "127.0.0.1:9999"),
+            ("[::1]:9464", "[::1]:9464"),
+        ],
+    )
+    def test_it_asks_for_the_other_place_of_the_metrics(
+        self, service: Path, written: str, asked: str
+    ) -> None:
         etc = service.parent / "etc"
         (etc / "shop").mkdir()
-        (etc / "shop/env.production").write_text("APP_METRICS_BIND=127.0.0.1:9999\n")
+        (etc / "shop/env.production").write_bytes(
+            f"APP_METRICS_BIND={written}\n".encode()
+        )
         example = service / "deploy/monitoring/receivers.example.yml"
         assert self.install(service, example).returncode == 0
         targets = etc / "prometheus/services/targets/shop.yml"
-        assert yaml.safe_load(targets.read_text()) == [{"targets": ["127.0.0.1:9999"]}]
+        assert yaml.safe_load(targets.read_text()) == [{"targets": [asked]}]
 
     def test_what_would_be_refused_changes_nothing_and_says_why(
         self, service: Path

@@ -1,4 +1,10 @@
-"""nginx and Apache keep the same promises, on Debian 12 and 13, over the network."""
+"""nginx and Apache keep the same promises, on Debian 12 and 13, over the network.
+
+How long others wait while slow clients hold connections, for both proxies:
+
+    bin/test tests/test_proxies.py -k slow_ --junitxml=slow.xml
+    grep -o 'name="p99"[^/]*' slow.xml
+"""
 
 import http.client
 import json
@@ -22,8 +28,10 @@ import pytest
 from jinja2 import StrictUndefined, Template
 
 from tests.conftest import ROOT
-from tests.deployed import DOMAIN, HOME, LIVE, NAME, Load, Server, installed
+from tests.deployed import ALIAS, DOMAIN, HOME, LIVE, NAME, UNITS, Server
+from tests.disks import installed
 from tests.edge import SECURITY_HEADERS, Answer
+from tests.load import Load
 from tests.servers import PATIENCE, certify, eventually
 
 pytestmark = [
@@ -31,7 +39,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine"),
 ]
 
-ALIAS = f"www.{DOMAIN}"
+HOME_LINK = '<a href="/">Go to the home page</a>'  # in each page of bulwark/error.html
 SECRET = "eleven-purple-tractors-sing"
 MEBIBYTE = 1024 * 1024
 # Each line of the access log has these, whichever proxy writes it.
@@ -53,6 +61,9 @@ LOGGED = [
 # The team's half: a page that tells what reached it, one that fails, and files.
 VIEWS = f"""
 
+from bulwark.inputs import body_limit
+
+
 @blueprint.route("/test/seen", methods=["GET", "POST"])
 @csrf.exempt
 @public
@@ -61,6 +72,14 @@ def seen() -> ResponseReturnValue:
     told |= {{"host": request.host, "uri": request.environ["RAW_URI"]}}
     told["body"] = len(request.get_data())
     return told | {{"headers": dict(request.headers)}}
+
+
+@blueprint.post("/test/large")
+@csrf.exempt
+@public
+@body_limit(2 * {MEBIBYTE})
+def large() -> ResponseReturnValue:
+    return {{"body": len(request.get_data())}}
 
 
 @blueprint.get("/test/broken")
@@ -77,6 +96,10 @@ real_ip_header X-Client;
 location = /test/file {
     alias %(public)s/static/app.css;
 }
+location = /test/large {
+    client_max_body_size 2m;
+    proxy_pass http://%(name)s;
+}
 location = /test/own-header {
     add_header X-Own yes always;
     include %(name)s/headers.conf;
@@ -85,6 +108,7 @@ location = /test/own-header {
 """,
     "apache": """
 RemoteIPHeader X-Client
+SetEnvIf Request_URI "^/test/large$" body_limit=2097152
 ProxyPass /test/file !
 Alias /test/file %(public)s/static/app.css
 <Location /test/own-header>
@@ -99,9 +123,8 @@ class Site(Server):
     """The service behind one of the proxies, as a visitor and as root see it."""
 
     def __init__(self, disk: Path, proxy: str, suite: str) -> None:
-        super().__init__(disk)
-        self.proxy, self.suite = proxy, suite
-        self.unit = {"apache": "apache2"}.get(proxy, proxy)
+        super().__init__(disk, parts=["web"])
+        self.suite, self.unit = suite, UNITS[proxy]
         self.log = f"/var/log/{self.unit}/access.log"
 
     def neighbour(self, number: int) -> str:
@@ -222,6 +245,28 @@ def test_http_leads_to_https(site: Site, path: str) -> None:
     assert answer.count_security() == Counter(SECURITY_HEADERS - without)
 
 
+REFUSED_WITHOUT_TLS: list[dict[str, Any]] = [
+    *({"method": method} for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS")),
+    {"Authorization": "Bearer token"},
+    {"Proxy_Authorization": "Basic dG9rZW4="},
+]
+
+
+@pytest.mark.parametrize("request_", REFUSED_WITHOUT_TLS, ids=str)
+@pytest.mark.parametrize("name", [DOMAIN, ALIAS])
+def test_what_must_not_travel_in_the_clear_is_not_led_to_https(
+    site: Site, name: str, request_: dict[str, Any]
+) -> None:
+    """A client that is redirected sends it again, and nobody learns of the mistake."""
+    answer = site.get("/account", port=80, name=name, **request_)
+    assert answer.status == 403
+    assert answer.header("Location") is None
+    without = {"strict-transport-security"}
+    assert answer.count_security() == Counter(SECURITY_HEADERS - without)
+    assert answer.header("Content-Type") == "text/html; charset=utf-8"
+    assert HOME_LINK in answer.body
+
+
 @pytest.mark.parametrize("port", [80, 443])
 def test_an_alias_leads_to_the_domain(site: Site, port: int) -> None:
     answer = site.get("/prices?page=2", port=port, name=ALIAS)
@@ -327,6 +372,12 @@ def test_a_body_may_have_one_mebibyte(site: Site) -> None:
     assert json.loads(answer.body)["body"] == MEBIBYTE
     for target in ("/test/seen", "/static/app.css"):
         assert site.get(target, "POST", b"x" * (MEBIBYTE + 1)).status == 413
+
+
+def test_a_view_that_declares_it_takes_a_larger_body(site: Site) -> None:
+    answer = site.get("/test/large", "POST", b"x" * 2 * MEBIBYTE)
+    assert json.loads(answer.body)["body"] == 2 * MEBIBYTE
+    assert site.get("/test/large", "POST", b"x" * (2 * MEBIBYTE + 1)).status == 413
 
 
 def test_a_body_of_unknown_length_has_a_limit_too(site: Site) -> None:
@@ -481,6 +532,85 @@ def test_the_proxy_says_the_same_as_the_service(site: Site) -> None:
     assert by_proxy == by_service
 
 
+REFUSED_BY_PROXY: dict[str, tuple[set[int], list[str]]] = {
+    "a folder": ({403, 404}, ["GET /static/ HTTP/1.1"]),
+    "a form for a file": (
+        {405},
+        ["POST /static/app.css HTTP/1.1", "Content-Length: 0"],
+    ),
+    "TRACE": ({405}, ["TRACE / HTTP/1.1"]),
+    "too large": ({413}, ["POST / HTTP/1.1", "Content-Length: 2000000"]),
+    "a long address": ({414}, [f"GET /{'x' * 20_000} HTTP/1.1"]),
+    "a long header": ({400}, ["GET / HTTP/1.1", f"X: {'x' * 20_000}"]),
+    "many long headers": (
+        {200, 400},  # Apache bounds their number
+        ["GET / HTTP/1.1", *(f"X-{n}: {'x' * 7000}" for n in range(20))],
+    ),
+    "a header that is none": ({400}, ["GET / HTTP/1.1", "X: \0"]),
+    "another host": ({421}, ["GET http://evil.example/ HTTP/1.1"]),
+    "an unknown coding": ({400, 411, 501}, ["GET / HTTP/1.1", "Transfer-Encoding: x"]),
+    "an unknown expectation": ({200, 417}, ["GET / HTTP/1.1", "Expect: x"]),
+    "a range beyond the end": (
+        {416},
+        ["GET /static/app.css HTTP/1.1", "Range: bytes=999999-"],
+    ),
+    "a condition that fails": (
+        {412},
+        ["GET /static/app.css HTTP/1.1", 'If-Match: "x"'],
+    ),
+    "HTTP 9": ({200, 400, 505}, ["GET / HTTP/9.9"]),  # Apache takes it for HTTP/1.1
+}
+# What Apache can't read is refused before it looks whose it is.
+UNREADABLE = (
+    *("a long address", "a long header", "a header that is none", "an unknown coding"),
+)
+
+
+@pytest.mark.parametrize("what", REFUSED_BY_PROXY)
+def test_a_refusal_of_the_proxy_is_a_page_of_the_service(site: Site, what: str) -> None:
+    statuses, lines = REFUSED_BY_PROXY[what]
+    line, *more = lines
+    said = site.say(line, f"Host: {DOMAIN}", "Connection: close", *more)
+    head, _, body = said.decode().partition("\r\n\r\n")
+    status = int(head.split()[1])
+    assert status in statuses, said
+    if status == 200:
+        return
+    if what == "a condition that fails" and site.proxy == "apache":
+        assert not body  # for the page does not meet the condition either
+        return
+    # A host of somebody else's has no page.
+    others = {"nginx": ("another host",), "apache": UNREADABLE}
+    plain = what in others[site.proxy]
+    kind = "text/plain" if plain else "text/html"
+    assert head.lower().count(f"content-type: {kind}; charset=utf-8") == 1, head
+    sent = Counter(line.partition(":")[0].lower() for line in head.splitlines()[1:])
+    assert {n: sent[n] for n in SECURITY_HEADERS} == dict.fromkeys(SECURITY_HEADERS, 1)
+    assert plain or HOME_LINK in body, body
+    assert not plain or "<" not in body, body
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("app.css", "text/css"),
+        ("bulwark/passkeys.js", "javascript"),
+        ("favicon.svg", "image/svg+xml"),
+        ("test.txt", "text/plain"),
+    ],
+)
+@pytest.mark.parametrize("accepted", ["identity", "gzip"])
+def test_a_file_of_text_names_its_charset(
+    site: Site, file: str, kind: str, accepted: str
+) -> None:
+    site.write(f"{HOME}/current/public/static/test.txt", "caf\u00e9")
+    answer = site.get(f"/static/{file}", Accept_Encoding=accepted)
+    assert answer.status == 200
+    named = answer.header("Content-Type") or ""
+    assert kind in named
+    assert named.endswith("; charset=utf-8")
+
+
 def test_cookies_are_bound_to_the_host_and_out_of_reach(site: Site) -> None:
     cookies = [v for k, v in site.get("/login").headers if k == "Set-Cookie"]
     assert cookies
@@ -501,7 +631,7 @@ def test_a_page_is_never_compressed_and_a_file_was_before(site: Site) -> None:
     assert plain.header("Content-Encoding") is None
     assert packed.header("Content-Encoding") == "gzip"
     for answer in (plain, packed):
-        assert answer.header("Content-Type") == "text/css"
+        assert answer.header("Content-Type") == "text/css; charset=utf-8"
         assert answer.header("Vary") == "Accept-Encoding"
     assert (
         curl(site, "--compressed", path="/static/app.css")[0]
@@ -533,8 +663,9 @@ def test_an_absent_service_is_excused(site: Site) -> None:
     unit = f"{NAME}@{site.current}"
     site.run("systemctl", "stop", f"{unit}.socket", f"{unit}.service")
     try:
-        for method in ("GET", "POST", "DELETE"):
-            answer = site.get("/login", method)
+        large = ("/test/large", "POST", b"x" * 2 * MEBIBYTE)
+        for asked in (("/login",), ("/login", "POST"), ("/login", "DELETE"), large):
+            answer = site.get(*asked)
             assert answer.status == 503
             assert answer.header("Retry-After") == "5"
             assert answer.header("Content-Type") == "text/html; charset=utf-8"
@@ -610,6 +741,128 @@ class Slow(NamedTuple):
     drips: bool
 
 
+@pytest.mark.parametrize("each", [25, 99])
+def test_slow_bodies_of_twelve_networks_hold_up_nobody_else(
+    site: Site, each: int, record_property: Callable[[str, object], None]
+) -> None:
+    if site.proxy == "apache" and each > 25:
+        pytest.skip("it has 1,024 threads, and ends each slow body after ten seconds")
+    with Asker(site) as asker, SlowBodies(site, 12, each) as bodies:
+        bodies.begun.wait(PATIENCE)
+        time.sleep(15)
+        left = bodies.count_held()
+    held = f"{left} of {12 * each} bodies held"
+    failed = f"{len(asker.failed)} of {len(asker.waits)} others failed"
+    where = f"{site.proxy} on {site.suite}"
+    record_property("p99", f"{where}: {asker.p99:.3f} s, {held}, {failed}")
+    # nginx knows no slowest rate of a body; what a network may have at once is bounded.
+    assert left <= {"nginx": 12 * 20, "apache": 0}[site.proxy]
+    assert asker.failed == []
+    assert asker.p99 < 1
+
+
+class SlowBodies:
+    """From each of some networks many begin to send a body, and go on byte by byte."""
+
+    def __init__(self, site: Site, networks: int, each: int) -> None:
+        self.site, self.each = site, each
+        self.begun = threading.Barrier(networks + 1)
+        self.streams: list[socket.socket] = []
+        self._over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._send, args=[site.neighbour(120 + number)])
+            for number in range(networks)
+        ]
+
+    def __enter__(self) -> "SlowBodies":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.begun.abort()
+        for thread in self._threads:
+            thread.join()
+        for stream in self.streams:
+            stream.close()
+
+    def count_held(self) -> int:
+        """Return how many are neither closed nor answered."""
+        return len([stream for stream in self.streams if is_silent(stream)])
+
+    def _send(self, source: str) -> None:
+        head = f"POST /test/seen HTTP/1.1\r\nHost: {DOMAIN}\r\nContent-Length: 900000"
+        mine: list[socket.socket] = []
+        dripped = time.monotonic()
+        while not self._over.wait(0 if len(mine) < self.each else 0.5):
+            if len(mine) < self.each:
+                # One that is refused is no better off than one that is closed.
+                with suppress(OSError):
+                    stream = self.site.tls(source=source)
+                    stream.sendall(f"{head}\r\n\r\n".encode())
+                    stream.setblocking(False)
+                    self.streams.append(stream)
+                    mine.append(stream)
+                if len(mine) == self.each:
+                    threading.Thread(target=self._arrive).start()
+            if time.monotonic() > dripped + 3:
+                dripped = time.monotonic()
+                for slow in mine:
+                    with suppress(OSError):
+                        slow.send(b"x")
+
+    def _arrive(self) -> None:
+        with suppress(threading.BrokenBarrierError):
+            self.begun.wait()
+
+
+def is_silent(stream: socket.socket) -> bool:
+    """Tell whether the other end has neither answered nor closed."""
+    try:
+        stream.recv(1)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+class Asker:
+    """Asks all the time, with a new connection each time; notes how long it takes."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.waits: list[float] = []
+        self.failed: list[str] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+
+    def __enter__(self) -> "Asker":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    @property
+    def p99(self) -> float:
+        """The seconds within which 99 of 100 requests were answered."""
+        return statistics.quantiles(self.waits, n=100)[98]
+
+    def _ask(self) -> None:
+        while not self._over.wait(0.05):
+            begin = time.monotonic()
+            try:
+                status = self.site.get("/healthz").status
+                if status != 200:
+                    self.failed.append(str(status))
+            except OSError as error:
+                self.failed.append(repr(error))
+            self.waits.append(time.monotonic() - begin)
+
+
 def slow_clients(site: Site, source: str, each: int) -> Iterator[Slow]:
     body = b"x" * 100_000
     head = f"POST /test/seen HTTP/1.1\r\nHost: {DOMAIN}\r\n".encode()
@@ -632,40 +885,54 @@ def test_slow_clients_are_sent_away_while_others_are_answered(
     over = threading.Event()
 
     def ask() -> None:
-        while not over.is_set():
-            begin = time.monotonic()
-            assert site.get("/healthz").status == 200
-            waits.append(time.monotonic() - begin)
-            over.wait(0.05)
+        begin = time.monotonic()
+        assert site.get("/healthz").status == 200
+        waits.append(time.monotonic() - begin)
+        over.wait(0.05)
 
+    def ask_on() -> None:
+        while not over.is_set():
+            ask()
+
+    for _ in range(40):
+        ask()
+    usual = max(waits)
+    waits.clear()
     clients: list[Slow] = []
-    asker = threading.Thread(target=ask)
+    asker = threading.Thread(target=ask_on)
     asker.start()
     try:
         for number in range(4):
             clients += slow_clients(site, site.neighbour(110 + number), each=25)
-        held = wait_until_closed(clients)
+        held, late = wait_until_closed(clients)
     finally:
         over.set()
         asker.join()
         for client in clients:
             client.stream.close()
     assert len(held) == 300
-    assert max(held) < 12
+    assert max(held) < 12 + late
     p99 = statistics.quantiles(waits, n=100)[98]
-    record_property("p99", f"{p99:.3f} s, held {max(held):.1f} s")
-    assert p99 < 1
+    where = f"{site.proxy} on {site.suite}"
+    told = f"{p99:.3f} s, usually {usual:.3f} s, held {max(held):.1f} s"
+    record_property("p99", f"{where}: {told}")
+    # On a machine that is busy otherwise, all is slower.
+    assert p99 < max(1, 5 * usual)
 
 
-def wait_until_closed(clients: list[Slow]) -> list[float]:
-    """Return when each was closed, since all are there; some send a byte a second."""
+def wait_until_closed(clients: list[Slow]) -> tuple[list[float], float]:
+    """Return when each was closed, since all are there; some send a byte a second.
+
+    The second is the longest that this machine was too busy to look.
+    """
     held: list[float] = []
+    late = 0.0
     with selectors.DefaultSelector() as selector:
         for client in clients:
             client.stream.setblocking(False)
             selector.register(client.stream, selectors.EVENT_READ, client)
-        begin = drip = time.monotonic()
-        while selector.get_map() and time.monotonic() < begin + 30:
+        begin = drip = looked = time.monotonic()
+        while selector.get_map() and time.monotonic() < begin + 30 + late:
             for key, _ in selector.select(0.1):
                 if is_closed(key.data.stream):
                     held.append(time.monotonic() - begin)
@@ -677,7 +944,9 @@ def wait_until_closed(clients: list[Slow]) -> list[float]:
                         # The next look finds out that it is closed.
                         with suppress(OSError):
                             key.data.stream.send(b"x")
-    return held
+            late = max(late, time.monotonic() - looked - 0.1)
+            looked = time.monotonic()
+    return held, late
 
 
 def is_closed(stream: socket.socket) -> bool:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -16,15 +17,9 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.conftest import ROOT
-from tests.deployed import (
-    DOMAIN,
-    HOME,
-    NAME,
-    SETTINGS,
-    Load,
-    Server,
-    installed,
-)
+from tests.deployed import DOMAIN, HOME, NAME, SETTINGS, Lender, Server
+from tests.disks import BARE, installed
+from tests.load import Load
 from tests.servers import PATIENCE, eventually
 
 pytestmark = [
@@ -37,19 +32,63 @@ ASK_FOR_METRICS = """
 import urllib.request
 print(urllib.request.urlopen("http://127.0.0.1:9464/metrics").read().decode())
 """
-EXPOSURE = {"web": 0.3, "worker": 1.2, "metrics": 1.2, "backup": 0.3, "renew": 2.3}
+EXPOSURE = {
+    "web": 0.3,
+    "worker": 1.2,
+    "metrics": 1.2,
+    "backup": 0.3,
+    "renew": 2.3,
+    "reach": 2.4,
+}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return installed(tmp_path_factory)
 
 
+@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+def bare(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Return a server just after its first start, on each Debian."""
+    suite = request.param
+    with Server(installed(tmp_path_factory, suite, BARE[suite]["proxy"])) as server:
+        yield server
+
+
+class Shared(Server):
+    """One on which each test leaves all as it was."""
+
+    def booted(self) -> None:
+        self.certify()
+        eventually(lambda: self.ask("/readyz").status == 200)
+
+    def reset(self) -> None:
+        super().reset()
+        for name in ("systemd", f"{self.proxy}"):
+            folder = f"{HOME}/current/deploy/{name}"
+            self.run("cp", "-R", f"{HOME}/repository/deploy/{name}/.", folder)
+
+
+@pytest.fixture(scope="module")
+def lender(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lender[Shared]]:
+    disk = installed(tmp_path_factory)
+    with closing(Lender(lambda: Shared(disk))) as lender:
+        yield lender
+
+
 @pytest.fixture
-def server(disk: Path) -> Iterator[Server]:
-    """Return a server of the test's own, with https."""
-    with Server(disk) as server:
-        server.certify()
+def server(lender: Lender[Shared], request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Return a server that other tests have had, with https, that answers."""
+    with lender.lend(request.session) as server:
+        yield server
+
+
+@pytest.fixture
+def own(disk: Path) -> Iterator[Server]:
+    """Return a server of the test's own, with https, that answers."""
+    with Shared(disk) as server:
         yield server
 
 
@@ -80,19 +119,17 @@ def state(server: Server) -> str:
 # --- Install --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
 def test_a_bare_machine_serves_after_one_command_and_after_each_start(
-    tmp_path_factory: pytest.TempPathFactory, suite: str
+    bare: Server,
 ) -> None:
-    with Server(installed(tmp_path_factory, suite)) as server:
-        answer = server.ask("/page", port="80")
-        assert answer.status == 308
-        assert answer.headers["Location"] == f"https://{DOMAIN}/page"
-        server.certify()
-        assert server.ask("/readyz").status == 200
-        assert server.ask("/static/app.css").status == 200
-        assert show(server, f"{NAME}@worker", "ActiveState") == "active"
-        assert server.install("--check").returncode == 0
+    answer = bare.ask("/page", port="80")
+    assert answer.status == 308
+    assert answer.headers["Location"] == f"https://{DOMAIN}/page"
+    bare.certify()
+    assert bare.ask("/readyz").status == 200
+    assert bare.ask("/static/app.css").status == 200
+    assert show(bare, f"{NAME}@worker", "ActiveState") == "active"
+    assert bare.install("--check").returncode == 0
 
 
 def test_installing_again_changes_nothing(server: Server) -> None:
@@ -149,38 +186,38 @@ MISSING = {
 }
 
 
-def test_install_says_what_is_missing(server: Server) -> None:
+def test_install_says_what_is_missing(own: Server) -> None:
     command = f"{HOME}/repository/deploy/systemd/install"
     for fault, said in MISSING.items():
-        server.run(*fault.split())
-        done = server.attempt(command)
+        own.run(*fault.split())
+        done = own.attempt(command)
         assert done.returncode == 1, fault
         assert said in done.stderr
-    server.run("mv", "/run/systemd/none", "/run/systemd/system")
+    own.run("mv", "/run/systemd/none", "/run/systemd/system")
     somebody = ("runuser", "-u", "nobody", "--")
-    done = server.attempt(*somebody, f"{HOME}/current/deploy/systemd/install")
+    done = own.attempt(*somebody, f"{HOME}/current/deploy/systemd/install")
     assert done.returncode == 1
     assert "needs root: sudo" in done.stderr
-    assert server.ask("/readyz").status == 200
+    assert own.ask("/readyz").status == 200
 
 
-def test_install_gets_the_packages_that_are_missing(server: Server) -> None:
-    server.run("dpkg", "--purge", "--force-depends", "logrotate")
-    server.run("sh", "-c", "rm -r /etc/apt/sources.list*")
-    done = server.install()
+def test_install_gets_the_packages_that_are_missing(own: Server) -> None:
+    own.run("dpkg", "--purge", "--force-depends", "logrotate")
+    own.run("sh", "-c", "rm -r /etc/apt/sources.list*")
+    done = own.install()
     assert done.returncode == 1
     assert "apt-get could not install: logrotate." in done.stderr
 
     control = "Package: logrotate\nVersion: 9\nArchitecture: all\n"
     control += "Maintainer: Nobody <nobody@example.com>\nDescription: Nothing\n"
-    server.write("/root/apt/new/DEBIAN/control", control)
-    server.run("dpkg-deb", "--build", "/root/apt/new", "/root/apt/it.deb")
-    package = server.path("/root/apt/it.deb").read_bytes()
+    own.write("/root/apt/new/DEBIAN/control", control)
+    own.run("dpkg-deb", "--build", "/root/apt/new", "/root/apt/it.deb")
+    package = own.path("/root/apt/it.deb").read_bytes()
     control += f"Filename: ./it.deb\nSize: {len(package)}\nSHA256: "
-    server.write("/root/apt/Packages", control + sha256(package).hexdigest() + "\n")
+    own.write("/root/apt/Packages", control + sha256(package).hexdigest() + "\n")
     source = "deb [trusted=yes] file:/root/apt ./\n"
-    server.write("/etc/apt/sources.list", source)
-    done = server.install()
+    own.write("/etc/apt/sources.list", source)
+    done = own.install()
     assert done.returncode == 0, done.stderr
     assert "Packages: logrotate" in done.stdout
 
@@ -226,12 +263,15 @@ def test_the_web_can_write_its_data_and_nothing_else(server: Server) -> None:
     evidence, other = f"/var/lib/{NAME}/done", show(server, "nginx", "MainPID")
     server.write("/usr/local/lib/probe.py", PROBE)
     probe = f"/usr/bin/python3 /usr/local/lib/probe.py {HOME}/current {SETTINGS}"
+    folder = f"/run/systemd/system/{web(server)}.service.d"
     server.write(
-        f"/etc/systemd/system/{web(server)}.service.d/probe.conf",
+        f"{folder}/probe.conf",
         f"[Service]\nExecStartPre={probe} /proc/{other} {evidence}\n",
     )
     server.run("systemctl", "daemon-reload")
     server.run("systemctl", "restart", web(server))
+    server.run("rm", "-r", folder)
+    server.run("systemctl", "daemon-reload")
     assert json.loads(server.path(evidence).read_text()) == []
     assert server.path(evidence).stat().st_mode & 0o777 == 0o600
     server.run("journalctl", "--sync")
@@ -260,28 +300,22 @@ def test_a_password_is_checked_in_the_sandbox(server: Server) -> None:
     assert "csrf_token" in answer.body, "it asks again"
 
 
-@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
 def test_units_are_hardly_exposed(
-    tmp_path_factory: pytest.TempPathFactory,
-    suite: str,
-    record_property: Callable[[str, object], None],
+    bare: Server, record_property: Callable[[str, object], None]
 ) -> None:
-    with Server(installed(tmp_path_factory, suite)) as server:
-        files = sorted(server.path("/etc/systemd/system").glob(f"{NAME}@*.*"))
-        names = [
-            path.name.replace("@.", f"@{server.current}.")
-            for path in files
-            if path.is_file()
-        ]
-        assert len(names) == 8
-        said = server.attempt("systemd-analyze", "verify", *names).stderr
-        assert NAME not in said
-        for unit, most in EXPOSURE.items():
-            name = web(server) if unit == "web" else f"{NAME}@{unit}"
-            said = server.run("systemd-analyze", "security", f"{name}.service")
-            (exposure,) = re.findall(r"Overall exposure level for \S+: (\S+)", said)
-            record_property(unit, exposure)
-            assert float(exposure) <= most, unit
+    files = sorted(bare.path("/etc/systemd/system").glob(f"{NAME}@*.*"))
+    names = [
+        path.name.replace("@.", f"@{bare.current}.") for path in files if path.is_file()
+    ]
+    assert len(names) == 10
+    said = bare.attempt("systemd-analyze", "verify", *names).stderr
+    assert NAME not in said
+    for unit, most in EXPOSURE.items():
+        name = web(bare) if unit == "web" else f"{NAME}@{unit}"
+        said = bare.run("systemd-analyze", "security", f"{name}.service")
+        (exposure,) = re.findall(r"Overall exposure level for \S+: (\S+)", said)
+        record_property(unit, exposure)
+        assert float(exposure) <= most, unit
 
 
 def test_what_all_units_count_is_told_on_the_machine_and_nowhere_else(
@@ -309,34 +343,34 @@ def test_backups_and_renewals_run_by_the_clock(server: Server) -> None:
         away = timers[f"{NAME}@{name}.timer"]["next"] / 1e6 - time.time()
         assert 0 < away <= most
     server.run("systemctl", "start", f"{NAME}@backup")
-    (backup,) = server.path(f"/var/backups/{NAME}").iterdir()
+    (backup,) = server.path(f"/var/backups/{NAME}").glob("*.backup")
     assert backup.stat().st_mode & 0o777 == 0o600
 
 
 def test_what_was_lost_comes_back_with_the_commands_of_the_guide(
-    server: Server,
+    own: Server,
 ) -> None:
     guide = (ROOT / "template/deploy/README.md").read_text()
     (commands,) = re.findall(
         r"```sh\n(deploy/systemd/flask backup .+?)```", guide, re.DOTALL
     )
-    eventually(lambda: server.attempt("python3", "-c", ASK_FOR_METRICS).stdout)
+    eventually(lambda: own.attempt("python3", "-c", ASK_FOR_METRICS).stdout)
     here = f"cd {HOME}/repository\n"
     flask = f"{here}deploy/systemd/flask"
-    server.run("sh", "-c", f"{flask} accounts invite zoe@example.org")
+    own.run("sh", "-c", f"{flask} accounts invite zoe@example.org")
     backup, *stop, restore, release = commands.replace("NAME", NAME).splitlines()
-    server.run("sh", "-ec", here + backup)
-    server.run("sh", "-c", f"{flask} accounts invite bob@example.org")
-    server.run("sh", "-ec", here + "\n".join(stop))
-    assert server.ask("/").status == 503, "a visitor starts nothing again"
-    (written,) = server.path(f"/var/backups/{NAME}").glob("*.backup")
+    own.run("sh", "-ec", here + backup)
+    own.run("sh", "-c", f"{flask} accounts invite bob@example.org")
+    own.run("sh", "-ec", here + "\n".join(stop))
+    assert own.ask("/").status == 503, "a visitor starts nothing again"
+    (written,) = own.path(f"/var/backups/{NAME}").glob("*.backup")
     restore = restore.replace(f"{NAME}-….backup", written.name)
-    server.run("sh", "-ec", f"{here}{restore}\n{release}")
-    people = server.run("sh", "-c", f"{flask} accounts list")
+    own.run("sh", "-ec", f"{here}{restore}\n{release}")
+    people = own.run("sh", "-c", f"{flask} accounts list")
     assert "zoe@example.org" in people
     assert "bob@example.org" not in people
-    assert server.ask("/readyz").status == 200
-    wait_until_all_run_the_release(server)
+    assert own.ask("/readyz").status == 200
+    wait_until_all_run_the_release(own)
 
 
 def wait_until_all_run_the_release(server: Server) -> None:
@@ -355,33 +389,31 @@ def runs_the_release(server: Server, part: str) -> bool:
 
 
 def test_a_release_and_the_way_back_drop_no_request(
-    server: Server, tmp_path: Path
+    own: Server, tmp_path: Path
 ) -> None:
-    first = server.current
-    server.commit({"app/views.py": "# The second.\n"})
-    slow = Load(server, 2, ("/test/slow/8",))
-    with Load(server, 6) as load, slow:
+    first = own.current
+    own.commit({"app/views.py": "# The second.\n"})
+    slow = Load(own, 2, ("/test/slow/8",))
+    with Load(own, 6) as load, slow:
         load.wait_for(500)
-        done = server.release()
+        done = own.release()
         assert done.returncode == 0, done.stderr
-        second = server.current
+        second = own.current
         assert second != first
-        wait_until_all_run_the_release(server)
+        wait_until_all_run_the_release(own)
         load.wait_for(500)
-        done = server.release("--back")
+        done = own.release("--back")
         assert done.returncode == 0, done.stderr
-        load.wait_for(max(500, 10_000 - load.asked))
+        load.wait_for(500)
     assert load.dropped == slow.dropped == []
-    assert load.answered >= 10_000
+    assert load.answered >= 1500
     assert load.releases == {first, second}
     # Whatever was sent arrived, and did so once.
-    kept = server.path(f"/var/lib/{NAME}/kept").read_text().split()
+    kept = own.path(f"/var/lib/{NAME}/kept").read_text().split()
     assert sorted(kept) == sorted(load.posted)
     # The one that was left is gone for good, and no start brings it up.
-    assert server.path(f"{HOME}/releases").joinpath(second).exists() is False
-    again = Server(server.keep(tmp_path / "trixie-again"))
-    again.disks.insert(1, server.disks[0])  # what was kept is what was written since
-    with again:
+    assert own.path(f"{HOME}/releases").joinpath(second).exists() is False
+    with Server(own.keep(tmp_path / "trixie-again")) as again:
         assert again.ask("/test/release").body == f'{{"release":"{first}"}}\n'
         again.run("systemctl", "is-active", f"{NAME}@worker")
         done = again.release("--back")
@@ -443,8 +475,9 @@ def refuse() -> ResponseReturnValue | None:
 def test_a_release_is_taken_back_that(server: Server, what: str) -> None:
     files, reason = BROKEN[what]
     server.commit(files)
-    script = server.path(f"{HOME}/current/deploy/systemd/release")
-    script.write_text(script.read_text().replace("patience=60", "patience=3"))
+    if what == "is never ready":
+        script = server.path(f"{HOME}/current/deploy/systemd/release")
+        script.write_text(script.read_text().replace("patience=60", "patience=3"))
     with Load(server, 2) as load:
         load.wait_for(20)
         before = state(server)
@@ -460,9 +493,11 @@ def test_a_release_is_taken_back_that(server: Server, what: str) -> None:
 
 def test_settings_that_production_refuses_are_not_switched_to(server: Server) -> None:
     settings = server.path(SETTINGS)
-    settings.write_text(settings.read_text().replace("APP_MAIL_URL", "APP_MAIL_URI"))
+    right = settings.read_text()
+    settings.write_text(right.replace("APP_MAIL_URL", "APP_MAIL_URI"))
     before = state(server)
     done = server.release()
+    settings.write_text(right)
     assert done.returncode == 1
     assert "did you mean APP_MAIL_URL?" in done.stderr
     assert state(server) == before
@@ -504,7 +539,12 @@ def test_what_a_killed_release_left_is_gone_with_the_next(server: Server) -> Non
     assert show(server, unit, "ActiveState") == "inactive"
 
 
-def test_a_full_disk_stops_a_release_and_not_the_service(server: Server) -> None:
+def test_a_full_disk_stops_a_release_and_not_the_service(disk: Path) -> None:
+    with Shared(disk, apart=True) as server:
+        fill_and_release(server)
+
+
+def fill_and_release(server: Server) -> None:
     server.commit({"app/views.py": "# More.\n"})
     before = state(server)
     room = shutil.disk_usage(server.folder)
@@ -549,6 +589,37 @@ def test_gunicorn_killed_under_load_loses_only_what_it_was_at(
     assert load.dropped == lost
 
 
+def test_the_worker_reaches_only_what_it_is_told_to(server: Server) -> None:
+    unit = f"{NAME}@worker"
+    local = {"127.0.0.0/8", "::1/128"}
+
+    def allowed() -> set[str]:
+        return set(show(server, unit, "IPAddressAllow").split())
+
+    assert set(show(server, unit, "IPAddressDeny").split()) == {"0.0.0.0/0", "::/0"}
+    assert allowed() >= local
+    with server.path(f"/etc/{NAME}/env.production").open("a") as settings:
+        settings.write("APP_MAIL_URL='smtp://me:p/w#1@mail.example.com:587'\n")
+        settings.write("APP_REDIS_URL=rediss://:x@[2001:db8::7]:6379/0\n")
+    hosts = server.path("/etc/hosts")
+    with hosts.open("a") as file:
+        file.write("192.0.2.25 mail.example.com\n198.51.100.9 api.example.com\n")
+    own = server.path(f"{HOME}/current/app/hosts.txt")
+    own.write_text("# who is paid\napi.example.com\n203.0.113.0/24\n")
+    server.run("systemctl", "start", f"{NAME}@reach")
+    told = {"192.0.2.25/32", "2001:db8::7/128", "198.51.100.9/32", "203.0.113.0/24"}
+    assert allowed() >= local | told
+    assert not {"0.0.0.0/0", "::/0"} & allowed()
+    assert show(server, f"{NAME}@reach.timer", "ActiveState") == "active"
+    # What a name meant before stays: name servers take turns.
+    hosts.write_text(hosts.read_text().replace("192.0.2.25", "192.0.2.26"))
+    server.run("systemctl", "start", f"{NAME}@reach")
+    assert allowed() >= local | told | {"192.0.2.26/32"}
+    own.write_text("any\n")
+    server.run("systemctl", "start", f"{NAME}@reach")
+    assert {"0.0.0.0/0", "::/0"} <= allowed()
+
+
 def test_a_killed_worker_comes_back(server: Server) -> None:
     unit = f"{NAME}@worker"
     before = show(server, unit, "MainPID")
@@ -590,27 +661,3 @@ def test_logs_that_are_turned_over_lose_no_line(server: Server) -> None:
 
     assert load.dropped == []
     eventually(lambda: lines() == load.answered, 10)
-
-
-def test_postgresql_and_redis_are_reached_without_a_network(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    with Server(installed(tmp_path_factory, database="postgresql")) as server:
-        server.certify()
-        assert server.ask("/readyz").status == 200
-        # An account of another service gets nowhere near.
-        server.run("runuser", "-u", "postgres", "--", "createuser", "nobody")
-        query = ("psql", "--dbname", NAME, "-c", "SELECT 1")
-        done = server.attempt("runuser", "-u", "nobody", "--", *query)
-        assert "permission denied for database" in done.stderr
-
-        with server.path("/etc/redis/redis.conf").open("a") as file:
-            file.write("unixsocket /run/redis/redis-server.sock\nunixsocketperm 770\n")
-        server.run("systemctl", "start", "redis-server")
-        server.run("usermod", "-aG", "redis", NAME)
-        with server.path(SETTINGS).open("a") as file:
-            file.write("APP_REDIS_URL=unix:///run/redis/redis-server.sock\n")
-        server.run("systemctl", "restart", web(server))
-        assert server.ask("/test/slow/0").status == 200
-        assert "app.slow" in server.run("redis-cli", "KEYS", "*")
-        assert server.install("--check").returncode == 0

@@ -37,8 +37,12 @@ flask() { # RELEASE COMMAND: as the service runs it, with its account and settin
       APP_AUDIT_ANCHORS="/var/lib/$name/audit-anchors" .venv/bin/flask --app wsgi "$@"
   )
 }
-find_uv() { # sets $uv: the machine's, or one of its own
+find_uv() { # sets $uv: the machine's, or one of its own, of the version in bin/uv
+  version=$(sed -n 's/^version=//p' "$service/bin/uv")
+  # shellcheck source=../../bin/certificates.sh
+  . "$service/bin/certificates.sh"
   uv=$(command -v uv || echo "$home/.uv/bin/uv")
-  [ -x "$uv" ] || { python3 -m venv "$home/.uv" && "$home/.uv/bin/pip" install --quiet uv; } ||
-    fail "uv, which installs packages, could not be installed; the reason is above."
+  [ "$uv" != "$home/.uv/bin/uv" ] || ls -d "$home"/.uv/lib/*/site-packages/"uv-$version.dist-info" >/dev/null 2>&1 ||
+    { { [ -x "$home/.uv/bin/pip" ] || python3 -m venv "$home/.uv"; } && "$home/.uv/bin/pip" install --quiet "uv==$version"; } || [ -x "$uv" ] ||
+    fail "uv $version, which installs packages, could not be installed; the reason is above." "$about_certificates"
 }
