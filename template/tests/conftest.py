@@ -3,8 +3,12 @@
 The base's tests are in `bulwark/`; yours go into `app/` and may use all of this.
 """
 
+import atexit
+import faulthandler
+import gc
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -44,6 +48,21 @@ def _use_a_database_of_this_worker() -> None:
     )
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Start workers for the whole suite only: for a few tests they take longer."""
+    option = config.option
+    few = option.file_or_dir or option.keyword or option.markexpr or option.lf
+    return 0 if few else None
+
+
+def pytest_unconfigure() -> None:
+    """Name the threads that still run after the tests, and end without them."""
+    faulthandler.dump_traceback_later(60, exit=True, file=sys.__stderr__ or 2)
+    # Python calls this once it has waited for the threads.
+    atexit.register(faulthandler.cancel_dump_traceback_later)
+
+
 @pytest.fixture(scope="session")
 def mailbox() -> Iterator[Path]:
     """The folder where the mails of the tests arrive."""
@@ -73,6 +92,8 @@ def whole_app(
         queue.create_tables()
         list(accounts.make_roles())
         db.session.commit()
+    gc.collect()
+    gc.freeze()  # what lives as long as the tests is not looked through again and again
     yield app
     with app.app_context():
         queue.storage.close()
@@ -203,6 +224,11 @@ def other_visitor(app: Flask, mailbox: Path) -> Visitor:
 def person(app: Flask) -> str:
     """The address of somebody with a confirmed account and `GOOD_PASSWORD`."""
     return add_person(app, "zoe@example.org")
+
+
+def name_of(app: Flask) -> str:
+    """Return what the service is called in its emails."""
+    return str(app.extensions["bulwark"].name)
 
 
 def add_person(app: Flask, email: str, *roles: str, totp: bool = False) -> str:

@@ -38,7 +38,7 @@ def trail(
             made.append(new.id)
         yield made
         db.session.rollback()
-    queue.storage.put_data(audit.NOTE, json.dumps(NEVER).encode())
+    queue.put(audit.NOTE, NEVER)
 
 
 def tamper(*statements: str) -> None:
@@ -301,6 +301,34 @@ def test_a_worker_checks_what_is_new_and_remembers_what_it_found(
     assert state.checked is not None
     tamper(f"UPDATE security_events SET reason = 'x' WHERE id = {trail[0]}")
     audit.check.call_local()
+    assert audit.state().fault.startswith("row 1 is not as it was written")
+
+
+@pytest.mark.parametrize("written", [b"{}", b"[" * 100_000, b"\xff", b"\x80\x05."])
+def test_what_somebody_else_wrote_about_a_check_counts_for_nothing(
+    app: Flask, trail: list[int], written: bytes
+):
+    """Else whoever changes the trail could name a row from which on to check."""
+    audit.check.call_local()
+    tamper(f"UPDATE security_events SET reason = 'x' WHERE id = {trail[0]}")
+    queue.storage.put_data(audit.NOTE, written)
+    assert audit.state().checked is None
+    audit.check_new.call_local()
+    assert audit.state().fault.startswith("row 1 is not as it was written")
+
+
+def test_who_can_write_to_the_database_can_t_say_that_all_was_checked(
+    app: Flask, trail: list[int]
+):
+    tamper(f"UPDATE security_events SET reason = 'x' WHERE id = {trail[0]}")
+    newest = db.session.scalars(
+        select(AuditLink).order_by(AuditLink.position.desc())
+    ).first()
+    assert newest
+    head = f"{newest.position}:{newest.mac.hex()}"
+    said = json.dumps(NEVER | {"head": head}).encode()
+    queue.storage.put_data(audit.NOTE, said)
+    audit.check_new.call_local()
     assert audit.state().fault.startswith("row 1 is not as it was written")
 
 

@@ -614,9 +614,11 @@ app.cli.main(sys.argv[1:])
         env=os.environ | own,
         stdout=subprocess.PIPE,
     ) as process:
-        assert process.stdout
-        assert process.stdout.readline() == b"now\n"
-        process.kill()
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == b"now\n"
+        finally:
+            process.kill()
 
 
 def test_a_backup_that_is_killed_leaves_nothing_that_counts(service: Service):

@@ -1,6 +1,5 @@
 """The overview: what administrators see of the last day, and what needs a look."""
 
-import json
 import re
 from datetime import timedelta
 from typing import Any
@@ -125,7 +124,7 @@ def test_the_overview_says_what_needs_a_look(
     for what in ("sign of life", "backup"):
         queue.storage.put_data(what.encode(), long_ago.encode())
     told = {"fault": "row 3 is gone", "head": "", "at": now.isoformat()}
-    queue.storage.put_data(audit.NOTE, json.dumps(told).encode())
+    queue.put(audit.NOTE, told)
     waiting = (1, now - timedelta(minutes=16))
     monkeypatch.setattr(admin.overview, "_mails", lambda: waiting)
     concerns = overview(ada)["concerns"]

@@ -1,0 +1,46 @@
+"""docs/asvs.md: what it says of limits, sessions and keys is what the code does."""
+
+from dataclasses import fields
+from datetime import timedelta
+
+import pytest
+
+from bulwark import config
+from bulwark.environment import variable
+from bulwark.identity import guessing
+from tests.conftest import ROOT
+
+
+def section(heading: str) -> str:
+    """Return what stands under a heading."""
+    page = (ROOT / "docs" / "asvs.md").read_text(encoding="utf-8")
+    return page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("name", sorted(guessing.LIMITS))
+def test_each_limit_is_documented_as_it_is(name: str):
+    """OWASP ASVS 5.0, 2.1.3 and 6.1.1."""
+    rule, _ = guessing.LIMITS[name]
+    words = rule.replace(" per ", " a ").replace(" a hour", " an hour")
+    assert f"{words.replace(';', ',')} for one network" in section("Limits")
+
+
+def test_tries_for_one_account_are_documented_as_they_are():
+    limits, minutes = section("Limits"), guessing.WINDOW // timedelta(minutes=1)
+    for secret in guessing.SECRETS:
+        assert f"{secret.tries} in {minutes} minutes for one account" in limits
+    assert f"{guessing.IN_A_ROW} wrong ones in a row" in limits
+
+
+def test_the_life_of_sessions_is_documented_as_it_is():
+    """OWASP ASVS 5.0, 7.1.2."""
+    defaults = {field.name: field.default for field in fields(config.Config)}
+    for name in ("session_idle_minutes", "session_hours"):
+        assert f"`{variable(name)}` ({defaults[name]})" in section("Sessions")
+
+
+def test_each_secret_setting_is_in_the_inventory_of_keys():
+    """OWASP ASVS 5.0, 11.1.2."""
+    keys = section("Keys")
+    secret = [variable(f.name) for f in fields(config.Config) if f.metadata["secret"]]
+    assert [name for name in secret if f"`{name}`" not in keys] == []
