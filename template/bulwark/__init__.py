@@ -14,15 +14,18 @@ from bulwark import (
     backups,
     commands,
     config,
+    data_errors,
     database,
     errors,
     events,
     exporter,
+    faults,
     headers,
     health,
     identity,
     inputs,
     jobs,
+    lengths,
     limits,
     logging,
     mail,
@@ -30,6 +33,8 @@ from bulwark import (
     metrics,
     pages,
     proxy,
+    request_log,
+    signatures,
 )
 from bulwark.identity.models import BaseUser
 
@@ -59,16 +64,21 @@ def init_app(
         config.ConfigurationError: a setting is missing, weak or unknown.
         access.UndeclaredAccessError: a route does not say who may call it.
     """
+    signatures.init()
     settings_of_base, own = config.init_app(app, settings)
-    logging.init_app(app, settings_of_base, own)
+    logging.init_app(settings_of_base, own)
+    faults.init_app(app)
+    request_log.init_app(app)
     proxy.init_app(app, settings_of_base)
     headers.init_app(app, settings_of_base, csp_sources or {})
     errors.init_app(app)
     inputs.init_app(app)
+    lengths.init_app(app)
+    data_errors.init_app(app)
     database.init_app(app, settings_of_base)
     metrics.init_app(app, settings_of_base, events.CATALOGUE)
     jobs.init_app(app, settings_of_base)
-    mail.init_app(app, settings_of_base)
+    mail.init_app(settings_of_base)
     pages.init_app(app, settings_of_base)
     assets.init_app(app)
     limits.init_app(app, settings_of_base)

@@ -18,14 +18,29 @@ from bulwark import config, errors
 # What the proxy says for itself: it can't ask the service, or must not.
 SAID_BY_PROXY = {
     400: (errors.TITLES[400], None),
+    403: (
+        errors.TITLES[403],
+        "Use the links of the service, which begin with https://",
+    ),
     404: (errors.TITLES[404], errors.HINTS[404]),
+    405: (errors.TITLES[405], None),
+    408: ("That took too long", "Check your connection, then try again."),
+    411: (errors.TITLES[400], "It has to say how long it is."),
+    412: ("It has changed in the meantime", "Reload the page, then try again."),
     413: (errors.TITLES[413], errors.HINTS[413]),
+    414: ("That address is too long", errors.HINTS[404]),
+    416: (errors.TITLES[400], "The file is shorter than that."),
+    417: (errors.TITLES[400], None),
+    421: ("That is another host's page", errors.HINTS[404]),
     429: (errors.TITLES[429], "Wait a few seconds, then try again."),
+    431: (errors.TITLES[413], "Delete the cookies of this site, then try again."),
     500: (errors.TITLES[500], errors.HINTS[500]),
+    501: (errors.TITLES[400], None),
     503: (
         "We will be back in a moment",
         "The service is starting or being updated. Try again in a few seconds.",
     ),
+    505: (errors.TITLES[400], None),
 }
 COMPRESSED = {".css", ".js", ".json", ".map", ".svg", ".txt", ".xml"}
 DIGITS = 16

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from huey import crontab
-from huey.constants import EmptyData
 from sqlalchemy import (
     BigInteger,
     Integer,
@@ -43,6 +42,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from bulwark import config, events
 from bulwark.database import Model, db, utcnow
 from bulwark.events import SecurityEvent
+from bulwark.job_rows import RowRefusedError
 from bulwark.jobs import queue
 
 BEGINNING = bytes(32)  # what the first link follows
@@ -351,14 +351,16 @@ def _check(since: Head | None = None) -> None:
     finally:
         db.session.rollback()
     told = {"fault": fault, "head": str(head or ""), "at": utcnow().isoformat()}
-    queue.storage.put_data(NOTE, json.dumps(told).encode())
+    queue.put(NOTE, told)
 
 
 def _known() -> State:
-    found = queue.storage.peek_data(NOTE)
-    if found is EmptyData:
+    try:
+        told = queue.get(NOTE, peek=True)
+    except RowRefusedError:
+        told = None  # Whoever wrote it, all is checked again.
+    if told is None:
         return State()
-    told = json.loads(bytes(found))
     moment = datetime.fromisoformat(told["at"])
     return State(fault=told["fault"], checked=moment, head=told["head"])
 

@@ -337,6 +337,10 @@ def _into_sqlite(chunks: Iterator[bytes], contents: Contents, *, replace: bool) 
         with tarfile.open(place / "tar") as tar:
             (place / "tar").unlink()
             for member in tar:
+                if member.name not in files or not member.isfile():
+                    raise BackupError(
+                        f"The backup holds {member.name!r}, which is odd."
+                    )
                 with _create(place / member.name) as target:
                     shutil.copyfileobj(cast(IO[bytes], tar.extractfile(member)), target)
                 _sync(place / member.name)

@@ -25,7 +25,7 @@ from flask_login import current_user
 from sqlalchemy import JSON, BigInteger, Index, Integer, String, event, inspect
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from bulwark import lines, metrics, proxy
+from bulwark import lines, metrics, proxy, request_log
 from bulwark.database import PERSONAL, Model, UTCDateTime, db, utcnow
 from bulwark.logging import SERVES, flood, log
 
@@ -142,6 +142,16 @@ CATALOGUE: dict[str, Kind] = {
         INFO, "", "An administrator read data of people, or took it away"
     ),
     "user_created": Kind(INFO, "Your account was made", "An account was made"),
+    "user_email_change_requested": Kind(
+        INFO,
+        "A change of your email address was asked for",
+        "Somebody signed in asked for another address",
+    ),
+    "user_email_change_stopped": Kind(
+        WARNING,
+        "The change of your email address was stopped",
+        "Whoever has the old address stopped a change of it",
+    ),
     "user_email_changed": Kind(
         WARNING, "Your e-mail address was changed", "An account's address was changed"
     ),
@@ -156,6 +166,20 @@ CATALOGUE: dict[str, Kind] = {
     "sys_startup": Kind(INFO, "", "A part of the service started", kept=False),
     "sys_shutdown": Kind(INFO, "", "A part of the service ended", kept=False),
     "sys_error": Kind(ERROR, "", "A request or a job failed by a fault", kept=False),
+    "sys_job_refused": Kind(
+        CRITICAL,
+        "",
+        "The queue held a row that this service did not write; it was not run",
+    ),
+    "sys_jobs_adopted": Kind(
+        WARNING, "", "Jobs that a release before rows were signed had queued are kept"
+    ),
+    "sys_mail_dropped": Kind(
+        ERROR,
+        "",
+        "An email was refused, or not taken for days, and was dropped",
+        kept=False,
+    ),
     "sys_database_unreachable": Kind(
         ERROR, "", "The database is away, full or locked", kept=False
     ),
@@ -284,10 +308,9 @@ def tell(name: str, *, reason: str = "", **details: Any) -> None:
     _refuse_undeclared(name, details.keys() - {"exc_info"}, kept=False)
     fields = {"description": CATALOGUE[name].meaning, "reason": reason or None}
     if has_request_context():
-        visitor = g.get("_login_user")  # who is loaded; nobody is looked for
         fields |= _of_request() | {
             "network": proxy.network_of(request.remote_addr or ""),
-            "actor_id": getattr(visitor, "id", None),
+            "actor_id": _loaded_visitor_id(),
         }
     _write(name, fields | details)
 
@@ -310,12 +333,21 @@ def _refuse_undeclared(name: str, details: Iterable[str], *, kept: bool) -> None
         raise TypeError(f"lines.FIELDS does not declare {', '.join(sorted(unknown))}")
 
 
+def _loaded_visitor_id() -> int | None:
+    """Return the id of who is signed in without asking the database, which may be away.
+
+    To read `visitor.id` after a rollback would load it again.
+    """
+    state = inspect(g.get("_login_user"), raiseerr=False)
+    return state.identity[0] if state and state.identity else None
+
+
 def _of_request() -> dict[str, Any]:
     return {
         "address": request.remote_addr,
         "user_agent": request.user_agent.string[:USER_AGENT_LENGTH] or None,
         "session": g.get("session_mark"),
-        "request_id": g.get("request_id"),
+        "request_id": request_log.current_id() or None,
         "method": request.method,
         "route": request.url_rule.rule if request.url_rule else None,
     }

@@ -8,6 +8,7 @@ import http.client
 import os
 import platform
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import click
 from cryptography import x509
@@ -89,21 +91,30 @@ class State(Collector):
 def serve() -> None:
     """Serve the metrics on APP_METRICS_BIND until it is stopped."""
     settings = config.current()
-    host, _, port = settings.metrics_bind.rpartition(":")
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     answer = make_wsgi_app(registry(app))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
-        make_server(host, int(port), answer, handler_class=_Silent) as server,
+        listen(settings.metrics_bind, answer) as server,
         events.told("metrics"),
         suppress(KeyboardInterrupt),
     ):
+        # An exception would be lost in a request: wsgiref takes all for the app's own.
+        signal.signal(signal.SIGTERM, lambda *_: Thread(target=server.shutdown).start())
         server.serve_forever()
 
 
 def init_app(app: Flask) -> None:
     """Add the command."""
     app.cli.add_command(serve)
+
+
+def listen(bind: str, answer: Any) -> WSGIServer:
+    """Return a server at an address like `127.0.0.1:9464` or `[::1]:9464`."""
+    host, _, port = bind.rpartition(":")
+    kind = _ServerOverIPv6 if host.startswith("[") else WSGIServer
+    return make_server(
+        host.strip("[]"), int(port), answer, server_class=kind, handler_class=_Silent
+    )
 
 
 def registry(app: Flask) -> CollectorRegistry:
@@ -113,6 +124,10 @@ def registry(app: Flask) -> CollectorRegistry:
     MultiProcessCollector(found, folder)  # type: ignore[no-untyped-call]
     found.register(State(app))
     return found
+
+
+class _ServerOverIPv6(WSGIServer):
+    address_family = socket.AF_INET6
 
 
 class _Silent(WSGIRequestHandler):
