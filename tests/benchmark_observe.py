@@ -23,7 +23,7 @@ from flask_migrate import upgrade
 from werkzeug.test import EnvironBuilder
 
 from app import create_app
-from bulwark import events, logging, metrics
+from bulwark import events, logging, request_log
 from bulwark.database import db
 
 ROUNDS, EACH = 60, 100
@@ -43,16 +43,13 @@ def write_plainly(response):
     return response
 
 
-def app(*, simple=False, line=False, metric=False, event=False):
+def app(*, simple=False, seen=False, event=False):
     made = Flask("bare")
     made.extensions |= service.extensions
     if simple:
         made.after_request(write_plainly)
-    if line:
-        made.before_request(logging._start)
-        made.after_request(logging._finish)
-    if metric:
-        made.after_request(metrics._count)
+    if seen:
+        request_log.init_app(made)
 
     @made.get("/")
     def view():
@@ -74,9 +71,8 @@ logging.LINES_A_MINUTE = 10**9
 kinds = {
     "bare": app(),
     "plain line": app(simple=True),
-    "line": app(line=True),
-    "line and metrics": app(line=True, metric=True),
-    "line, metrics and event": app(line=True, metric=True, event=True),
+    "line and metrics": app(seen=True),
+    "line, metrics and event": app(seen=True, event=True),
     "audited event": record,
 }
 seconds = {kind: [] for kind in kinds}

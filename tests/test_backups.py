@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from copier import run_copy
 
-from tests.conftest import run
 from tests.edge import DOMAIN, ENVIRONMENT
+from tests.environments import lend_packages
 from tests.servers import Postgres, eventually
 from tests.test_races import PASSWORD, Browser, Service
 
@@ -122,7 +122,7 @@ def made(
     kind, folder = request.param, tmp_path_factory.mktemp(f"backups-{request.param}")
     made, answers = folder / "service", {"domain": DOMAIN, "database": kind}
     run_copy(str(template), made, answers, defaults=True, unsafe=True, quiet=True)
-    run(os.environ.get("UV", "uv"), "sync", "--quiet", "--no-dev", cwd=made)
+    lend_packages(made, tmp_path_factory, "--no-dev")
     server = request.getfixturevalue("postgres") if kind == "postgresql" else None
     backups = Backups(folder, kind, server)
     with backups.service.mailbox.running():

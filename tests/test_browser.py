@@ -23,6 +23,7 @@ from playwright.sync_api import (
 )
 
 from tests.conftest import run
+from tests.environments import lend_packages
 from tests.servers import PATIENCE, free_port, wait_for_port
 
 pytestmark = pytest.mark.needs("chromium")
@@ -181,6 +182,7 @@ def service(
     folder = tmp_path_factory.mktemp("browser") / "service"
     answers = {"project_name": NAME}
     run_copy(str(template), folder, answers, defaults=True, quiet=True, unsafe=True)
+    lend_packages(folder, tmp_path_factory)
     run("bin/setup", cwd=folder)
     port = free_port()
     address = f"https://localhost:{port}"
@@ -427,10 +429,13 @@ def test_the_life_of_an_account(
 
     visitor.open("/account")
     visitor.follow("Change the address")
-    visitor.send("Send a mail there", {"New e-mail address": second})
-    visitor.reads(f"We sent a mail to {second}")
-    visitor.follow_link_in_letter(second, "Confirm your new address")
-    visitor.reads("Your e-mail address is changed")
+    visitor.send("Send an email there", {"New email address": second})
+    visitor.reads(f"We sent an email to {second}")
+    visitor.open_letter(first, "A new address was asked for")
+    visitor.follow_link_in_letter(second, "Confirm your address")
+    visitor.reads(f"changes from {first} to {second}")
+    visitor.press("Change the address")
+    visitor.reads("Your email address is changed")
     visitor.reads(second)
 
     visitor.press("Sign out")

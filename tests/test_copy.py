@@ -115,6 +115,13 @@ def test_a_file_in_the_way_is_never_replaced_unasked(
     assert (folder / "service.toml").read_text() == "mine"
 
 
+def test_the_quick_copier_of_tests_writes_what_copier_writes(
+    template: Path, make: Make, tmp_path: Path
+) -> None:
+    run("copier", "copy", "--trust", "--defaults", template, "stock", cwd=tmp_path)
+    assert tree(tmp_path / "stock") == tree(make("quick"))
+
+
 def test_a_second_copy_changes_nothing(make: Make) -> None:
     service = make()
     before = tree(service)

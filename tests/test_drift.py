@@ -14,10 +14,10 @@ from tests.conftest import RELEASE, commit, git, move, release
 
 
 @pytest.fixture(scope="module")
-def fresh(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fresh(small_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a service that nobody has changed."""
     folder = tmp_path_factory.mktemp("drift") / "service"
-    run_copy(str(template), folder, defaults=True, unsafe=True, quiet=True)
+    run_copy(str(small_template), folder, defaults=True, unsafe=True, quiet=True)
     commit(folder)
     return folder
 
@@ -49,12 +49,14 @@ def change(service: Path, path: str, old: str, new: str) -> None:
     (service / path).write_text(text.replace(old, new, 1))
 
 
-def test_a_service_that_nobody_changed_has_none(service: Path, template: Path) -> None:
+def test_a_service_that_nobody_changed_has_none(
+    service: Path, small_template: Path
+) -> None:
     done = drift(service, "--check")
     assert done.returncode == 0, done.stderr
     assert f"as {RELEASE} has them" in done.stdout
     said = json.loads(drift(service, "--json").stdout)
-    assert said == {"template": str(template), "version": RELEASE, "files": []}
+    assert said == {"template": str(small_template), "version": RELEASE, "files": []}
 
 
 def test_edited_moved_and_deleted_files_are_listed_with_their_diffs(

@@ -1,4 +1,4 @@
-"""The nine examples of docs/extend.md, done to new services as a reader would."""
+"""The examples of docs/extend.md, done to new services as a reader would."""
 
 import ast
 import http.client
@@ -16,12 +16,14 @@ from sqlite3 import connect
 from typing import NamedTuple
 
 import pytest
-from copier import run_copy
 
 from tests.conftest import run
+from tests.environments import python_of
 from tests.servers import Nginx, Postgres
 
-USER, MODEL, PAGES, PERMISSION, SETTING, CSP, STYLE, NGINX, DEPENDENCY = range(1, 10)
+USER, MODEL, PAGES, PERMISSION, SETTING, CSP, STYLE, NGINX, DEPENDENCY, INPUT = range(
+    1, 11
+)
 NEEDS = {PAGES: [MODEL], PERMISSION: [MODEL]}
 
 BLOCK = re.compile(
@@ -49,7 +51,7 @@ class Service:
         text = (folder / "docs/extend.md").read_text()
         self.examples = [
             [Block(*found.groups()) for found in BLOCK.finditer(section)]
-            for section in re.split(r"^## \d\. ", text, flags=re.MULTILINE)
+            for section in re.split(r"^## \d+\. ", text, flags=re.MULTILINE)
         ]
 
     def follow(self, *examples: int) -> None:
@@ -120,6 +122,12 @@ class Service:
         paths = ("tests/app", f"tests/bulwark/{compare}")
         self.run("bin/test", "-q", "-n0", *paths, **environment)
 
+    def has_python(self, python: str) -> None:
+        """Get another Python, and packages for it, as a team would."""
+        (self.folder / ".python-version").write_text(f"{python}\n")
+        (self.folder / ".venv").unlink()
+        self.run("bin/setup")
+
     def keep(self, tests: str) -> None:
         (self.folder / "tests/app/test_proof.py").write_text(tests)
 
@@ -188,15 +196,6 @@ def settings_of_tools(folder: Path) -> dict[str, object]:
     return content
 
 
-@pytest.fixture(scope="session")
-def ready(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a service that is made and set up, to be copied."""
-    folder = tmp_path_factory.mktemp("ready") / "service"
-    run_copy(str(template), folder, defaults=True, unsafe=True, quiet=True)
-    run("bin/setup", cwd=folder)
-    return folder
-
-
 @pytest.fixture
 def service(ready: Path, tmp_path: Path) -> Service:
     """Return a service of this test's own; its packages are shared."""
@@ -215,7 +214,7 @@ def team(service: Service) -> Iterator[Service]:
     assert after == before
 
 
-# --- The nine, each by itself ---------------------------------------------------------
+# --- Each by itself ---------------------------------------------------------
 
 COMPANY_OF_THE_USER = """
 from sqlalchemy import select
@@ -306,6 +305,37 @@ def test_every_page_loads_the_style(visitor):
         assert ".amount" in style.text
 """
 
+EXPENSES = """
+from app.models import Expense
+from bulwark.database import db
+
+
+def test_people_claim_what_they_spent(app, visitor, person):
+    visitor.sign_in(person)
+    visitor.submit("/expenses/", {"title": "Train", "cents": "4250"})
+    bus = {"title": "Bus", "cents": 320}
+    number = visitor.send("/expenses/json", bus).get_json()["id"]
+    page = visitor.get("/expenses/").text
+    assert "Train" in page
+    assert "Bus" in page
+    for wrong in ([bus], bus | {"title": 5}, bus | {"cents": 10**20}, {"cents": 320}):
+        assert visitor.send("/expenses/json", wrong).status_code == 400
+    path = f"/expenses/{number}/receipt"
+    headers = {
+        "X-CSRFToken": visitor.csrf_token("/expenses/"),
+        "Referer": "https://localhost/expenses/",
+        "Content-Type": "multipart/form-data; boundary=x",
+    }
+    start = b'--x\\r\\nContent-Disposition: form-data; name="receipt"; filename="a"'
+    body = start + b"\\r\\n\\r\\n" + b"x" * 2_000_000 + b"\\r\\n--x--\\r\\n"
+    assert visitor.client.post(path, data=body, headers=headers).status_code == 302
+    with app.app_context():
+        stored = db.session.get(Expense, number)
+        assert len(stored.receipt) == 2_000_000
+    unknown = path.replace(str(number), str(10**20))
+    assert visitor.client.post(unknown, data=body, headers=headers).status_code == 404
+"""
+
 PROOFS = (
     COMPANY_OF_THE_USER,
     INVOICE,
@@ -313,6 +343,7 @@ PROOFS = (
     BOOKS_FOR_BOOKKEEPERS,
     IMAGES_FROM_ELSEWHERE,
     STYLE_OF_AMOUNTS,
+    EXPENSES,
 )
 
 
@@ -390,26 +421,177 @@ def test_a_team_adds_a_dependency(team: Service) -> None:
     assert team.run("production/bin/python", "-c", read).strip() == "7"
 
 
+def test_a_team_takes_a_form_json_and_a_file(team: Service) -> None:
+    team.follow(INPUT)
+    team.proves(EXPENSES)
+
+
+# --- What the base's own tests allow -------------------------------------------------
+
+ORDINARY = {
+    "app/settings.py": """
+from bulwark.environment import setting, whole_number
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    \"\"\"Your settings, each read from APP_<NAME>.\"\"\"
+
+    stripe_key: str = setting("the key of the payments", required=True, secret=True)
+    seats: int = setting(
+        "how many there are", default=None, cast=whole_number(1, 9), required=True
+    )
+
+CSP_SOURCES: dict[str, list[str]] = {
+    "connect-src": ["https://api.stripe.com", "wss://*.pusher.com"],
+    "form-action": ["https://checkout.stripe.com"],
+    "frame-src": ["https://js.stripe.com"],
+    "img-src": ["https://*.tile.openstreetmap.org"],
+    "script-src": ["https://js.stripe.com"],
+    "style-src": ["https://fonts.example.com"],
+}
+""",
+    "app/views.py": """
+import nh3
+from markupsafe import Markup
+
+@blueprint.app_template_filter()
+def rich(text: str) -> Markup:
+    \"\"\"Let formatting through, and nothing else.\"\"\"
+    return Markup(nh3.clean(text))
+""",
+}
+RICH_TEXT = """
+from flask import render_template_string
+
+
+def test_formatting_is_shown_and_scripts_are_not(app):
+    text = "<b>bold</b><script>alert()</script>"
+    with app.app_context():
+        assert render_template_string("{{ text | rich }}", text=text) == "<b>bold</b>"
+"""
+
+
+def test_what_teams_ordinarily_declare_leaves_every_check_green(team: Service) -> None:
+    for file, added in ORDINARY.items():
+        path = team.folder / file
+        path.write_text(merge(path.read_text(), added))
+    team.run(".venv/bin/ruff", "check", "--select=I", "--fix", "--quiet", "app")
+    team.run(".venv/bin/ruff", "format", "--quiet", "app")
+    for check in ("ruff check", "mypy"):
+        team.run("sh", "-c", f".venv/bin/{check}")
+    team.keep(RICH_TEXT)
+    names = ("test_config", "test_headers", "test_paths", "test_service", "test_urls")
+    paths = ("tests/app", *(f"tests/bulwark/{name}.py" for name in names))
+    team.run("bin/test", "-q", "-n0", *paths)
+
+
 # --- Together -------------------------------------------------------------------------
 
 
 def test_a_service_with_all_of_it_passes_every_check(team: Service) -> None:
-    team.follow(*range(1, 10))
+    team.follow(*range(1, 11))
     team.is_fully_migrated()
     for check in ("ruff format --check", "ruff check", "mypy", "lint-imports"):
         team.run("sh", "-c", f".venv/bin/{check}")
-    team.keep("\n".join(PROOFS))
-    team.run("bin/test")
+    team.proves(*PROOFS)
 
 
 @pytest.mark.needs("postgresql")
-def test_the_same_migrations_serve_postgresql(
+def test_a_service_with_all_of_it_passes_all_tests_on_postgresql(
     team: Service, postgres: Postgres
 ) -> None:
-    team.follow(*range(1, 10))
+    team.has_python(python_of("with all examples"))
+    team.follow(*range(1, 11))
+    team.keep("\n".join(PROOFS))
     url = postgres.database()
     team.run("bin/flask", "prepare", APP_DATABASE_URL=url)
-    team.proves(*PROOFS, APP_DATABASE_URL=url)
+    team.run("bin/test", APP_DATABASE_URL=url)
+
+
+ORDERS = """
+import enum
+
+from sqlalchemy import ARRAY, JSON, CheckConstraint, String, UniqueConstraint, false
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from bulwark.database import Model
+from bulwark.identity.models import BaseUser
+
+
+class Status(enum.Enum):
+    open = 1
+    done = 2
+
+
+class User(BaseUser):
+    pass
+
+
+class Order(Model):
+    __tablename__ = "orders"
+    __table_args__ = (
+        UniqueConstraint("shop", "number"),
+        UniqueConstraint("shop", "slug"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shop: Mapped[int]
+    number: Mapped[int]
+    slug: Mapped[str] = mapped_column(String(20))
+    status: Mapped[Status]
+    paid: Mapped[bool] = mapped_column(server_default=false())
+    notes: Mapped[dict[str, str]] = mapped_column(
+        JSON().with_variant(JSONB, "postgresql")
+    )
+    words: Mapped[list[str]] = mapped_column(
+        JSON().with_variant(ARRAY(String(9)), "postgresql")
+    )
+"""
+LATER_ORDERS = [
+    ("    done = 2", "    done = 2\n    cancelled = 3"),
+    ("    pass", "    last: Mapped[Status | None]"),
+    (
+        '", "slug"),',
+        '", "slug"),\n        CheckConstraint("number > 0", name="positive"),',
+    ),
+]
+ORDER_OF_EACH_STATUS = """
+from sqlalchemy import select, update
+
+from app.models import Order, Status, User
+from bulwark.database import db
+from tests.conftest import add_person
+
+
+def test_orders_are_kept(app):
+    add_person(app, "zoe@example.org")
+    with app.app_context():
+        for number, status in enumerate(Status, 1):
+            kept = {"notes": {"a": "b"}, "words": ["c"], "slug": str(number)}
+            db.session.add(Order(shop=1, number=number, status=status, **kept))
+        if hasattr(User, "last"):
+            db.session.execute(update(User).values(last=Status.cancelled))
+        db.session.commit()
+        order = db.session.scalars(select(Order).order_by(Order.number)).first()
+        assert (order.status, order.paid) == (Status.open, False)
+        assert (order.notes, order.words) == ({"a": "b"}, ["c"])
+"""
+
+
+@pytest.mark.needs("postgresql")
+def test_migrations_written_on_sqlite_work_on_postgresql(team: Service) -> None:
+    models, later = team.folder / "app/models.py", ORDERS
+    for old, new in LATER_ORDERS:
+        later = later.replace(old, new)
+    for text in (ORDERS, later):
+        models.write_text(text)
+        team.run("bin/flask", "db", "migrate", "-m", "orders")
+        team.run("bin/flask", "prepare")
+        team.run("bin/flask", "db", "check")
+        team.proves(ORDER_OF_EACH_STATUS)
+        team.run("bin/postgresql", "bin/flask", "db", "check")
+        team.run("bin/postgresql", "bin/test", "-q", "-n0", "tests/app")
 
 
 LATER_MIGRATION_OF_THE_BASE = """

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
 from urllib.parse import urlencode
 
 import pytest
 
-from tests.deployed import DOMAIN, HOME, LIVE, NAME, SETTINGS, Server, installed
+from tests.deployed import DOMAIN, HOME, LIVE, NAME, SETTINGS, Server
+from tests.disks import installed
 from tests.servers import PATIENCE, eventually
 
 FORM = "application/x-www-form-urlencoded"
@@ -57,13 +57,11 @@ pytestmark = [
 class Town(Server):
     """A server, and a network in which visitors live at as many addresses as needed."""
 
-    def __enter__(self) -> Self:
-        super().__enter__()
+    def booted(self) -> None:
         self.numbers, self.open_streams = itertools.count(20), ExitStack()
         # There is no name server; fail2ban, which looks up the server's own name, would
         # wait for the one of whoever runs the tests.
         self.run("sh", "-c", "echo nameserver 127.0.0.1 >/etc/resolv.conf")
-        return self
 
     def __exit__(
         self,
@@ -232,7 +230,7 @@ def town(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Town]:
     disk = installed(tmp_path_factory, request.param)
-    with Town(disk) as town:
+    with Town(disk, parts=["web"]) as town:
         town.certify()
         done = town.deploy("fail2ban/install")
         assert done.returncode == 0, done.stderr

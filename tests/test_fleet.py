@@ -12,7 +12,7 @@ import pytest
 from copier import run_copy
 
 from tests.conftest import RELEASE, ROOT, commit, git, release
-from tests.servers import eventually
+from tests.servers import end_session, eventually
 
 NEWS = "v9999.1.0"
 FIX = "# a fix\n"
@@ -71,9 +71,9 @@ def change(service: Path, path: str, line: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def fleet(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+def fleet(small_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     fleet = Fleet(tmp_path_factory.mktemp("fleet"))
-    shutil.copytree(template, fleet.template, symlinks=True)
+    shutil.copytree(small_template, fleet.template, symlinks=True)
     current = fleet.folder / "current"
     options: dict[str, Any] = {"defaults": True, "unsafe": True, "quiet": True}
     run_copy(str(fleet.template), current, vcs_ref=RELEASE, **options)
@@ -220,8 +220,11 @@ def test_a_database_that_this_shell_names_is_none_of_a_fleets(fleet: Fleet) -> N
     assert found["apart"]["notes"] == ["bin/setup failed:\nset up with"]
 
 
-def test_the_tests_of_a_real_service_run(fleet: Fleet) -> None:
-    service = fleet.copy("real")
+def test_the_tests_of_a_real_service_run(fleet: Fleet, own_template: Path) -> None:
+    service = fleet.folder / "real"
+    run_copy(str(own_template), service, defaults=True, unsafe=True, quiet=True)
+    change(own_template, "template/bulwark/headers.py", FIX)
+    release(own_template, NEWS)
     for path in (service / "tests/bulwark").glob("test_*.py"):
         if path.name != "test_headers.py":  # one is enough here, all are in its own CI
             path.unlink()
@@ -237,20 +240,24 @@ def test_cut_off_it_leaves_no_clone_and_nothing_that_runs(
     fleet.copy(f"slow-{number}", drift=f"echo $$ >{pid}\nexec sleep 600")
     clones = tmp_path / "clones"
     clones.mkdir()
-    running = subprocess.Popen(
+    with subprocess.Popen(
         [ROOT / "bin/fleet", f"slow-{number}"],
         cwd=fleet.folder,
         env=os.environ | {"TMPDIR": str(clones)},
         stdout=subprocess.DEVNULL,
-    )
-    eventually(lambda: pid.exists() and pid.read_text())
-    slow = int(pid.read_text())
-    assert list(clones.iterdir())
-    running.send_signal(number)
-    assert running.wait(timeout=60) == 130
-    assert not list(clones.iterdir())
-    with pytest.raises(ProcessLookupError):
-        os.kill(slow, 0)
+        start_new_session=True,
+    ) as running:
+        try:
+            eventually(lambda: pid.exists() and pid.read_text())
+            slow = int(pid.read_text())
+            assert list(clones.iterdir())
+            running.send_signal(number)
+            assert running.wait(timeout=60) == 130
+            assert not list(clones.iterdir())
+            with pytest.raises(ProcessLookupError):
+                os.kill(slow, 0)
+        finally:
+            end_session(running.pid)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.conftest import run
 from tests.edge import ANSWERS, DOMAIN, ENVIRONMENT, Site, collect
+from tests.environments import lend_packages
 from tests.servers import eventually
 from tests.test_browser import ARGUMENTS, CHROMIUM, Visitor
 from tests.test_browser import Service as Address
@@ -74,7 +74,7 @@ def site(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     folder = tmp_path_factory.mktemp("life")
     made, answers = folder / "service", ANSWERS | {"admin_email": ADMIN}
     run_copy(str(template), made, answers, defaults=True, unsafe=True, quiet=True)
-    run(os.environ.get("UV", "uv"), "sync", "--quiet", "--no-dev", cwd=made)
+    lend_packages(made, tmp_path_factory, "--no-dev")
     collect(made)
     with Site(made, folder / "site").running() as site:
         yield site

@@ -1,4 +1,4 @@
-"""Services for answers and Pythons of every kind: each passes its own tests."""
+"""Services for answers and Pythons of every kind: each starts and shows its name."""
 
 import os
 import shutil
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from tests.conftest import QUESTIONS, Make, git, run
+from tests.environments import PYTHONS, WHOLE, find_python, lend_packages, python_of
 
 if TYPE_CHECKING:
     from tests.servers import Postgres
 
 SHELLS = (b"#!/bin/sh", b"#!/bin/bash", b"# shellcheck shell=")
-PYTHONS = ["3.11", "3.12", "3.13"]
 
 
 class Row(NamedTuple):
@@ -28,6 +28,10 @@ class Row(NamedTuple):
     name: str
 
 
+# These are set up, start, and show and mail their names: no other test of a service
+# differs by what CIs and servers read. Each Python and each database runs all tests
+# once (tests/environments.py).
+SMOKE = ("tests/app", "tests/bulwark/test_mail.py", "tests/bulwark/test_factors.py")
 ROWS = [
     Row("3.11", "sqlite", "gitlab", ["systemd"], 'Café "Zoë" & Sons — billing'),
     Row("3.11", "postgresql", "gitlab", ["docker"], "O'Brien’s \\ Söhne"),
@@ -36,28 +40,6 @@ ROWS = [
     Row("3.13", "sqlite", "none", ["docker"], "<script>alert(1)</script>"),
     Row("3.13", "postgresql", "none", ["systemd"], "nginx"),
 ]
-
-
-def find_python(version: str) -> str | None:
-    """Return one that runs: from PATH, from pyenv's folder, or one that uv knows."""
-    known = subprocess.run(
-        [os.environ["UV"], "python", "find", "--no-python-downloads", version],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    for candidate in (
-        shutil.which(f"python{version}"),
-        *map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python")),
-        known.stdout.strip(),
-    ):
-        if candidate and not subprocess.call(
-            [candidate, "-c", "import ssl, sqlite3"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ):
-            return candidate
-    return None
 
 
 def features(row: Row) -> set[tuple[str, object]]:
@@ -69,6 +51,14 @@ def features(row: Row) -> set[tuple[str, object]]:
         ("ci", row.ci),
         *((choice, choice in row.deploy) for choice in choices),
     }
+
+
+def test_the_whole_suite_runs_on_every_python_and_every_database() -> None:
+    assert {python for python, _ in WHOLE.values()} == set(PYTHONS)
+    databases = QUESTIONS["database"]["choices"].values()
+    assert {database for _, database in WHOLE.values()} == set(databases)
+    if missing := [python for python in PYTHONS if not find_python(python)]:
+        pytest.skip(f"needs Python {' and '.join(missing)}")
 
 
 def test_every_pair_of_answers_is_in_the_matrix() -> None:
@@ -102,8 +92,11 @@ def test_every_pair_of_answers_is_in_the_matrix() -> None:
         for row in ROWS
     ],
 )
-def test_a_service_passes_its_own_tests(
-    row: Row, make: Make, request: pytest.FixtureRequest
+def test_a_service_starts_and_shows_its_name(
+    row: Row,
+    make: Make,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     python = find_python(row.python)
     if not python:
@@ -116,20 +109,23 @@ def test_a_service_passes_its_own_tests(
         ci=row.ci,
     )
     environment = os.environ | {"UV_PYTHON": python}
+    lend_packages(service, tmp_path_factory, python=python)
     run("bin/setup", cwd=service, env=environment)
     used = run(".venv/bin/python", "-V", cwd=service)
     assert used.startswith(f"Python {row.python}.")
     if row.database == "postgresql":
         server: Postgres = request.getfixturevalue("postgres")
         environment["APP_DATABASE_URL"] = server.database()
-    run("bin/test", cwd=service, env=environment)
+    run("bin/test", *SMOKE, cwd=service, env=environment)
 
 
 def test_the_template_passes_every_check_as_it_lies(
-    template: Path, tmp_path: Path
+    template: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     lies = shutil.copytree(template / "template", tmp_path / "template")
-    run("bin/setup", cwd=lies)
+    python = python_of("as it lies")
+    lend_packages(lies, tmp_path_factory, python=python)
+    run("bin/setup", cwd=lies, env=os.environ | {"UV_PYTHON": python})
     environment = os.environ | {"PATH": f"{lies}/.venv/bin:{os.environ['PATH']}"}
     run("ruff", "format", "--check", cwd=lies, env=environment)
     run("ruff", "check", cwd=lies, env=environment)
@@ -138,6 +134,22 @@ def test_the_template_passes_every_check_as_it_lies(
     run("mypy", "--strict", *scripts, cwd=lies, env=environment)
     run("lint-imports", cwd=lies, env=environment)
     run("bin/test", "--cov", "--cov-report=term", cwd=lies, env=environment)
+
+
+def test_a_template_that_fails_makes_the_suite_red_and_hangs_nothing(
+    make: Make, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Requests that wait for a hash meanwhile once kept the process from ending."""
+    service = make("broken")
+    lend_packages(service, tmp_path_factory)
+    with (service / "app/templates/navigation.html").open("a") as file:
+        file.write("{{ nope() }}\n")
+    command = ("bin/test", "tests/bulwark/test_guessing.py", "-q")
+    done = subprocess.run(
+        command, cwd=service, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 1, done.stderr
+    assert "'nope' is undefined" in done.stdout
 
 
 def test_an_audit_of_the_workflows_finds_nothing(template: Path) -> None:

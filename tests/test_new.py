@@ -1,6 +1,7 @@
 """bin/new: one command from a fresh clone to a service, kind words when it fails."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import run
+from tests.conftest import ROOT, run
+from tests.package_index import Wheel, index
 
 # What a machine needs to reach the network; a test takes nothing else from this one.
 NETWORK = {
@@ -108,6 +110,7 @@ def test_a_user_without_home_gets_a_service(checkout: Path) -> None:
     assert not Path("/nonexistent").exists()
     for step in ("1/3", "2/3", "3/3"):
         assert step in done.stdout
+    assert "user_created" not in done.stdout + done.stderr, "a line of the log"
 
 
 def test_one_command_serves_it_even_offline_once_packages_are_cached(
@@ -207,3 +210,70 @@ def test_no_network_is_named(checkout: Path, tmp_path: Path) -> None:
     done = new(checkout, "service", "--defaults", environment=nowhere)
     assert done.returncode == 1
     assert "Check the network" in done.stderr
+
+
+# Copier, as far as bin/new needs it: the service is its commands and one package.
+SMALL_COPIER = """
+import pathlib, shutil, sys
+root, dest = map(pathlib.Path, sys.argv[-2:])
+shutil.copytree(root / "template/bin", dest / "bin")
+(dest / "pyproject.toml").write_text(
+    "[project]\\nname='service'\\nversion='1'\\nrequires-python='>=3.11'\\n"
+    "dependencies=['hello']\\n[tool.uv]\\npackage=false\\n"
+)
+"""
+STORE = Path("/etc/ssl/certs/ca-certificates.crt")  # Debian's
+WITH_STORE = f'mount --bind "$1" {STORE}; shift; exec "$@"'
+
+
+def packages() -> dict[str, Wheel]:
+    """Return what bin/new installs, as small as can be, with the real uv."""
+    version = re.search(r"(?m)^version=(.+)$", (ROOT / "template/bin/uv").read_text())
+    assert version
+    copier = {"copier/__init__.py": "", "copier/__main__.py": SMALL_COPIER}
+    uv = f'#!/bin/sh\nexec {os.environ["UV"]} "$@"\n'
+    return {
+        "uv": Wheel(version[1], commands={"uv": uv}),
+        "copier": Wheel("1.0", copier),
+        "hello": Wheel("1.0", commands={"flask": "#!/bin/sh\necho prepared\n"}),
+    }
+
+
+@pytest.mark.parametrize("where", ["the machine", "SSL_CERT_FILE", "nowhere"])
+def test_a_proxy_with_an_authority_of_its_own_is_trusted_if_the_machine_trusts_it(
+    checkout: Path, tmp_path: Path, where: str
+) -> None:
+    isolated = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
+    if not STORE.exists() or subprocess.call([*isolated, "true"]):
+        pytest.skip("needs Debian's store, and a kernel with mount namespaces")
+    (checkout / "requirements.lock").write_text("copier==1.0\n")
+    with index(tmp_path, packages()) as (url, authority):
+        environment = {
+            "PATH": PATH,
+            "HOME": str(tmp_path),
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_INDEX_URL": url,
+            "PIP_RETRIES": "0",
+            "UV_DEFAULT_INDEX": url,
+            "UV_HTTP_RETRIES": "0",
+            **({"SSL_CERT_FILE": str(authority)} if where == "SSL_CERT_FILE" else {}),
+        }
+        store = str(authority if where == "the machine" else STORE)
+        done = subprocess.run(
+            [
+                *(*isolated, "sh", "-ec", WITH_STORE, "-", store),
+                *(checkout / "bin/new", "service", "--defaults"),
+            ],
+            cwd=checkout.parent,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if where == "nowhere":
+        assert done.returncode == 1
+        assert "If a certificate was refused" in done.stderr
+    else:
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "prepared" in done.stdout

@@ -89,10 +89,10 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def original(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def original(small_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("proposals") / "place"
     place = Place(folder)
-    shutil.copytree(template, place.template, symlinks=True)
+    shutil.copytree(small_template, place.template, symlinks=True)
     options: dict[str, Any] = {"defaults": True, "unsafe": True, "quiet": True}
     run_copy(str(place.template), place.service, vcs_ref=RELEASE, **options)
     with (place.template / "template/bulwark/headers.py").open("a") as file:

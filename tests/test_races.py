@@ -4,14 +4,13 @@ import base64
 import hmac
 import http.client
 import json
-import os
 import re
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
@@ -19,8 +18,8 @@ from urllib.parse import urlencode
 import pytest
 from copier import run_copy
 
-from tests.conftest import run
 from tests.edge import DOMAIN, ENVIRONMENT
+from tests.environments import lend_packages
 from tests.servers import Mailbox, Postgres, eventually, running
 
 PASSWORD = "eleven-purple-tractors-sing"
@@ -151,22 +150,22 @@ def at_once(*actions: Callable[[], T]) -> list[T]:
     return done
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
-def service(
-    request: pytest.FixtureRequest,
+@contextmanager
+def served(
     template: Path,
-    tmp_path_factory: pytest.TempPathFactory,
+    factory: pytest.TempPathFactory,
+    kind: str,
+    database: str | None,
+    views: str = "",
 ) -> Iterator[Service]:
-    """Return a service in production, on each database."""
-    folder = tmp_path_factory.mktemp(f"races-{request.param}")
-    answers = {"domain": DOMAIN, "database": request.param}
+    """Serve in production, with views of a team that are added to those of the copy."""
+    folder = factory.mktemp(f"served-{kind}")
+    answers = {"domain": DOMAIN, "database": kind}
     made = folder / "service"
     run_copy(str(template), made, answers, defaults=True, unsafe=True, quiet=True)
-    run(os.environ.get("UV", "uv"), "sync", "--quiet", "--no-dev", cwd=made)
-    database = None
-    if request.param == "postgresql":
-        postgres: Postgres = request.getfixturevalue("postgres")
-        database = postgres.database()
+    lend_packages(made, factory, "--no-dev")
+    with (made / "app/views.py").open("a") as file:
+        file.write(views)
     service = Service(folder, database)
     with service.mailbox.running():
         with service.command(
@@ -179,6 +178,21 @@ def service(
         ):
             eventually(service.socket.exists)
             yield service
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def service(
+    request: pytest.FixtureRequest,
+    template: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Service]:
+    """Return a service in production, on each database."""
+    database = None
+    if request.param == "postgresql":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        database = postgres.database()
+    with served(template, tmp_path_factory, request.param, database) as service:
+        yield service
     assert service.failures() == []
 
 

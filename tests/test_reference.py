@@ -16,10 +16,12 @@ ADDRESS = "https://git.example.com/bulwark.git"
 
 
 @pytest.fixture(scope="module")
-def checkout(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkout(small_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a checkout with three releases, and Copier at hand."""
     folder = Path(
-        shutil.copytree(template, tmp_path_factory.mktemp("reference") / "checkout")
+        shutil.copytree(
+            small_template, tmp_path_factory.mktemp("reference") / "checkout"
+        )
     )
     (folder / ".venv").symlink_to(ROOT / ".venv")
     with (folder / ".git/info/exclude").open("a") as file:
@@ -252,8 +254,14 @@ def test_a_clone_updates_itself(
     assert not (folder / "docs/intrusion.md").exists()
 
 
-def test_a_clone_runs_with_secrets_of_its_own(reference: Path, tmp_path: Path) -> None:
-    git(tmp_path, "clone", "-q", str(reference), "mine")
+def test_a_clone_runs_with_secrets_of_its_own(
+    own_template: Path, tmp_path: Path
+) -> None:
+    (own_template / ".venv").symlink_to(ROOT / ".venv")
+    with (own_template / ".git/info/exclude").open("a") as file:
+        file.write("/.venv\n")
+    build(own_template, tmp_path / "reference", "--source", ADDRESS)
+    git(tmp_path, "clone", "-q", str(tmp_path / "reference"), "mine")
     folder = tmp_path / "mine"
     run("bin/setup", cwd=folder)
     assert (folder / ".env").stat().st_mode & 0o777 == 0o600

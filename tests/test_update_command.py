@@ -2,19 +2,19 @@
 
 import os
 import pty
+import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from copier import run_copy
 
-from tests.conftest import RELEASE, commit, git, move, release, run
-from tests.servers import eventually
+from tests.conftest import RELEASE, ROOT, commit, git, move, release, run
+from tests.servers import end_session, eventually
 
 NEWS = "v9999.1.0"
 FIX = "# a fix\n"
@@ -93,10 +93,10 @@ class Place:
 
 @pytest.fixture(scope="module")
 def original(
-    template: Path, tmp_path_factory: pytest.TempPathFactory
+    small_template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("updates")
-    clone = Path(shutil.copytree(template, folder / "template", symlinks=True))
+    clone = Path(shutil.copytree(small_template, folder / "template", symlinks=True))
     service = folder / "service"
     run_copy(
         str(clone), service, defaults=True, unsafe=True, quiet=True, vcs_ref=RELEASE
@@ -133,29 +133,11 @@ def begun(place: Place, terminal: int | None = None) -> Iterator[subprocess.Pope
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        eventually(started.exists)
-        yield process
-
-
-def session(leader: int) -> list[int]:
-    """Return what runs of what a process has started."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended meanwhile
-            continue
-        if int(fields[3]) == leader and fields[0] not in "ZX":
-            found.append(int(folder.name))
-    return found
-
-
-def end_session(leader: int) -> None:
-    """Kill all that a process has started, as when the machine loses its power."""
-    for process in session(leader):
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-    eventually(lambda: not session(leader))
+            eventually(started.exists)
+            yield process
+        finally:
+            end_session(process.pid)
 
 
 def test_the_newest_release_arrives_and_says_what_it_is(place: Place) -> None:
@@ -257,6 +239,27 @@ def test_a_machine_without_uv_gets_one(place: Place) -> None:
     assert place.update(UV=str(uv)).returncode == 0
     assert uv.exists()
     assert place.has_news()
+
+
+def test_uv_has_the_version_that_a_release_names(tmp_path: Path) -> None:
+    """What an older release brought gives way, or stays without a network."""
+    command = tmp_path / "bin/uv"
+    command.parent.mkdir()
+    for name in ("uv", "certificates.sh"):
+        shutil.copy(ROOT / "template/bin" / name, command.with_name(name))
+    named = re.findall(r"^version=(.+)$", command.read_text(), re.MULTILINE)
+    brought = {"UV": str(tmp_path / ".uv/bin/uv")}
+
+    def version(**environment: str) -> str:
+        said = run(command, "--version", cwd=tmp_path, env=os.environ | environment)
+        return said.split()[1]
+
+    run("python3", "-m", "venv", ".uv", cwd=tmp_path)
+    run(".uv/bin/pip", "install", "--quiet", "uv==0.13.8", cwd=tmp_path)
+    assert version(**brought, PIP_NO_INDEX="1") == "0.13.8"
+    assert [version(**brought)] == named
+    dockerfile = (ROOT / "template/deploy/docker/Dockerfile").read_text()
+    assert set(re.findall(r"\buv==([\d.]+)", dockerfile)) == set(named)
 
 
 def test_a_machine_that_gets_no_uv_is_told(place: Place) -> None:
@@ -467,7 +470,7 @@ def test_copier_needs_no_network_once_it_is_cached(place: Place) -> None:
         text=True,
         check=False,
     )
-    assert done.stderr.endswith("Connect to the network once.\n")
+    assert "Connect to the network once.\n" in done.stderr
 
 
 def test_without_trust_copier_changes_nothing(place: Place) -> None:

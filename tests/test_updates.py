@@ -1,22 +1,23 @@
 """What teams made of their services, over ten releases: all is kept, all is brought."""
 
-import functools
+import hashlib
 import importlib
 import os
 import shutil
 import stat
-import tempfile
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import yaml
 from copier import run_copy, run_update
-from jinja2 import Environment
 
 from tests.conftest import commit, git, run
+from tests.environments import python_of
 from tests.releases import (
     HANDED_OVER,
     RENAMED,
@@ -27,6 +28,7 @@ from tests.releases import (
     release_all,
 )
 from tests.servers import Postgres
+from tests.shared import made_once, shared_folder
 from tests.test_copy import SECRETS, tree
 
 MEMORY = Path("/dev/shm")
@@ -70,37 +72,35 @@ OWN = [edit for edit in EDITS if edit.owner == "team"]
 
 
 class Copies:
-    """Copies of the template that nobody touched, made when they are asked for."""
+    """Copies of the template that nobody touched, each made once in a run."""
 
-    def __init__(self, template: Path, folder: Path) -> None:
-        self.template, self.folder = template, folder
-        self.made: dict[str, Path] = {}
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.template = folder, folder / "bulwark"
 
     def of(self, version: str, answers: dict[str, Any] | None = None) -> Path:
         """Return a copy of a release, under git."""
-        name = f"{version} {answers}"
-        if name not in self.made:
-            copy = self.made[name] = self.folder / str(len(self.made))
+        name = hashlib.sha256(f"{version} {answers}".encode()).hexdigest()[:16]
+
+        def make(folder: Path) -> None:
             run_copy(
                 str(self.template),
-                copy,
+                folder,
                 answers or {},
                 vcs_ref=version,
                 defaults=True,
                 quiet=True,
                 unsafe=True,
             )
-            commit(copy)
-        return self.made[name]
+            commit(folder)
+
+        return made_once(self.folder / name, make)
 
 
 class Team:
     """A team with a service, and what it may expect of updates."""
 
-    def __init__(
-        self, copies: Copies, folder: Path, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        self.copies, self.service, self.capfd = copies, folder, capfd
+    def __init__(self, copies: Copies, service: Path) -> None:
+        self.copies, self.service = copies, service
         self.version = ""
         self.conflicts: set[str] = set()
 
@@ -121,37 +121,50 @@ class Team:
         noted = yaml.safe_load((self.service / ".copier-answers.yml").read_text())
         return {name: value for name, value in noted.items() if name[0] != "_"}
 
-    def update(self, version: str = VERSIONS[-1], **answers: Any) -> None:
-        """Update, and check that nothing is lost, missing or unexplained."""
+    def bring(self, version: str = VERSIONS[-1], **answers: Any) -> "Outcome":
+        """Update, and return what came of it."""
         had = self.answers()
         base = tree(self.copies.of(self.version, had))
         mine = tree(self.service)
         secrets = {name: (self.service / name).read_bytes() for name in SECRETS}
-
-        self.capfd.readouterr()
-        run_update(
-            *(self.service, answers),
-            vcs_ref=version,
-            defaults=True,
-            overwrite=True,
-            quiet=True,
-            unsafe=True,
-        )
-        report = self.capfd.readouterr().out
+        with stdout_in(self.service.with_name("report")) as printed:
+            run_update(
+                *(self.service, answers),
+                vcs_ref=version,
+                defaults=True,
+                overwrite=True,
+                quiet=True,
+                unsafe=True,
+            )
         self.version = version
-
         assert self.answers() == self.answers() | had | answers
-        waiting = unmerged(self.service)
-        assert waiting == self.conflicts
-        for file in waiting:
-            assert f"- `{file}`:" in section(report, "Conflicts")
-        fresh = tree(self.copies.of(version, self.answers()))
-        outcome = Outcome(version, base, mine, fresh, tree(self.service))
-        for file in outcome.missed():
-            assert f"`{file}`" in section(report, "Not here")
-        outcome.check(waiting)
         for name, before in secrets.items():
             check_secrets(self.service / name, before, version)
+        fresh = tree(self.copies.of(version, self.answers()))
+        waiting = unmerged(self.service)
+        report = printed.read_text()
+        return Outcome(version, base, mine, fresh, tree(self.service), waiting, report)
+
+    def update(self, version: str = VERSIONS[-1], **answers: Any) -> None:
+        """Update, and check that nothing is lost, missing or unexplained."""
+        outcome = self.bring(version, **answers)
+        assert outcome.waiting == self.conflicts
+        outcome.check()
+
+
+@contextmanager
+def stdout_in(file: Path) -> Iterator[Path]:
+    """Have a file take what this process and its children print in the block."""
+    sys.stdout.flush()
+    before = os.dup(1)
+    with file.open("w") as printed:
+        os.dup2(printed.fileno(), 1)
+    try:
+        yield file
+    finally:
+        sys.stdout.flush()
+        os.dup2(before, 1)
+        os.close(before)
 
 
 class Outcome(NamedTuple):
@@ -162,6 +175,8 @@ class Outcome(NamedTuple):
     mine: Tree  # the service before
     fresh: Tree  # a copy of the new release
     now: Tree  # the service after
+    waiting: set[str]  # files with conflicts
+    report: str  # what the update printed
 
     def is_own(self, file: str) -> bool:
         """Tell whether a file is the team's alone."""
@@ -193,23 +208,33 @@ class Outcome(NamedTuple):
             ),
         }
 
-    def check(self, waiting: set[str]) -> None:
+    def check(self) -> None:
         """Check that each file is what it has to be, and that there is no other."""
-        own = {file: self.mine[file] for file in self.mine if self.is_own(file)}
-        assert {file: self.now.get(file) for file in own} == own
+        own = {file for file in self.mine if self.is_own(file)}
         theirs = {file for file in self.fresh if not self.is_own(file)} - self.deleted()
-        assert self.now.keys() == own.keys() | theirs
-        before = {new: old for old, new in RENAMED.items() if old in self.base}
-        for file in theirs:
-            old = before.get(file, file)
+        assert self.now.keys() == own | theirs
+        for file in own | theirs | self.missed():
+            self.check_file(file)
+
+    def check_file(self, file: str) -> None:
+        """Check that a file has what both sides changed, or is in the report."""
+        if file in self.waiting:
+            assert f"- `{file}`:" in section(self.report, "Conflicts")
+        if file in self.missed():
+            assert f"`{file}`" in section(self.report, "Not here")
+        if self.is_own(file):
+            assert self.now.get(file) == self.mine.get(file), file
+        elif file in self.fresh and file not in self.deleted():
+            renamed = {new: old for old, new in RENAMED.items() if old in self.base}
+            old = renamed.get(file, file)
             base = self.base.get(old, (b"", False))
             mine = self.mine.get(old, base)
             if mine == base:
                 assert self.now[file] == self.fresh[file], file
             else:
+                conflict = file in self.waiting
                 check_merged(
-                    *(base, mine, self.fresh[file], self.now[file]),
-                    conflict=file in waiting,
+                    base, mine, self.fresh[file], self.now[file], conflict=conflict
                 )
 
 
@@ -251,42 +276,86 @@ def check_secrets(file: Path, before: bytes, version: str) -> None:
 @pytest.fixture(scope="session")
 def copies(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Copies:
     """Return copies of each release of a template that has ten more."""
-    folder = tmp_path_factory.mktemp("updates")
-    released = Path(shutil.copytree(template, folder / "bulwark", symlinks=True))
-    release_all(released)
-    return Copies(released, folder)
+    folder = shared_folder(tmp_path_factory) / "releases"
+
+    def make(folder: Path) -> None:
+        shutil.copytree(template, folder, symlinks=True)
+        release_all(folder)
+
+    made_once(folder / "bulwark", make)
+    return Copies(folder)
 
 
 @pytest.fixture
-def team(
-    copies: Copies,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Team:
-    """Return a team whose updates take half the time that they would."""
-    if MEMORY.is_dir():  # for the two copies that an update throws away
-        monkeypatch.setattr(tempfile, "tempdir", str(MEMORY))
-    # Copier compiles the name of a folder once for each file in it.
-    compile_once = functools.cache(Environment.compile)
-    monkeypatch.setattr(Environment, "compile", compile_once)
-    return Team(copies, tmp_path / "service", capfd)
+def team(copies: Copies, tmp_path: Path) -> Team:
+    return Team(copies, tmp_path / "service")
 
 
 # --- Each edit, and all of them -----------------------------------------------------
 
 
+class Life(NamedTuple):
+    """A service with edits of different files, and what the last release made of it."""
+
+    team: Team
+    touched: dict[str, set[str]]  # the files of each edit, by its name
+
+    def make(self, edit: Edit) -> bool:
+        """Make an edit, unless it touches what another one here has touched."""
+        before = tree(self.team.service)
+        edit.make(self.team.service)
+        now = tree(self.team.service)
+        touched = {f for f in {**before, **now} if before.get(f) != now.get(f)}
+        meant = touched | set(edit.conflicts)
+        if any(meant & others for others in self.touched.values()):
+            git(self.team.service, "reset", "-q", "--hard")
+            git(self.team.service, "clean", "-qfd")
+            return False
+        self.touched[edit.name] = meant
+        commit(self.team.service)
+        return True
+
+
+@pytest.fixture(scope="module")
+def lives(
+    copies: Copies, tmp_path_factory: pytest.TempPathFactory
+) -> list[tuple[Life, Outcome]]:
+    """Return services that together have each edit once, all updated to the end."""
+    lives: list[Life] = []
+    for edit in EDITS:
+        if not any(life.make(edit) for life in lives):
+            team = Team(copies, tmp_path_factory.mktemp("life") / "service")
+            team.begin(VERSIONS[0])
+            lives.append(Life(team, {}))
+            assert lives[-1].make(edit), edit.name
+    return [(life, life.team.bring()) for life in lives]
+
+
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.name)
-def test_an_edit_outlives_all_releases(team: Team, edit: Edit) -> None:
-    team.begin(VERSIONS[0])
-    before = tree(team.service)
-    team.make(edit)
+def test_an_edit_outlives_all_releases(
+    lives: list[tuple[Life, Outcome]], edit: Edit
+) -> None:
+    ((touched, outcome),) = [
+        (life.touched[edit.name], outcome)
+        for life, outcome in lives
+        if edit.name in life.touched
+    ]
     if edit.owner == "team":
-        now = tree(team.service)
-        changed = {file for file in before if now.get(file) != before[file]}
+        changed = {file for file in touched if file in outcome.base}
         assert {file for file in changed if not file.startswith(HALF)} <= SHARED
         assert not edit.conflicts
-    team.update()
+    assert outcome.waiting & touched == set(edit.conflicts)
+    later = {new for old, new in RENAMED.items() if old in touched}
+    for file in touched | later:
+        outcome.check_file(file)
+
+
+def test_beside_each_edit_all_is_as_the_last_release_has_it(
+    lives: list[tuple[Life, Outcome]],
+) -> None:
+    for life, outcome in lives:
+        assert outcome.waiting <= set().union(*life.touched.values())
+        outcome.check()
 
 
 @pytest.mark.parametrize("version", VERSIONS[:-1])
@@ -311,24 +380,18 @@ def test_edits_of_the_base_are_kept_or_shown_release_by_release(team: Team) -> N
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "answers",
     [
-        {"aliases": ["www.shop.example.com"]},
-        {"ci": "gitlab"},
-        {"database": "postgresql"},
-        {"deploy": ["systemd"]},
-        {"proxy": "apache"},
-        {"robots": True},
-        {"tls": "modern"},
+        {"ci": "gitlab", "database": "postgresql", "proxy": "apache"},
+        {"deploy": ["systemd"], "robots": True},
+        {"aliases": ["www.shop.example.com"], "tls": "modern"},
     ],
     ids=" ".join,
 )
-def test_an_answer_may_change_with_an_update(
-    team: Team, answer: dict[str, Any]
-) -> None:
+def test_answers_may_change_with_an_update(team: Team, answers: dict[str, Any]) -> None:
     team.begin(VERSIONS[0])
     team.make(*OWN)
-    team.update(**answer)
+    team.update(**answers)
 
 
 def test_what_was_edited_in_an_option_is_shown_when_the_option_goes(team: Team) -> None:
@@ -345,6 +408,30 @@ def test_an_option_that_comes_back_is_as_the_release_has_it(team: Team) -> None:
     team.update(deploy=["docker", "systemd"], ci="github", proxy="nginx")
 
 
+@pytest.fixture(scope="module")
+def old_and_new(
+    copies: Copies, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """Return a team's first service, and the same after each of ten updates."""
+    folder = tmp_path_factory.mktemp("ten years")
+    team = Team(copies, folder / "new")
+    team.begin(VERSIONS[0])
+    team.make(*OWN)
+    packages = folder / "packages"
+    packages.mkdir()
+    (team.service / ".venv").symlink_to(packages)
+    (team.service / ".python-version").write_text(python_of("after ten updates"))
+    environment = os.environ | {"APP_DATABASE_URL": f"sqlite:///{folder}/first.db"}
+    run("bin/setup", cwd=team.service, env=environment)
+    run("bin/flask", "access", "--write", cwd=team.service, env=environment)
+    commit(team.service)
+    old = Path(shutil.copytree(team.service, folder / "old", symlinks=True))
+    for version in VERSIONS[1:]:
+        team.update(version)
+        commit(team.service)
+    return old, team.service
+
+
 @pytest.mark.parametrize(
     "kind",
     [
@@ -352,42 +439,39 @@ def test_an_option_that_comes_back_is_as_the_release_has_it(team: Team) -> None:
         pytest.param("postgresql", marks=pytest.mark.needs("postgresql")),
     ],
 )
-def test_a_service_lives_through_every_release_with_its_data(
-    team: Team, tmp_path: Path, request: pytest.FixtureRequest, kind: str
+def test_data_live_through_every_release(
+    old_and_new: tuple[Path, Path],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    kind: str,
 ) -> None:
-    data, tests = f"sqlite:///{tmp_path}/data.db", "sqlite://"
+    old, new = old_and_new
+    data = f"sqlite:///{tmp_path}/data.db"
     if kind == "postgresql":
         server: Postgres = request.getfixturevalue("postgres")
-        data, tests = server.database(), server.database()
+        data = server.database()
     environment = os.environ | {"APP_DATABASE_URL": data}
 
     def sql(*statements: str) -> str:
-        python = (".venv/bin/python", "-c", SQL, data)
-        return run(*python, *statements, cwd=team.service)
+        return run(".venv/bin/python", "-c", SQL, data, *statements, cwd=new)
 
-    team.begin(VERSIONS[0])
-    team.make(*OWN)
-    packages = tmp_path / "packages"
-    packages.mkdir()
-    (team.service / ".venv").symlink_to(packages)
-    run("bin/setup", cwd=team.service, env=environment)
-    run("bin/flask", "access", "--write", cwd=team.service, env=environment)
-    commit(team.service)
+    run("bin/flask", "prepare", cwd=old, env=environment)
     sql(
         "UPDATE users SET phone = '112'",
         "INSERT INTO invoices SELECT 1, '2026-1', id FROM users",
     )
-
-    for version in VERSIONS[1:]:
-        team.update(version)
-        commit(team.service)
-
-    run("bin/setup", cwd=team.service, env=environment)
+    run("bin/setup", cwd=new, env=environment)
     found = sql(
         "SELECT phone, number, role_id, language FROM users"
         " JOIN invoices ON customer_id = users.id"
         " JOIN users_roles ON users.id = user_id"
     )
     assert found == "[('112', '2026-1', 1, None)]\n"
-    environment["APP_DATABASE_URL"] = tests
-    run("bin/test", "-q", cwd=team.service, env=environment)
+
+
+def test_an_old_service_passes_the_tests_of_the_last_release(
+    old_and_new: tuple[Path, Path],
+) -> None:
+    environment = os.environ | {"APP_DATABASE_URL": "sqlite://"}
+    run("bin/setup", cwd=old_and_new[1])
+    run("bin/test", "-q", cwd=old_and_new[1], env=environment)

@@ -8,4 +8,4 @@ OWNER = "template"
 
 
 def edit(service: Path) -> None:
-    replace(service / "gunicorn.conf.py", "threads = 4\n", "threads = 16\n")
+    replace(service / "gunicorn.conf.py", "threads = 6\n", "threads = 16\n")
