@@ -142,6 +142,11 @@ class Config:
         default=15,
         cast=whole_number(8, 64),
     )
+    breach_service: str = setting(
+        "the service that is asked whether a new password was leaked, such as"
+        " https://api.pwnedpasswords.com/range; it gets five digits of the SHA-1 hash",
+        cast=hosts.service_url,
+    )
     session_idle_minutes: int = setting(
         "minutes after which an unused session ends (OWASP ASVS 5.0, 7.3.1)",
         default=60,

@@ -19,6 +19,7 @@ BIND = re.compile(
 LOCAL = re.compile(r"(?!\.|.*\.\.|.*\.\Z)[\w.!#$%&'*+/=?^`{|}~-]{1,64}", re.ASCII)
 PORT = re.compile(r"(?<=[^:]):[0-9]+$")
 PORTS = range(1, 1 << 16)
+LOCAL_HOSTS = ("", "localhost", "127.0.0.1", "::1")
 
 
 def service_name(text: str) -> str:
@@ -68,6 +69,26 @@ def base_url(text: str) -> str:
         raise UnusableError("it names a user") if "@" in text else wrong
     host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     return f"https://{host_name(host)}{port}"
+
+
+def is_local(host: str) -> bool:
+    """Return whether a host, or a unix socket's path, is on this machine."""
+    return host in LOCAL_HOSTS or host.startswith("/")
+
+
+def service_url(text: str) -> str:
+    """Read where another service answers; `http://` is for this machine alone."""
+    if not text.strip():
+        return ""
+    if "@" in text:
+        raise UnusableError("it names a user, and takes none")
+    url = urlsplit(text.strip())
+    safe = url.scheme == "https" or (
+        url.scheme == "http" and is_local(url.hostname or "")
+    )
+    if not (url.hostname and safe) or url.query or url.fragment:
+        raise UnusableError(f"{text!r} is not https://, a host and a path")
+    return text.strip().rstrip("/")
 
 
 def email_address(text: str) -> str:

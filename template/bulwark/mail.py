@@ -36,9 +36,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from bulwark import config, crypto, email_headers, events, lengths, urls
 from bulwark.database import SECRET, Model, UTCDateTime, db, utcnow
+from bulwark.hosts import is_local
 from bulwark.jobs import queue
 from bulwark.logging import log
-from bulwark.safety import is_local
 
 RETRY_AFTER = (10, 30, 60, 120, 300)  # seconds; the last repeats
 LEASE = timedelta(minutes=5)  # longer than one delivery can take

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from bulwark.environment import Problem, variable
+from bulwark.hosts import is_local
 
 if TYPE_CHECKING:
     from bulwark.config import Config
 
 EXAMPLE_SECRETS = ("change", "example", "secret", "password", "replace", "your-")
 DEVELOPMENT_SECRET = "development-"  # noqa: S105  what bin/secrets puts in front
-LOCAL_HOSTS = ("", "localhost", "127.0.0.1", "::1")
 
 
 def problems(config: "Config") -> Iterator[Problem]:
@@ -108,8 +108,3 @@ def _unverified_links(config: "Config") -> Iterator[Problem]:
             "people could neither confirm an account nor reset a password",
             "write smtp://user:password@host:587 (STARTTLS) or smtps://…:465",
         )
-
-
-def is_local(host: str) -> bool:
-    """Tell whether a host, or a unix socket's path, is on this machine."""
-    return host in LOCAL_HOSTS or host.startswith("/")

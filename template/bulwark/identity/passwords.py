@@ -7,6 +7,7 @@ from flask_security import PasswordUtil
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from bulwark import config
+from bulwark.identity.breached_passwords import is_breached
 from bulwark.identity.common_passwords import is_common
 from bulwark.identity.password_guesses import rate
 from bulwark.lengths import PASSWORD
@@ -36,6 +37,8 @@ class PasswordPolicy(PasswordUtil):
             service=config.current().name,
             email=str(email),
         )
+        if not reason and is_breached(normal):
+            reason = "This password was leaked from some site, so attackers try it."
         return ([reason] if reason else None), normal
 
 

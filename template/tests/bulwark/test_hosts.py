@@ -43,6 +43,11 @@ READ: dict[str, dict[str, Any]] = {
         "shop@localhost": "shop@localhost",
         "shop@shop.local": "shop@shop.local",
     },
+    "APP_BREACH_SERVICE": {
+        "https://api.pwnedpasswords.com/range/": "https://api.pwnedpasswords.com/range",
+        "http://localhost:8080/range": "http://localhost:8080/range",
+        "": "",
+    },
     "APP_ADMIN_EMAIL": {"ops@münchen.de": "ops@xn--mnchen-3ya.de"},
     "APP_METRICS_BIND": {
         "127.0.0.1:9464": "127.0.0.1:9464",
@@ -82,6 +87,13 @@ REFUSED = {
         "a@corp.de, b@corp.de",
         "a@corp.de # ours",
         "a@corp.de\nBcc: b@corp.de",
+    ],
+    "APP_BREACH_SERVICE": [
+        "http://api.pwnedpasswords.com/range",
+        "api.pwnedpasswords.com/range",
+        "https://me:hunter2@hashes.corp.de",
+        "https://hashes.corp.de/range?key=1",
+        "yes",
     ],
     "APP_METRICS_BIND": ["9464", ":9464", "::1:9464", "[::1]", "a b:9464", "h:0"],
 }
