@@ -8,7 +8,6 @@ import http.client
 import os
 import platform
 import signal
-import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,13 +18,13 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import WSGIServer
 
 import click
 from cryptography import x509
 from flask import Flask, current_app
 from flask.cli import with_appcontext
-from prometheus_client import CollectorRegistry, Metric, make_wsgi_app
+from prometheus_client import CollectorRegistry, Metric, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -92,15 +91,11 @@ def serve() -> None:
     """Serve the metrics on APP_METRICS_BIND until it is stopped."""
     settings = config.current()
     app = current_app._get_current_object()  # type: ignore[attr-defined]
-    answer = make_wsgi_app(registry(app))
-    with (
-        listen(settings.metrics_bind, answer) as server,
-        events.told("metrics"),
-        suppress(KeyboardInterrupt),
-    ):
-        # An exception would be lost in a request: wsgiref takes all for the app's own.
-        signal.signal(signal.SIGTERM, lambda *_: Thread(target=server.shutdown).start())
-        server.serve_forever()
+    server, thread = listen(settings.metrics_bind, registry(app))
+    with events.told("metrics"), suppress(KeyboardInterrupt):
+        signal.signal(signal.SIGTERM, lambda *_: server.shutdown())
+        thread.join()
+    server.server_close()
 
 
 def init_app(app: Flask) -> None:
@@ -108,13 +103,10 @@ def init_app(app: Flask) -> None:
     app.cli.add_command(serve)
 
 
-def listen(bind: str, answer: Any) -> WSGIServer:
-    """Return a server at an address like `127.0.0.1:9464` or `[::1]:9464`."""
+def listen(bind: str, found: CollectorRegistry) -> tuple[WSGIServer, Thread]:
+    """Serve at an address like `127.0.0.1:9464` or `[::1]:9464`, in a thread."""
     host, _, port = bind.rpartition(":")
-    kind = _ServerOverIPv6 if host.startswith("[") else WSGIServer
-    return make_server(
-        host.strip("[]"), int(port), answer, server_class=kind, handler_class=_Silent
-    )
+    return start_http_server(int(port), host.strip("[]"), found)
 
 
 def registry(app: Flask) -> CollectorRegistry:
@@ -124,17 +116,6 @@ def registry(app: Flask) -> CollectorRegistry:
     MultiProcessCollector(found, folder)  # type: ignore[no-untyped-call]
     found.register(State(app))
     return found
-
-
-class _ServerOverIPv6(WSGIServer):
-    address_family = socket.AF_INET6
-
-
-class _Silent(WSGIRequestHandler):
-    """Writes no line for each scrape."""
-
-    def log_message(self, *_: Any) -> None:
-        """Write none."""
 
 
 def _gauge(name: str, doc: str, value: float) -> Metric:

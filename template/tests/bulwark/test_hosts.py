@@ -1,16 +1,15 @@
 """Names of hosts and addresses in the settings: they work, or stop the start."""
 
 import socket
-import threading
 import urllib.request
 from dataclasses import replace
 from email.headerregistry import Address
 from pathlib import Path
 from typing import Any
-from wsgiref.simple_server import demo_app
 
 import pytest
 from flask import Flask
+from prometheus_client import CollectorRegistry
 
 from bulwark import config, exporter, proxy
 from tests.bulwark.conftest import problems
@@ -144,11 +143,12 @@ def _has_ipv6() -> bool:
 def test_metrics_are_served_on_each_kind_of_address(host: str):
     if host == "[::1]" and not _has_ipv6():
         pytest.skip("this machine has no IPv6")
-    with exporter.listen(f"{host}:0", demo_app) as server:
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        url = f"http://{host}:{server.server_port}/"
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            assert answer.status == 200
+    server, _ = exporter.listen(f"{host}:0", CollectorRegistry())
+    idle = socket.create_connection((host.strip("[]"), server.server_port))
+    url = f"http://{host}:{server.server_port}/"
+    with idle, server, urllib.request.urlopen(url, timeout=5) as answer:
+        assert answer.status == 200
+        server.shutdown()
 
 
 @pytest.mark.parametrize("host", ["[::1]", "[::1]:8443", "10.0.0.1:8443", "web"])
