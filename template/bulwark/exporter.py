@@ -11,11 +11,9 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIServer
@@ -91,11 +89,13 @@ def serve() -> None:
     """Serve the metrics on APP_METRICS_BIND until it is stopped."""
     settings = config.current()
     app = current_app._get_current_object()  # type: ignore[attr-defined]
-    server, thread = listen(settings.metrics_bind, registry(app))
-    with events.told("metrics"), suppress(KeyboardInterrupt):
-        signal.signal(signal.SIGTERM, lambda *_: server.shutdown())
-        thread.join()
-    server.server_close()
+    # No thread of the server may take the signals that end it: they begin blocked.
+    ends = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    server = listen(settings.metrics_bind, registry(app))
+    with server, events.told("metrics"):
+        signal.sigwait(ends)
+        server.shutdown()
 
 
 def init_app(app: Flask) -> None:
@@ -103,10 +103,11 @@ def init_app(app: Flask) -> None:
     app.cli.add_command(serve)
 
 
-def listen(bind: str, found: CollectorRegistry) -> tuple[WSGIServer, Thread]:
-    """Serve at an address like `127.0.0.1:9464` or `[::1]:9464`, in a thread."""
+def listen(bind: str, found: CollectorRegistry) -> WSGIServer:
+    """Serve at an address like `127.0.0.1:9464` or `[::1]:9464`, in threads."""
     host, _, port = bind.rpartition(":")
-    return start_http_server(int(port), host.strip("[]"), found)
+    server, _ = start_http_server(int(port), host.strip("[]"), found)
+    return server
 
 
 def registry(app: Flask) -> CollectorRegistry:

@@ -143,7 +143,7 @@ def _has_ipv6() -> bool:
 def test_metrics_are_served_on_each_kind_of_address(host: str):
     if host == "[::1]" and not _has_ipv6():
         pytest.skip("this machine has no IPv6")
-    server, _ = exporter.listen(f"{host}:0", CollectorRegistry())
+    server = exporter.listen(f"{host}:0", CollectorRegistry())
     idle = socket.create_connection((host.strip("[]"), server.server_port))
     url = f"http://{host}:{server.server_port}/"
     with idle, server, urllib.request.urlopen(url, timeout=5) as answer:
