@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ class Change(NamedTuple):
 
     kind: str  # A, D, M or R, as in git diff --name-status
     source: str  # in the old release of the template
+    target: str  # in the new one
     old: str  # in a service
     new: str
 
@@ -80,7 +82,8 @@ class Template:
             source = next(words)
             target = next(words) if status[0] == "R" else source
             if "_copier_conf" not in source:
-                change = Change(status[0], source, *map(self.name, (source, target)))
+                names = map(self.name, (source, target))
+                change = Change(status[0], source, target, *names)
                 if not self.left_out.match_file(change.new):
                     yield change
 
@@ -95,15 +98,17 @@ class Template:
         )
         for source in split(tree) if gone else []:
             if "_copier_conf" not in source and (path := self.name(source)) in gone:
-                yield Change("D", source, path, path)
+                yield Change("D", source, source, path, path)
 
     def name(self, source: str) -> str:
         """Return what a file of the template is called in this service."""
         return self.render(source.removeprefix("template/").removesuffix(".jinja"))
 
-    def diff(self, source: str) -> str:
+    def diff(self, change: Change) -> str:
         """Return the change of a file as a block of Markdown, inside a list."""
-        said = git("diff", self.old, self.new, "--", source, at=self.clone).decode()
+        compare = ("diff", "--no-color", "--no-ext-diff", "--find-renames")
+        files = ("--", change.source, change.target)
+        said = git(*compare, self.old, self.new, *files, at=self.clone).decode()
         hunks = said[max(said.find("@@"), 0) :].rstrip()
         lines = ["```diff", *hunks.splitlines(), "```"]
         return "\n".join(f"  {line}".rstrip() for line in lines)
@@ -173,12 +178,14 @@ def where_it_went(path: str) -> str:
 
 def missed(template: Template, change: Change) -> str | None:
     """Bring what one change could not bring by itself, or say what is missing."""
+    if link := link_in_the_way(change.new) or link_in_the_way(change.old):
+        return beyond(template, change, link)
     here = Path(change.new).exists()
     match change.kind:
         case "M" if not here:
             return (
                 f"`{change.new}` changed, but {where_it_went(change.new)}, so this"
-                f" change did not arrive:\n\n{template.diff(change.source)}"
+                f" change did not arrive:\n\n{template.diff(change)}"
             )
         case "R" if here:
             return renamed(template, change)
@@ -191,6 +198,44 @@ def missed(template: Template, change: Change) -> str | None:
                 f" `git show HEAD:./{change.old}`"
             )
     return None
+
+
+@cache
+def links() -> set[str]:
+    """Return the links and repositories of this service: Copier left them alone."""
+    lines = split(git("ls-files", "--stage", "-z"))
+    return {
+        line.partition("\t")[2]
+        for line in lines
+        if line.startswith(("120000", "160000"))
+    }
+
+
+def link_in_the_way(path: str) -> str | None:
+    """Return what the team put in the place of a file, or of a folder that it is in."""
+    names = [path, *map(str, Path(path).parents)]
+    return next((name for name in names if name in links()), None)
+
+
+def beyond(template: Template, change: Change, link: str) -> str:
+    """Say what a change is that stopped at a link."""
+    path, what = Path(link), "another repository"
+    if path.is_symlink():
+        what = f"a link to `{path.readlink()}`"
+    if change.kind == "R" and not link_in_the_way(change.new):
+        return (
+            f"`{change.new}` is new here: the release renamed `{change.old}`, but"
+            f" `{link}` is {what} here, which stays as it was."
+        )
+    said = {
+        "A": f"`{change.new}` is new",
+        "D": f"`{change.old}` is gone from the release",
+        "R": f"`{change.new}` is what the release calls `{change.old}` now",
+    }.get(change.kind, f"`{change.new}` changed")
+    return (
+        f"{said}, but `{link}` is {what} here, so this did not arrive:"
+        f"\n\n{template.diff(change)}"
+    )
 
 
 def renamed(template: Template, change: Change) -> str | None:

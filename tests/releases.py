@@ -25,7 +25,8 @@ HARDER = {
 YOURS = "\n# Yours from here"
 # Seeds, and what a command writes and a test compares.
 NOT_HARDENED = (
-    *("app/", "tests/app/", "bulwark/access.txt", "docs/events.md"),
+    *(".gitattributes", "app/", "tests/app/"),
+    *("bulwark/access.txt", "docs/events.md"),
     "bulwark/identity/common_passwords.bin",
 )
 

@@ -49,6 +49,15 @@ def test_no_python_is_a_template(template: Path) -> None:
     assert not [file for file in files if file.name.endswith(".py.jinja")]
 
 
+def test_lines_end_alike_in_every_checkout(template: Path, tmp_path: Path) -> None:
+    """Scripts here run, and services get what was committed, on Windows as well."""
+    settings = ("-c", "core.autocrlf=true", "-c", "core.eol=crlf")
+    git(tmp_path, *settings, "clone", "-q", str(template), "clone")
+    listed = git(tmp_path / "clone", "ls-files", "--eol").splitlines()
+    ends = {tuple(line.split()[:2]) for line in listed}
+    assert ends == {("i/lf", "w/lf"), ("i/-text", "w/-text"), ("i/none", "w/none")}
+
+
 def test_what_is_no_template_arrives_byte_for_byte(make: Make, template: Path) -> None:
     service, other = make(), make("other", ci="gitlab", proxy="apache")
     for file in template_files(template):

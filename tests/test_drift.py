@@ -166,3 +166,42 @@ def test_without_answers_it_says_how_to_get_them_back(
     done = drift(service)
     assert done.returncode == 2
     assert re.search(r"does not name the template.*\nBring it back", done.stderr)
+
+
+def test_a_checkout_with_other_line_ends_has_none(
+    service: Path, tmp_path: Path
+) -> None:
+    """The team has rules of its own, and this machine ends lines as Windows does."""
+    (service / ".gitattributes").write_text("*.png binary\n")
+    style = service / "docs/extend.md"
+    style.write_bytes(style.read_bytes().replace(b"\n", b"\r\n"))
+    commit(service)
+    clone = tmp_path / "clone"
+    git(service, "-c", "core.autocrlf=true", "clone", "-q", str(service), str(clone))
+    git(clone, "config", "core.autocrlf", "true")
+    assert b"\r\n" in (clone / "SECURITY.md").read_bytes()
+    assert b"\r\n" not in (clone / "bin/drift").read_bytes()
+    # What was committed with other line ends conflicts with a release.
+    assert drifts(clone).keys() == {"docs/extend.md"}
+
+
+def test_links_and_filters_of_git_are_seen_as_they_are(service: Path) -> None:
+    (service / ".gitattributes").write_text("*.md filter=upper\n")
+    git(service, "config", "filter.upper.clean", "tr a-z A-Z")
+    (service / "infra").mkdir()
+    for name in ("gunicorn.conf.py", "deploy/nginx"):
+        (service / name).rename(service / "infra" / Path(name).name)
+    (service / "gunicorn.conf.py").symlink_to("infra/gunicorn.conf.py")
+    (service / "deploy/nginx").symlink_to("../infra/nginx")
+    change(service, "docs/extend.md", "#", "# Ours:")
+    found = drifts(service)
+    assert "\n+# Ours: " in found["docs/extend.md"]["diff"]
+    assert found["deploy/nginx/tls.conf"]["to"] == "infra/nginx/tls.conf"
+    assert "gunicorn.conf.py" in found
+
+
+def test_a_release_that_was_withdrawn_has_advice(service: Path) -> None:
+    change(service, ".copier-answers.yml", RELEASE, "v9999.0.7")
+    done = drift(service, "--check")
+    assert done.returncode == 2
+    assert f"_commit: {RELEASE}" in done.stderr

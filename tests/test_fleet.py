@@ -16,7 +16,7 @@ from tests.servers import end_session, eventually
 
 NEWS = "v9999.1.0"
 FIX = "# a fix\n"
-LENT = ["bin/copier", "bin/drift", "bin/update", "bin/uv"]
+LENT = ["bin/copier", "bin/drift", "bin/releases", "bin/update", "bin/uv"]
 
 
 class Fleet:

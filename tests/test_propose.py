@@ -283,6 +283,30 @@ def test_a_template_that_does_not_answer_fails_the_job(place: Place) -> None:
     assert git(place.origin, "branch").split() == ["*", "main"]
 
 
+def test_hooks_of_a_machine_do_not_stop_a_proposal(place: Place) -> None:
+    hooks = place.folder / "hooks"
+    hooks.mkdir()
+    for name in ("pre-commit", "prepare-commit-msg", "commit-msg", "post-checkout"):
+        (hooks / name).write_text("#!/bin/sh\necho no >&2\nexit 1\n")
+        (hooks / name).chmod(0o755)
+    settings = place.folder / "gitconfig"
+    common = Path(SETTINGS.name, "gitconfig").read_text()
+    settings.write_text(f"{common}[core]\nhooksPath = {hooks}\n")
+    done = place.propose(GIT_CONFIG_GLOBAL=str(settings))
+    assert done.returncode == 0, done.stderr
+    assert place.proposed("bulwark/headers.py").endswith(FIX)
+
+
+def test_a_release_that_was_withdrawn_fails_the_job_with_advice(place: Place) -> None:
+    answers = place.service / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace(RELEASE, "v9999.0.7"))
+    place.push()
+    done = place.propose()
+    assert done.returncode == 1
+    assert f"_commit: {RELEASE}" in done.stderr
+    assert git(place.origin, "branch").split() == ["*", "main"]
+
+
 # A machine that has a token for the same host, as a CI has one of the service.
 OTHER_LOGIN = {
     "GIT_CONFIG_COUNT": "1",
