@@ -125,6 +125,24 @@ def test_neither_recopy_nor_drift_take_the_teams_lock_for_the_templates(
     assert (team.service / "uv.lock").read_text() == "# ours\n"
 
 
+def test_an_update_keeps_what_a_team_has_dependabot_do(
+    team: Team, tmp_path: Path
+) -> None:
+    seeded = team.template / "template/.github/dependabot.yml.jinja"
+    before = seeded.read_text()
+    own = tmp_path / "own"
+    seeded.unlink()  # a release that brings none
+    release(team.template, "v9999.1.0")
+    run_copy(str(team.template), own, defaults=True, unsafe=True, quiet=True)
+    seeded.write_text(f"{before}# news\n")
+    release(team.template, "v9999.2.0")
+    for service in (own, team.service):
+        config = service / ".github/dependabot.yml"
+        config.write_text("version: 2\nupdates: []\n")
+        team._replace(service=service).update()
+        assert config.read_text() == "version: 2\nupdates: []\n"
+
+
 # --- What builds a package that comes as source ---------------------------------------
 
 
