@@ -247,7 +247,8 @@ def test_an_update_equals_a_fresh_copy(
     folders = ("template/app", "template/tests/app")
     for folder in folders:
         shutil.rmtree(own_template / folder)
-    seeds = (*folders, "template/README.md.jinja")
+    seeded = ("README.md.jinja", ".github/dependabot.yml.jinja")
+    seeds = (*folders, *(f"template/{name}" for name in seeded))
     git(own_template, "checkout", RELEASE, "--", *seeds)
     release(own_template, "v9999.0.2")
     update(service)
