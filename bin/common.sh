@@ -45,7 +45,9 @@ find_python() { # sets $python
 find_uv() { # sets and exports $UV: the one given, the machine's, or one in .uv
   # shellcheck source=../template/bin/certificates.sh disable=SC2154  # root: the caller sets it
   . "$root/template/bin/certificates.sh"
-  UV=${UV:-$(command -v uv || echo "$root/.uv/bin/uv")}
+  # shellcheck source=../template/bin/machine_uv.sh
+  . "$root/template/bin/machine_uv.sh"
+  UV=${UV:-$(machine_uv "$root/template" || echo "$root/.uv/bin/uv")}
   export UV
   # Without a home that can be written, uv keeps its cache here.
   [ -w "${HOME:-/nonexistent}" ] || export UV_CACHE_DIR="${UV_CACHE_DIR:-$root/.uv/cache}"

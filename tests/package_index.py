@@ -1,16 +1,20 @@
 """A package index with TLS, whose authority no machine knows by itself.
 
 with index(folder, {"hello": Wheel("1.0", {"hello.py": ""})}) as (url, authority): ...
+
+Wheels with a date are listed as PyPI does, others as older indexes do, which know none.
 """
 
 import base64
 import hashlib
+import json
 import ssl
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,14 +25,25 @@ from tests.sinks import issue
 
 @dataclass
 class Wheel:
-    """A package: its version, its modules and its commands, by name."""
+    """A package: its version, its modules and commands, by name, when it came out."""
 
     version: str
     modules: Mapping[str, str] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)
+    uploaded: datetime | None = None
 
 
 class Handler(SimpleHTTPRequestHandler):
+    extensions_map = {  # noqa: RUF012
+        **SimpleHTTPRequestHandler.extensions_map,
+        ".json": "application/vnd.pypi.simple.v1+json",
+    }
+
+    def do_GET(self) -> None:
+        if Path(self.translate_path(self.path), "index.json").exists():
+            self.path = f"{self.path.rstrip('/')}/index.json"
+        super().do_GET()
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -39,14 +54,17 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def index(folder: Path, wheels: Mapping[str, Wheel]) -> Iterator[tuple[str, Path]]:
+def index(
+    folder: Path, wheels: Mapping[str, Wheel | Sequence[Wheel]]
+) -> Iterator[tuple[str, Path]]:
     """Serve wheels; return the address, and the certificate of its authority."""
     authority, signing = folder / "authority.pem", folder / "authority.key"
     own = (folder / "index.pem", folder / "index.key")
     certify("Corporate proxy", authority, signing)
     issue("localhost", authority, signing, *own)
-    for name, wheel in wheels.items():
-        _write(folder / "served/simple" / name, name, wheel)
+    for name, given in wheels.items():
+        versions = [given] if isinstance(given, Wheel) else given
+        _list(folder / "served/simple" / name, name, versions)
     server = Server(
         ("127.0.0.1", 0), partial(Handler, directory=str(folder / "served"))
     )
@@ -66,8 +84,29 @@ def index(folder: Path, wheels: Mapping[str, Wheel]) -> Iterator[tuple[str, Path
         thread.join()
 
 
-def _write(folder: Path, name: str, wheel: Wheel) -> None:
+def _list(folder: Path, name: str, wheels: Sequence[Wheel]) -> None:
     folder.mkdir(parents=True)
+    archives = [_write(folder, name, wheel) for wheel in wheels]
+    links = [f'<a href="{archive.name}">{archive.name}</a>' for archive in archives]
+    (folder / "index.html").write_text(
+        f"<!DOCTYPE html><html><body>{''.join(links)}</body></html>"
+    )
+    files = [
+        {
+            "filename": archive.name,
+            "url": archive.name,
+            "hashes": {"sha256": hashlib.sha256(archive.read_bytes()).hexdigest()},
+            "upload-time": wheel.uploaded.isoformat(),
+        }
+        for wheel, archive in zip(wheels, archives, strict=True)
+        if wheel.uploaded
+    ]
+    if files:
+        page = {"meta": {"api-version": "1.1"}, "name": name, "files": files}
+        (folder / "index.json").write_text(json.dumps(page))
+
+
+def _write(folder: Path, name: str, wheel: Wheel) -> Path:
     base = f"{name}-{wheel.version}"
     files = {
         **wheel.modules,
@@ -88,10 +127,7 @@ def _write(folder: Path, name: str, wheel: Wheel) -> None:
             file = zipfile.ZipInfo(path)
             file.external_attr = 0o100755 << 16
             packed.writestr(file, text)
-    link = f'<a href="{archive.name}">{archive.name}</a>'
-    (folder / "index.html").write_text(
-        f"<!DOCTYPE html><html><body>{link}</body></html>"
-    )
+    return archive
 
 
 def _hash(text: str) -> str:

@@ -77,7 +77,7 @@ def test_nothing_made_while_working_in_the_template_is_copied(
     for litter in (
         *(".venv/bin/python", ".uv/x", "instance/app.db", "bulwark/__pycache__/a.pyc"),
         *(".env", ".env.production", ".mypy_cache/x", ".coverage", ".git/config"),
-        *("uv.lock", "htmlcov/index.html", ".DS_Store"),
+        *("htmlcov/index.html", ".DS_Store"),
     ):
         file = own_template / "template" / litter
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -181,12 +181,14 @@ def test_each_choice_brings_its_files_and_no_others(make: Make) -> None:
         assert nothing.keys() <= by.keys()
         return {file for file in by if file not in nothing}
 
-    assert added(gitlab) == {".gitlab-ci.yml"}
+    assert added(gitlab) == {".gitlab-ci.yml", "renovate.json"}
     both = {"deploy/certbot", "deploy/monitoring", "docs/runbooks.md"}
     assert rooms(added(docker)) == both | {"compose.yaml", "deploy/docker"}
     units = {"deploy/fail2ban", "deploy/shipping", "deploy/systemd"}
     assert rooms(added(systemd)) == both | units
-    github = {f".github/workflows/{name}.yml" for name in ("ci", "update")}
+    jobs = ("audit", "ci", "update")
+    github = {f".github/workflows/{name}.yml" for name in jobs}
+    github.add(".github/dependabot.yml")
     assert added(everything) == added(docker) | added(systemd) | github
     of_nginx, of_apache = (
         everything.keys() - apache.keys(),
@@ -254,7 +256,8 @@ def test_an_update_equals_a_fresh_copy(
     folders = ("template/app", "template/tests/app")
     for folder in folders:
         shutil.rmtree(own_template / folder)
-    seeds = (*folders, "template/README.md.jinja")
+    seeded = ("README.md.jinja", ".github/dependabot.yml.jinja")
+    seeds = (*folders, *(f"template/{name}" for name in seeded))
     git(own_template, "checkout", RELEASE, "--", *seeds)
     release(own_template, "v9999.0.2")
     update(service)

@@ -265,7 +265,8 @@ def test_a_clone_runs_with_secrets_of_its_own(
     folder = tmp_path / "mine"
     run("bin/setup", cwd=folder)
     assert (folder / ".env").stat().st_mode & 0o777 == 0o600
-    assert git(folder, "status", "--porcelain").replace("?? uv.lock\n", "") == ""
+    # Where the packages come from an index of this machine, the lock names that.
+    assert git(folder, "status", "--porcelain", ":!uv.lock") == ""
     run(
         *("bin/test", "-q", "-n0", "tests/app", "tests/bulwark/test_headers.py"),
         cwd=folder,

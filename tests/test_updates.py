@@ -32,7 +32,7 @@ from tests.shared import made_once, shared_folder
 from tests.test_copy import SECRETS, tree
 
 MEMORY = Path("/dev/shm")
-HALF = ("app/", "tests/app/", "README.md", ".gitattributes")
+HALF = ("app/", "tests/app/", "README.md", ".gitattributes", "uv.lock")
 # Files of the template with a place for the team in them.
 SHARED = {".gitignore", "pyproject.toml"}
 # Run by a service's Python: a URL, and statements of which it prints the last's rows.
