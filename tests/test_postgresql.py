@@ -1,4 +1,4 @@
-"""PostgreSQL as servers have it: without an encoding, behind a pooler, behind firewalls.
+"""PostgreSQL as servers have it: without an encoding, behind a pooler or a firewall.
 
 Each is a fault that was reported in public, of which the test names one report.
 """
