@@ -334,6 +334,16 @@ def test_no_form_works_without_its_csrf_token(form: str, visitor: Visitor):
     assert visitor.client.post(form, json=data).status_code == 400
 
 
+def test_a_password_manager_sees_whose_password_is_reset(visitor: Visitor, person: str):
+    """Else it keeps a second entry without a name: petities/petitions.eu#272."""
+    visitor.submit("/reset", {"email": person})
+    link = visitor.link_in_last_letter()
+    page = visitor.get(link).text
+    (owner,) = re.findall(r"<input[^>]*autocomplete=\"username\"[^>]*>", page)
+    assert f'value="{person}"' in owner
+    assert "hidden" in owner
+
+
 OURS, THEIRS = "https://localhost", "https://attacker.example"
 
 
