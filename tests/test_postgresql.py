@@ -61,6 +61,22 @@ with app.app_context():
 print(json.dumps([encoding, "Größe" in names]))
 """
 
+# Read twice: what a transaction set ends with it.
+A_MOMENT = """
+import json
+from datetime import datetime
+from sqlalchemy import text
+from wsgi import app
+from bulwark.database import db
+found = []
+with app.app_context():
+    for _ in range(2):
+        now = db.session.scalar(text("SELECT now()"))
+        found.append(isinstance(now, datetime))
+        db.session.rollback()
+print(json.dumps(found))
+"""
+
 # Seconds until a connection whose other end is silent is given up, of both users.
 PATIENCE = """
 import json, socket
@@ -135,6 +151,17 @@ def test_text_is_text_in_a_cluster_without_an_encoding(
     url = cluster.database()
     prepare(ready, url)
     assert ask(ready, url, A_NAME) == ["SQL_ASCII", True]
+
+
+def test_moments_are_read_whatever_style_a_database_has(
+    ready: Path, cluster: Postgres
+) -> None:
+    """psycopg/psycopg#571."""
+    url = cluster.database()
+    name = url.rpartition("/")[2]
+    german = f"ALTER DATABASE {name} SET datestyle TO 'German'"
+    cluster.call("psql", url, "-c", german)
+    assert ask(ready, url, A_MOMENT) == [True, True]
 
 
 @pytest.mark.needs("pgbouncer")

@@ -157,14 +157,17 @@ def _engine_options(url: URL) -> dict[str, Any]:
     return SILENT | {"connect_args": {"timeout": 5}}
 
 
-def fit_to_pooler(connection: psycopg.Connection[Any]) -> None:
-    """Prepare no statements on a connection through a pooler, such as PgBouncer.
+def fit_to_server(connection: psycopg.Connection[Any]) -> None:
+    """Fit a new connection to how the server is set, and to a pooler in front of it.
 
-    It gives each transaction whichever server process is free, which lacks what was
-    prepared in another one. So the process is not the one that the pooler announced.
+    psycopg reads moments in ISO style alone, and a database may have another. A pooler,
+    such as PgBouncer, gives each transaction whichever server process is free, which
+    lacks what was prepared in another one. So the process is not the one that it
+    announced, and no statement is prepared.
     """
-    ((process,),) = connection.execute("SELECT pg_backend_pid()").fetchall()
-    connection.rollback()
+    told = "SELECT pg_backend_pid(), set_config('datestyle', 'ISO', false)"
+    ((process, _),) = connection.execute(told).fetchall()
+    connection.commit()
     if process != connection.info.backend_pid:
         connection.prepare_threshold = None
 
@@ -192,7 +195,7 @@ def _keep_private(dialect: Dialect, _: Any, words: list[Any], __: Any) -> None:
 def _fit_connection(connection: Any, record: ConnectionPoolEntry) -> None:
     """Make SQLite keep foreign keys, and let readers go on beside a writer."""
     if isinstance(connection, psycopg.Connection):
-        fit_to_pooler(connection)
+        fit_to_server(connection)
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA journal_mode = WAL")

@@ -36,7 +36,7 @@ from bulwark.database import (
     POSTGRESQL,
     database_url,
     db,
-    fit_to_pooler,
+    fit_to_server,
     make_private,
 )
 from bulwark.job_rows import FORMAT, ArgumentError, RowRefusedError, SignedJSON
@@ -204,7 +204,7 @@ class Queue(Huey):  # type: ignore[misc]
 
 def _connect(dsn: str) -> psycopg.Connection[Any]:
     connection = psycopg.connect(dsn)
-    fit_to_pooler(connection)
+    fit_to_server(connection)
     return connection
 
 
