@@ -1,12 +1,11 @@
 """How gunicorn runs the service. Where it listens is said by who starts it: deploy/."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 from gunicorn import glogging
 
-from bulwark import events
+from bulwark import cores, events
 from bulwark.database import db
 from bulwark.jobs import queue
 
@@ -16,7 +15,7 @@ wsgi_app = "wsgi:app"
 # once, well under the 100 connections of PostgreSQL (the default of max_connections).
 # Four threads of a process may wait for a password (bulwark.identity.hashing).
 worker_class = "gthread"
-workers = min(max(2, len(os.sched_getaffinity(0))), 8)
+workers = min(max(2, cores.count()), 8)
 threads = 6
 # Loaded once, then forked: starts in a third of the time, needs a third of the memory,
 # and settings that are refused end gunicorn itself.
@@ -31,7 +30,7 @@ graceful_timeout = 30
 # Longer than nginx keeps an idle connection (60 s), so that nginx is who ends it.
 keepalive = 75
 # The sign of life must not wait for a disk.
-worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 
 # What nginx lets pass (large_client_header_buffers) and no more.
 limit_request_line = 8190

@@ -100,6 +100,9 @@ def end_session(leader: int) -> None:
 class Postgres:
     """A PostgreSQL cluster: `with Postgres() as server: server.database()`."""
 
+    def __init__(self, *initdb: str) -> None:
+        self.initdb = initdb
+
     def __enter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="bulwark-postgres-"))
         # PostgreSQL refuses to run as root.
@@ -108,7 +111,9 @@ class Postgres:
             account = pwd.getpwnam(self.user)
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         self.port = free_port()
-        self.call("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-N")
+        self.call(
+            "initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-N", *self.initdb
+        )
         self._start()
         return self
 

@@ -275,6 +275,20 @@ def test_a_job_that_the_service_did_not_queue_wakes_somebody(
         )
 
 
+def test_mails_that_are_lost_are_told(whole: Whole, noticed: Told) -> None:
+    with noticed("MailDropped"):
+        whole.sql(
+            "INSERT INTO outgoing_mail"
+            " (id, sealed_message, created_at, due_at, attempts)"
+            " SELECT gen_random_uuid(), 'sealed by nobody', now(), now(), 0"
+            " FROM generate_series(1, 8)"
+        )
+        whole.python(
+            "from wsgi import app; from bulwark import mail\n"
+            "with app.app_context(): mail.deliver_due()"
+        )
+
+
 def test_a_trail_that_was_cut_short_in_the_database_wakes_somebody(
     whole: Whole, noticed: Told
 ) -> None:

@@ -340,9 +340,11 @@ class TestInstall:
     @pytest.mark.parametrize(
         ("written", "asked"),
         [
-            ("127.0.0.1:9999", "127.0.0.1:9999"),
-            ('"127.0.0.1:9999"\r', "127.0.0.1:9999"),
-            ("[::1]:9464", "[::1]:9464"),
+            ("APP_METRICS_BIND=127.0.0.1:9999", "127.0.0.1:9999"),
+            ('APP_METRICS_BIND="127.0.0.1:9999"\r', "127.0.0.1:9999"),
+            ("APP_METRICS_BIND=[::1]:9464", "[::1]:9464"),
+            ("\ufeffAPP_METRICS_BIND=127.0.0.1:9999", "127.0.0.1:9999"),
+            ("  APP_METRICS_BIND=127.0.0.1:9999 ", "127.0.0.1:9999"),
         ],
     )
     def test_it_asks_for_the_other_place_of_the_metrics(
@@ -350,9 +352,7 @@ class TestInstall:
     ) -> None:
         etc = service.parent / "etc"
         (etc / "shop").mkdir()
-        (etc / "shop/env.production").write_bytes(
-            f"APP_METRICS_BIND={written}\n".encode()
-        )
+        (etc / "shop/env.production").write_bytes(f"{written}\n".encode())
         example = service / "deploy/monitoring/receivers.example.yml"
         assert self.install(service, example).returncode == 0
         targets = etc / "prometheus/services/targets/shop.yml"

@@ -239,6 +239,29 @@ def packages() -> dict[str, Wheel]:
     }
 
 
+def test_what_is_set_for_other_projects_leaves_packages_in_their_place(
+    checkout: Path, tmp_path: Path
+) -> None:
+    """airspeed-velocity/asv#522, and UV_PROJECT_ENVIRONMENT of devcontainers."""
+    (checkout / "requirements.lock").write_text("copier==1.0\n")
+    elsewhere = str(tmp_path / "elsewhere")
+    with index(tmp_path, packages()) as (url, authority):
+        environment = {
+            "HOME": str(tmp_path),
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_INDEX_URL": url,
+            "UV_DEFAULT_INDEX": url,
+            "SSL_CERT_FILE": str(authority),
+            "PIP_USER": "1",
+            "PIP_TARGET": elsewhere,
+            "UV_PROJECT_ENVIRONMENT": elsewhere,
+        }
+        done = new(checkout, "service", "--defaults", environment=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "prepared" in done.stdout
+    assert not Path(elsewhere).exists()
+
+
 @pytest.mark.parametrize("where", ["the machine", "SSL_CERT_FILE", "nowhere"])
 def test_a_proxy_with_an_authority_of_its_own_is_trusted_if_the_machine_trusts_it(
     checkout: Path, tmp_path: Path, where: str

@@ -966,6 +966,7 @@ def is_closed(stream: socket.socket) -> bool:
     [
         *("192.0.2.7", "2001:db8::1", "2001:db8:1::1", "2001:db8:1:2::1"),
         *("2001:db8:1:2:3:4:5:6", "2001:db8:1:0:3:4:5:6", "2001:0:0:4:5:6:7:8"),
+        *("64:ff9b::198.51.100.7", "64:ff9b:1:2::1"),
     ],
 )
 def test_the_log_names_the_network_that_is_counted(site: Site, address: str) -> None:

@@ -422,3 +422,33 @@ def test_a_key_that_a_new_release_needs_arrives_with_the_update(
         assert current.startswith(old)
         assert re.search(rb"\nAPP_NEW_KEY=[0-9a-f]{64}\n$", current)
     assert [mode(folder / name) for name in FILES] == [0o600, 0o600]
+
+
+# A Python before 3.11, as far as the script can see.
+OLD_PYTHON = """\
+#!/bin/sh
+exec {python} -c '
+import runpy, sys
+sys.modules["tomllib"] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")' "$@"
+"""
+
+
+@pytest.mark.parametrize("set_up", [False, True], ids=["not set up", "set up"])
+def test_an_older_python_of_the_machine_gives_way_to_the_one_of_the_service(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_up: bool
+) -> None:
+    """Ubuntu 22.04 has Python 3.10, macOS 3.9: Open-Wine-Components/umu-launcher#37."""
+    folder, old = service(), tmp_path / "old/python3"
+    old.parent.mkdir()
+    old.write_text(OLD_PYTHON.format(python=sys.executable))
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{old.parent}{os.pathsep}{os.environ['PATH']}")
+    if set_up:
+        (folder / ".venv/bin").mkdir(parents=True)
+        (folder / ".venv/bin/python").symlink_to(sys.executable)
+        make_secrets(folder)
+        assert set(values(folder / ".env")) >= KEYS
+    else:
+        assert "needs Python 3.11" in secrets(folder).stderr

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from flask import Flask
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
@@ -40,6 +41,21 @@ PERSONAL = {"data": "personal"}
 
 # An exception that is logged must not show the values of its statement.
 SILENT = {"hide_parameters": True}
+
+
+# Of each connection to PostgreSQL, in libpq's words.
+POSTGRESQL: dict[str, Any] = {
+    # 2 s is the least that libpq knows; who asks is told to come back.
+    "connect_timeout": 2,
+    # A cluster made under LANG=C has no encoding, and psycopg would return bytes.
+    "client_encoding": "UTF8",
+    # A firewall that forgot an idle connection drops what is sent without a word: the
+    # system would try again for a quarter of an hour while a visitor waits.
+    "keepalives_idle": 60,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 
 
 class _Base(DeclarativeBase):
@@ -128,18 +144,32 @@ def database_url(config: Config) -> URL:
 
 def _engine_options(url: URL) -> dict[str, Any]:
     if url.get_backend_name() == "postgresql":
-        # 2 s is the least that libpq knows; who asks is told to come back.
-        patience = {"connect_timeout": 2}
         return SILENT | {
             "pool_pre_ping": True,
             "pool_recycle": 1800,
-            "connect_args": patience,
+            # What the URL says for itself counts.
+            "connect_args": {k: v for k, v in POSTGRESQL.items() if k not in url.query},
         }
     if url.database in (None, "", ":memory:"):
         shared = {"check_same_thread": False}
         return SILENT | {"poolclass": StaticPool, "connect_args": shared}
     Path(str(url.database)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return SILENT | {"connect_args": {"timeout": 5}}
+
+
+def fit_to_server(connection: psycopg.Connection[Any]) -> None:
+    """Fit a new connection to how the server is set, and to a pooler in front of it.
+
+    psycopg reads moments in ISO style alone, and a database may have another. A pooler,
+    such as PgBouncer, gives each transaction whichever server process is free, which
+    lacks what was prepared in another one. So the process is not the one that it
+    announced, and no statement is prepared.
+    """
+    told = "SELECT pg_backend_pid(), set_config('datestyle', 'ISO', false)"
+    ((process, _),) = connection.execute(told).fetchall()
+    connection.commit()
+    if process != connection.info.backend_pid:
+        connection.prepare_threshold = None
 
 
 NO_FILE = ("file:", ":memory:")
@@ -162,8 +192,10 @@ def _keep_private(dialect: Dialect, _: Any, words: list[Any], __: Any) -> None:
 
 
 @event.listens_for(Engine, "connect")
-def _set_pragmas(connection: Any, record: ConnectionPoolEntry) -> None:
+def _fit_connection(connection: Any, record: ConnectionPoolEntry) -> None:
     """Make SQLite keep foreign keys, and let readers go on beside a writer."""
+    if isinstance(connection, psycopg.Connection):
+        fit_to_server(connection)
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA journal_mode = WAL")

@@ -118,7 +118,7 @@ def _words_for(error: HTTPException, code: int) -> tuple[str, str]:
     """Return what the page of an error is called, and what it advises."""
     title, hint = TITLES.get(code, error.name), HINTS.get(code, "")
     if isinstance(error, OriginError):
-        return "This form may come from another site", error.description or hint
+        return error.title, error.description or hint
     if isinstance(error, CSRFError):
         return "This form is too old", "Go back, reload the page and send it again."
     if error.description != type(error).description:

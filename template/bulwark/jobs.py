@@ -13,10 +13,12 @@ no row that this service did not sign.
 import json
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+import psycopg
 from flask import Flask
 from flask.cli import with_appcontext
 from huey import Huey, crontab
@@ -30,7 +32,13 @@ from psycopg.conninfo import make_conninfo
 
 from bulwark import events, old_jobs
 from bulwark.config import Config
-from bulwark.database import database_url, db, make_private
+from bulwark.database import (
+    POSTGRESQL,
+    database_url,
+    db,
+    fit_to_server,
+    make_private,
+)
 from bulwark.job_rows import FORMAT, ArgumentError, RowRefusedError, SignedJSON
 from bulwark.logging import log
 
@@ -63,9 +71,10 @@ class Queue(Huey):  # type: ignore[misc]
         if url.get_backend_name() == "postgresql":
             # In libpq's own form: it refuses some URLs of SQLAlchemy, and shows them.
             _, options = url.get_dialect()().create_connect_args(url)
-            dsn = make_conninfo(**options)
+            dsn = make_conninfo(**{**POSTGRESQL, **options})
             self.storage_class = PostgresStorage
-            self.storage_kwargs = {"dsn": dsn, "create_tables": False}
+            connect = partial(_connect, dsn)
+            self.storage_kwargs = {"connection": connect, "create_tables": False}
         elif url.database in (None, "", ":memory:"):
             self.storage_class, self.storage_kwargs = MemoryStorage, {}
         else:
@@ -191,6 +200,12 @@ class Queue(Huey):  # type: ignore[misc]
 
     def _is_postgresql(self) -> bool:
         return isinstance(self.storage, PostgresStorage)
+
+
+def _connect(dsn: str) -> psycopg.Connection[Any]:
+    connection = psycopg.connect(dsn)
+    fit_to_server(connection)
+    return connection
 
 
 queue = Queue()

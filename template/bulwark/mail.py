@@ -44,6 +44,7 @@ RETRY_AFTER = (10, 30, 60, 120, 300)  # seconds; the last repeats
 LEASE = timedelta(minutes=5)  # longer than one delivery can take
 GIVE_UP_AFTER = timedelta(days=5)  # RFC 5321, 4.5.4.1: "at least 4-5 days"
 SIGNED_IN = 235  # RFC 4954, 6
+CLOSING = 421  # RFC 5321, 3.8: the server ends the connection
 PERMANENT = 500  # RFC 5321, 4.2.1: the server will not change its mind
 TIMEOUT = 10  # seconds for each step of the talk with the server
 
@@ -146,7 +147,10 @@ class OutboxMailUtil(MailUtil):
 
 
 def deliver_due() -> None:
-    """Hand over each mail that is due, one at a time, until the server fails."""
+    """Hand over each mail that is due, one at a time, until the server fails.
+
+    One that does not take this recipient now, as in greylisting, takes others.
+    """
     while mail := _claim():
         try:
             _hand_over(_unsealed(mail))
@@ -158,7 +162,8 @@ def deliver_due() -> None:
                 continue
             _postpone(mail)
             log.warning("mail_delayed", mail=str(mail.id), reason=type(error).__name__)
-            return
+            if not _concerns_one(error):
+                return
         else:
             _forget(mail)
 
@@ -268,6 +273,13 @@ def _hand_over(message: bytes) -> None:
         raise
 
 
+def _concerns_one(error: Exception) -> bool:
+    """Tell whether a refusal is about its recipient, and the server listens on."""
+    if not isinstance(error, smtplib.SMTPRecipientsRefused):
+        return False
+    return all(code != CLOSING for code, _ in error.recipients.values())
+
+
 def _envelope(message: bytes) -> tuple[str, str]:
     """Return the addresses that the mail goes from and to."""
     headers = message_from_bytes(message, policy=SMTP)
@@ -279,10 +291,12 @@ def _connection(url: urls.Server) -> Iterator[smtplib.SMTP]:
     """Connect and sign in; to another host over TLS with a verified certificate."""
     tls = ssl.create_default_context()
     over_tls, port = url.scheme == "smtps", url.port or 0
+    # Servers refuse a greeting as "localhost" or as the name of a container.
+    own = config.current().domain
     with (
-        smtplib.SMTP_SSL(url.host, port, timeout=TIMEOUT, context=tls)
+        smtplib.SMTP_SSL(url.host, port, own, timeout=TIMEOUT, context=tls)
         if over_tls
-        else smtplib.SMTP(url.host, port, timeout=TIMEOUT)
+        else smtplib.SMTP(url.host, port, own, timeout=TIMEOUT)
     ) as server:
         server.ehlo()
         if not over_tls and (not is_local(url.host) or server.has_extn("starttls")):

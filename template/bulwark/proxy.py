@@ -1,5 +1,6 @@
 """Which host and which proxies a request may name, who sent it, and that it is safe."""
 
+import re
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 HEALTH, ASKS = ("/healthz", "/readyz"), ("GET", "HEAD")
+# Azure's gateways, and AWS's if asked to, add the port that a client came from, which
+# is another one for each connection.
+WITH_PORT = re.compile(r"\[(?P<ipv6>[^\]]+)\](:\d+)?|(?P<ipv4>[\d.]+):\d+", re.ASCII)
+# How a server without IPv4 sees each client that has nothing else: RFC 6052 and 8215.
+TRANSLATED = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
 
 
 class _IPv6(str):
@@ -31,7 +37,8 @@ class _IPv6(str):
 class _WithoutForwarded:
     """Drops forwarding headers that nobody vouches for, once ProxyFix has read them.
 
-    Talisman believes a raw `X-Forwarded-Proto`.
+    Talisman believes a raw `X-Forwarded-Proto`. Of the client's address it keeps no
+    port: limits, sessions and the audit trail are about the address.
     """
 
     def __init__(self, wsgi_app: "WSGIApplication") -> None:
@@ -43,6 +50,7 @@ class _WithoutForwarded:
         for name in [key for key in environ if key.startswith("HTTP_X_FORWARDED_")]:
             del environ[name]
         environ.pop("HTTP_FORWARDED", None)
+        environ["REMOTE_ADDR"] = _without_port(environ.get("REMOTE_ADDR", ""))
         return self.wsgi_app(environ, start_response)
 
 
@@ -84,6 +92,7 @@ def network_of(address: str) -> str:
     """Return who is behind an address: itself, or of IPv6 the /64 that it is in.
 
     One home or server has at least a /64 (RFC 6177), and could use each address once.
+    Clients whose IPv4 was translated share one network, and each counts for itself.
     What is no address, such as the name of a socket, is returned as it is.
     """
     try:
@@ -94,7 +103,14 @@ def network_of(address: str) -> str:
         return str(sender)
     if sender.ipv4_mapped:
         return str(sender.ipv4_mapped)
+    if any(sender in network for network in TRANSLATED):
+        return str(sender)
     return str(ip_network((sender, 64), strict=False))
+
+
+def _without_port(address: str) -> str:
+    found = WITH_PORT.fullmatch(address)
+    return (found["ipv6"] or found["ipv4"]) if found else address
 
 
 def _refuse_other_hosts() -> None:

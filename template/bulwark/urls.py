@@ -19,6 +19,8 @@ ENCODE = (
     "percent-encode what is special in the user and the password: @ as %40, # as %23,"
     " / as %2F, ? as %3F, : as %3A, % as %25"
 )
+# What Python's resolver fails at otherwise, with an error that nobody expects.
+LABELS = re.compile(r"[^.]{1,63}(\.[^.]{1,63})*\.?")
 PLACE = re.compile(
     r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.,-]*)(:(?P<port>[0-9]*))?(?P<rest>[/?].*)?",
     re.ASCII | re.DOTALL,
@@ -65,8 +67,8 @@ def mail(text: str) -> str:
 def mail_server(text: str) -> Server:
     """Return where mails are handed over, and as whom."""
     server = _read(text, "smtp", "smtps")
-    if not server.host:
-        raise UnusableError("it names no host")
+    if not server.host or "," in server.host:
+        raise UnusableError("it names no host, or several")
     if "?" in server.rest:
         raise UnusableError("it has options, and takes none; end it after the port")
     if server.rest not in ("", "/"):
@@ -138,6 +140,9 @@ def _read(text: str, *schemes: str) -> Server:
     if port is not None and port not in PORTS:
         raise UnusableError("its port is not a number from 1 to 65535")
     host = found["host"].strip("[]")
+    for name in filter(None, host.split(",")):
+        if not LABELS.fullmatch(name):
+            raise UnusableError("a host has 1 to 63 characters between its dots")
     return Server(scheme, user, password, host, port, found["rest"] or "")
 
 

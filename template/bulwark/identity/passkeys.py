@@ -33,7 +33,7 @@ from webauthn.helpers.structs import (
 )
 from wtforms import HiddenField, StringField, SubmitField
 
-from bulwark import config, limits
+from bulwark import config, limits, origins
 from bulwark.identity.models import Extensions
 from bulwark.identity.sessions import HALF_SIGNED_IN
 
@@ -71,6 +71,10 @@ class States(URLSafeTimedSerializer):
 
 class Passkeys(WebauthnUtil):
     """Asks browsers for any authenticator that verifies its user."""
+
+    def origin(self) -> list[str]:  # type: ignore[override]  # py_webauthn takes any
+        """Return what a browser may call this service, with the visitors' port."""
+        return origins.ours()
 
     def authenticator_selection(
         self, user: UserMixin, usage: str

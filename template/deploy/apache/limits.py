@@ -8,7 +8,7 @@ rate, and what would overflow it is refused: as nginx's limit_req does.
 
 import sys
 import time
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import NamedTuple
 
 
@@ -23,6 +23,9 @@ class Limit(NamedTuple):
 NETWORK = Limit(50, 200)
 TRIED_BY_NETWORK = Limit(1, 20)
 TRIED_BY_ALL = Limit(40, 20)
+
+# How a server without IPv4 sees each client that has nothing else: RFC 6052 and 8215.
+TRANSLATED = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
 
 # Then all is forgotten: an attacker with more networks fills no memory.
 MOST = 100_000
@@ -49,6 +52,8 @@ def refused(address: str, *, tried: bool) -> bool:
     found = ip_address(address)
     # A customer has at least a /64 of IPv6 (RFC 6177).
     network = str(int(found) >> 64) if isinstance(found, IPv6Address) else address
+    if any(found in those for those in TRANSLATED):
+        network = address
     buckets = [(NETWORK, network)]
     if tried:
         buckets += [(TRIED_BY_NETWORK, network), (TRIED_BY_ALL, "")]

@@ -11,6 +11,10 @@ settings=/etc/$name/env.production
 PATH=$PATH:/usr/sbin:/sbin
 umask 022
 
+plain() { # FILE: its lines as the service reads them, whatever editor wrote them
+  LC_ALL=C sed '1s/^\xef\xbb\xbf//; s/^[[:space:]]*//; s/[[:space:]]*$//' "$1"
+}
+
 say() { printf "==> %s\n" "$*"; }
 fail() { # what happened, then what to do, a line each
   printf '\n' >&2

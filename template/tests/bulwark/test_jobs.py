@@ -96,7 +96,8 @@ class Work:
         """Queue a job as the release did that signed no rows."""
         signed, self.queue.serializer = self.queue.serializer, Serializer()
         if delay:
-            eta = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=delay)
+            # Without a zone it would be the time of the machine's own.
+            eta = datetime.now(UTC) + timedelta(seconds=delay)
             self.queue.add_schedule(self.make_report.s(**given, eta=eta))
         else:
             self.make_report(**given)

@@ -216,6 +216,56 @@ def test_an_unknown_recipient_counts_only_when_it_is_final(
         assert waiting() == left
 
 
+@pytest.mark.parametrize(
+    ("answer", "delivered"),
+    [("450 greylisted", ["zoe", "eve"]), ("421 closing", ["zoe"])],
+)
+def test_a_recipient_who_is_refused_for_now_holds_up_nobody_else(
+    app: Flask, mail_to, answer: str, delivered: list[str]
+):
+    class Greylisting(Inbox):
+        async def handle_RCPT(self, server, session, envelope, address, options):  # noqa: N802
+            if address.startswith("ada"):
+                return answer
+            envelope.rcpt_tos.append(address)
+            return "250 OK"
+
+    inbox = Greylisting()
+    with app.app_context(), smtp_server(inbox) as port:
+        mail_to(f"smtp://localhost:{port}")
+        for name in ("zoe", "ada", "eve"):
+            send(f"{name}@example.org")
+        mail.deliver_due()
+        assert waiting() == 3 - len(delivered)
+    receivers = [letter.rcpt_tos[0].partition("@")[0] for letter in inbox.letters]
+    assert receivers == delivered
+
+
+def test_the_mail_server_is_greeted_with_the_domain_of_the_service(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    """Many refuse "localhost" and bare names: frappe/frappe#28079."""
+    names: list[str] = []
+
+    class Strict(Inbox):
+        async def handle_EHLO(self, server, session, envelope, hostname, responses):  # noqa: N802
+            names.append(hostname)
+            session.host_name = hostname
+            return responses
+
+    with app.app_context(), smtp_server(Strict()) as port:
+        settings = replace(
+            app.extensions["bulwark"],
+            domain="shop.example.com",
+            mail_url=f"smtp://localhost:{port}",
+        )
+        monkeypatch.setitem(app.extensions, "bulwark", settings)
+        send()
+        mail.deliver_due()
+        assert waiting() == 0
+    assert set(names) == {"shop.example.com"}
+
+
 def test_a_final_refusal_loses_that_mail_alone_and_is_an_event(
     app: Flask, mail_to, written: Written
 ):
@@ -294,8 +344,8 @@ def test_a_mail_server_must_prove_who_it_is(
     assert len(inbox.letters) == (1 if trusted else 0)
 
 
-def test_a_server_elsewhere_without_tls_gets_no_mail(monkeypatch):
-    with smtp_server(Inbox()) as port:
+def test_a_server_elsewhere_without_tls_gets_no_mail(app: Flask, monkeypatch):
+    with app.app_context(), smtp_server(Inbox()) as port:
         monkeypatch.setattr("bulwark.mail.is_local", lambda _: False)
         with (
             pytest.raises(smtplib.SMTPNotSupportedError),

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from dataclasses import replace
 from typing import Any
 
 import cbor2
@@ -194,3 +195,15 @@ def test_a_key_that_is_none_signs_nobody_in(
     options, state = begin(other_visitor, SIGN_IN)
     assert finish(other_visitor, SIGN_IN, state, key.sign(options)).status_code == 400
     assert not other_visitor.is_signed_in()
+
+
+def test_a_passkey_is_made_at_the_port_that_visitors_use(
+    owner: Visitor, app: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    """A proxy may leave the port out of Host; APP_BASE_URL has it."""
+    settings = replace(app.extensions["bulwark"], base_url="https://localhost:8443")
+    monkeypatch.setitem(app.extensions, "bulwark", settings)
+    register(owner, SoftwarePasskey(origin="https://localhost:8444"))
+    assert passkeys(app) == 0
+    register(owner, SoftwarePasskey(origin="https://localhost:8443"))
+    assert passkeys(app) == 1

@@ -102,3 +102,21 @@ def test_without_a_proxy_no_header_is_believed():
 def test_behind_one_proxy_only_its_own_entry_is_believed():
     headers = {**FORGED, "X_Forwarded_For": "203.0.113.9, 198.51.100.7"}
     assert seen_by_an_app_behind(1, **headers) == ("198.51.100.7", "https", "shop.test")
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "address"),
+    [
+        ("198.51.100.7:51823", "198.51.100.7"),
+        ("203.0.113.9:80, 198.51.100.7:51823", "198.51.100.7"),
+        ("[2001:db8::7]:51823", "2001:db8::7"),
+        ("[2001:db8::7]", "2001:db8::7"),
+        ("2001:db8::7", "2001:db8::7"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_the_port_that_a_client_came_from_is_no_part_of_its_address(
+    forwarded: str, address: str
+):
+    """Azure's gateways add it: rack/rack#1227."""
+    assert seen_by_an_app_behind(1, X_Forwarded_For=forwarded)[0] == address

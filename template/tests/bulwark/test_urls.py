@@ -57,6 +57,9 @@ BROKEN = {
         "smtp://user:hunter2@mail.shop.test:465",
         "smtp://user:hunter2@mäil.shop.test",
         "smtp://user:hunter2@mail.shop.test/hunter2",
+        "smtp://user:hunter2@mail..shop.test:587",
+        f"smtp://user:hunter2@{'m' * 64}.shop.test:587",
+        "smtp://user:hunter2@mail.shop.test,mail2.shop.test",
         "user:hunter2@mail.shop.test",
         "hunter2://mail.shop.test",
     ],
@@ -66,6 +69,7 @@ BROKEN = {
         "rediss://:a@hunter2/secret@cache.shop.test:6379",
         "rediss://:hunter2@cache.shop.test:6379/0#hunter2",
         "rediss://:hunter2@cache.shop.test:6379 # hunter2",
+        "rediss://:hunter2@cache..shop.test:6379",
         "http://:hunter2@cache.shop.test",
     ],
     "APP_DATABASE_URL": [
