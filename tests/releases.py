@@ -26,7 +26,7 @@ YOURS = "\n# Yours from here"
 # Seeds, and what a command writes and a test compares.
 NOT_HARDENED = (
     *(".gitattributes", "app/", "tests/app/"),
-    *("bulwark/access.txt", "docs/events.md"),
+    *("bulwark/access.txt", "docs/events.md", "renovate.json"),
     "bulwark/identity/common_passwords.bin",
 )
 

@@ -108,6 +108,8 @@ location = /test/own-header {
 """,
     "apache": """
 RemoteIPHeader X-Client
+# Without it, no address counts that lies outside 2000::/3.
+RemoteIPInternalProxy 10.0.0.0/8
 SetEnvIf Request_URI "^/test/large$" body_limit=2097152
 ProxyPass /test/file !
 Alias /test/file %(public)s/static/app.css

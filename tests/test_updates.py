@@ -32,7 +32,9 @@ from tests.shared import made_once, shared_folder
 from tests.test_copy import SECRETS, tree
 
 MEMORY = Path("/dev/shm")
-HALF = ("app/", "tests/app/", "README.md", ".gitattributes", "uv.lock")
+HALF = ("app/", "tests/app/", "README.md", "uv.lock", ".gitattributes")
+# A service has one of them as long as it has their CI.
+SEEDED_FOR_CI = (".github/dependabot.yml", "renovate.json")
 # Files of the template with a place for the team in them.
 SHARED = {".gitignore", "pyproject.toml"}
 # Run by a service's Python: a URL, and statements of which it prints the last's rows.
@@ -182,6 +184,8 @@ class Outcome(NamedTuple):
         """Tell whether a file is the team's alone."""
         if file == HANDED_OVER and has(self.version, change_the_seeds):
             return True
+        if file in SEEDED_FOR_CI:
+            return file in self.mine and file in self.fresh
         return file.startswith(HALF) or file not in {**self.base, **self.fresh}
 
     def deleted(self) -> set[str]:
