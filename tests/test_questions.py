@@ -170,7 +170,7 @@ def test_a_domain_that_cannot_work_is_refused_and_mended(
     template: Path, tmp_path: Path, domain: str, mended: str | None
 ) -> None:
     said = refusal(template, tmp_path / "service", {"domain": domain})
-    assert "written like shop.example.com" in said
+    assert "Enter a domain like shop.example.com" in said
     if mended:
         assert mended in said.partition("final dot.")[2]
 
@@ -180,7 +180,7 @@ def test_an_address_that_cannot_work_is_refused(
     template: Path, tmp_path: Path, email: str
 ) -> None:
     said = refusal(template, tmp_path / "service", {"admin_email": email})
-    assert "written like ops@example.com" in said
+    assert "Enter an email address like ops@example.com" in said
 
 
 @pytest.mark.parametrize("slug", BAD_SLUGS)
@@ -240,7 +240,7 @@ def test_a_refusal_on_the_command_line_ends_with_the_message(
         check=False,
     )
     assert done.returncode == 1
-    assert "written like shop.example.com" in done.stderr.splitlines()[-1]
+    assert "Enter a domain like shop.example.com" in done.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
 
 
