@@ -85,7 +85,7 @@ def test_a_missing_setting_is_named(
         ),
         ("APP_MAIL_URL", "mailbox:/tmp/mail", "sends no mail"),
         ("APP_MAIL_URL", "smtp://", "contains no host"),
-        ("APP_MAIL_URL", "smtp://mail.shop.test?tls=none", "has options"),
+        ("APP_MAIL_URL", "smtp://mail.shop.test?tls=none", "must not have options"),
         ("APP_PASSWORD_MIN_LENGTH", "7", "from 8 to 64"),
         ("APP_PASSWORD_MIN_LENGTH", "many", "from 8 to 64"),
         ("APP_PROXY_HOPS", "-1", "from 0 to 5"),
