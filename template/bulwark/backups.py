@@ -295,7 +295,7 @@ PATIENCE = 30  # seconds to wait for a writer that locks out readers
 def _sqlite_files() -> dict[str, Path]:
     """Return the files of the queue (bulwark.jobs) and the data, by name in the tar.
 
-    The queue is copied first, so that the copy of the data has all its jobs refer to.
+    The queue is copied first, so that the copy of the data contains what jobs refer to.
     """
     path = database_url(config.current()).database
     if path in (None, "", ":memory:"):

@@ -85,7 +85,7 @@ class Config:
         secret=True,
     )
     password_pepper: str = setting(
-        "is part of every password hash; without it no one can sign in",
+        "part of every password hash; without it no one can sign in",
         required=True,
         secret=True,
         mend=MADE,
@@ -100,7 +100,7 @@ class Config:
     )
 
     base_url: str = setting(
-        "the base of links that are created outside a request", cast=hosts.base_url
+        "the base URL of links that are created outside a request", cast=hosts.base_url
     )
     allowed_hosts: tuple[str, ...] = setting(
         "the host names this service responds to; links in emails are built from them",

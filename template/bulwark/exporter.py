@@ -86,7 +86,7 @@ class State(Collector):
 @click.command("metrics")
 @with_appcontext
 def serve() -> None:
-    """Serve metrics on APP_METRICS_BIND until it is stopped."""
+    """Serve metrics on APP_METRICS_BIND until stopped."""
     settings = config.current()
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     # Threads of the server inherit this mask, so only sigwait() gets these signals.

@@ -50,7 +50,7 @@ def live() -> ResponseReturnValue:
 @blueprint.get("/readyz")
 @public
 def ready() -> ResponseReturnValue:
-    """Return 503 if this process can't serve, "degraded" if it lacks what it can miss.
+    """Return 503 if this process can't serve, "degraded" if a check in MISSED fails.
 
     If Redis is down or emails are delayed, that is no reason to turn clients away or to
     roll back a release. There are alerts for both.
@@ -136,13 +136,13 @@ CHECKS: dict[str, Check] = {
     "mail": _mail,
     "worker": _worker,
 }
-# The checks of /readyz: without the first it can't serve, without the others it can.
+# The checks of /readyz: if one of NEEDED fails, the service can't serve.
 NEEDED, MISSED = ("database", "migrations"), ("limiter", "mail")
 
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    """Return the pool for checks. Threads don't survive a fork, so it is made late."""
+    """Return the thread pool, created on first use: threads don't survive a fork."""
     return ThreadPoolExecutor(len(CHECKS), thread_name_prefix="health")
 
 

@@ -65,7 +65,7 @@ def base_url(text: str) -> str:
         raise wrong from None
     more = url.path.strip("/") or url.query or url.fragment or "@" in url.netloc
     if url.scheme != "https" or not url.hostname or more:
-        # It must not contain a user name and a password, and they are not shown.
+        # A user name and a password are not allowed here, and are not shown.
         raise UnusableError("it contains a user name") if "@" in text else wrong
     host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     return f"https://{host_name(host)}{port}"

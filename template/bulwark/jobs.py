@@ -261,7 +261,7 @@ def init_app(app: Flask, config: Config) -> None:
 @click.command()
 @with_appcontext
 def worker() -> None:
-    """Run queued jobs until it is stopped."""
+    """Run queued jobs until stopped."""
     queue.create_tables()
     queue.renew_rows()
     consumer = queue.create_consumer(

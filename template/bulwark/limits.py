@@ -130,7 +130,7 @@ class Counters(Storage):
 
 
 def _refuse(breached: RequestLimit) -> Response:
-    """Return how long to wait; record it once, or an attacker could fill the table."""
+    """Return a 429 response; record it only once, or attackers could fill the table."""
     seconds = max(1, int(breached.reset_at - time.time()))
     told = f"told/{breached.key}"
     if (
@@ -220,7 +220,7 @@ def count(kind: str, subject: str, window: timedelta) -> Tally:
 
 
 def take_back(kind: str, subject: str) -> None:
-    """Uncount an attempt immediately: it was correct, or was not checked."""
+    """Subtract an attempt immediately: it was correct, or was not checked."""
     db.session.execute(
         update(Guess)
         .where(Guess.key == _key(kind, subject), Guess.count > 0)

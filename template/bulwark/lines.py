@@ -103,7 +103,7 @@ PASSWORD_IN_URL = re.compile(r"(?:://[^:@]*:|^https?://)(.+)@", re.DOTALL)
 CUTS = re.compile(r"[\s#/?@:\[\]%&=\\\"']+")
 LEAST = 8  # characters: a shorter secret would match everywhere
 PATTERNS = (
-    # Lookbehinds keep the search in a long text fast: a repetition starts only once.
+    # Lookbehinds keep the search in a long text fast: no match starts inside another.
     # Signed values of links and cookies, and access tokens.
     (re.compile(r"(?<![\w-])[\w-]{8,}\.[\w-]{6}\.[\w-]{20,}", re.ASCII), REDACTED),
     (re.compile(r"\bbwk_[\w-]{20,}", re.ASCII), REDACTED),

@@ -93,7 +93,8 @@ class Counts:
             "event",
         )
         self.pool_in_use = self._gauge(
-            "database_pool_in_use", "Database connections that one process is using"
+            "database_pool_in_use",
+            "Database connections that one process is using",
         )
         self.pool_size = self._gauge(
             "database_pool_size", "Database connections that one process may have"
@@ -110,7 +111,7 @@ class Counts:
         return Counter(name, doc, labels, registry=self.registry)
 
     def _gauge(self, name: str, doc: str) -> Gauge:
-        """Return a gauge that shows the highest process; each has its own limit."""
+        """Return a gauge of the highest process's value; each has its own limit."""
         return Gauge(name, doc, registry=self.registry, multiprocess_mode="livemax")
 
 
