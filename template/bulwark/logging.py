@@ -24,7 +24,7 @@ encode = json.JSONEncoder().encode  # escapes all but ASCII: one line stays one
 log = structlog.stdlib.get_logger("bulwark")
 
 SERVES = "bulwark.serves"
-# For each kind of line, in each process. Further lines are only counted: the audit trail
+# For each kind of line in a process. Further lines are only counted: the audit trail
 # still has each event, and the proxy's log each request.
 LINES_A_MINUTE = 1000
 DETAIL = re.compile(r"\nDETAIL:[^\n]*")
