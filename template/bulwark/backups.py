@@ -189,9 +189,8 @@ def _refuse_newer(contents: Contents) -> None:
     known = {script.revision for script in scripts.walk_revisions()}
     if unknown := set(contents.revisions) - known:
         raise BackupError(
-            "The backup was made by a newer release of this service: this release does"
-            f" not have the migration {', '.join(sorted(unknown))}. Restore it with"
-            " the newer one."
+            "The backup was made by a newer release of this service: this one has no"
+            f" migration {', '.join(sorted(unknown))}. Use that release to restore it."
         )
 
 

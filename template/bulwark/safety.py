@@ -104,7 +104,7 @@ def _unverified_links(config: "Config") -> Iterator[Problem]:
             )
     if config.mail_url and mail[0].scheme not in ("smtp", "smtps"):
         yield Problem(
-            "APP_MAIL_URL sends no mail",
+            "APP_MAIL_URL can't send emails",
             "users could neither confirm an account nor reset a password",
             "write smtp://user:password@host:587 (STARTTLS) or smtps://…:465",
         )

@@ -83,7 +83,7 @@ def test_a_missing_setting_is_named(
             "rediss://cache.shop.test:6379/0?ssl_cert_reqs=none",
             "verified TLS",
         ),
-        ("APP_MAIL_URL", "mailbox:/tmp/mail", "sends no mail"),
+        ("APP_MAIL_URL", "mailbox:/tmp/mail", "can't send emails"),
         ("APP_MAIL_URL", "smtp://", "contains no host"),
         ("APP_MAIL_URL", "smtp://mail.shop.test?tls=none", "must not have options"),
         ("APP_PASSWORD_MIN_LENGTH", "7", "from 8 to 64"),
