@@ -1,4 +1,4 @@
-"""Declarations of who may call each route. Without one, the service does not start.
+"""Who may call each route. The service does not start if a route lacks this.
 
 @blueprint.get("/prices")
 @public
@@ -62,7 +62,7 @@ def permission(name: str) -> Callable[[View], View]:
 
 
 def recent(view: View) -> View:
-    """Require the password or a passkey again if it was last used 15 minutes ago."""
+    """Require the password or a passkey again unless used in the last 15 minutes."""
     view.recent = True  # type: ignore[attr-defined]
     return view
 

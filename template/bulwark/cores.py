@@ -1,4 +1,4 @@
-"""The number of cores this process may use: in a container, a part of the machine's."""
+"""The number of cores this process may use, which a container may limit."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Encryption of stored values: AES-256-GCM, bound to the place of each value."""
+"""Encryption of stored values: AES-256-GCM, bound to where each value is stored."""
 
 import base64
 import binascii

@@ -57,7 +57,7 @@ MISSED_BY_TALISMAN = {
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-# For a response to which no function could add headers; the proxy adds the rest.
+# For responses that get no headers from the functions; the proxy adds the rest.
 LAST_RESORT = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "

@@ -162,7 +162,7 @@ def ask(checks: Mapping[str, Check]) -> dict[str, str]:
 
 
 def _begin(name: str, check: Check) -> Future[str]:
-    """Start a check, unless the last one is still running: then wait for that."""
+    """Start a check, or wait for its last run if that has not finished."""
     running = _running.get(name)
     if running is None or running.done():
         app = current_app._get_current_object()  # type: ignore[attr-defined]

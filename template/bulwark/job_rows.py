@@ -28,7 +28,7 @@ PLAIN = (
 
 
 class RowRefusedError(Exception):
-    """This service did not write a row. The message has the reason, but no data."""
+    """This service did not write the row. The message has the reason, but no data."""
 
 
 class ArgumentError(TypeError):

@@ -54,7 +54,7 @@ def first_hour() -> datetime:
 def count_server_errors() -> None:
     """Store the number of server errors in this hour.
 
-    Several workers may do so at the same time: what each of them stores is consistent.
+    Several workers may do so at the same time: what each of them stores is correct.
     The stored total is read first, so a lower count means that the counters were reset.
     """
     folder = Path(config.current().metrics_folder)
