@@ -205,7 +205,7 @@ def _commit(response: Response) -> Response:
 
 
 def _wake_worker(delay: int = 0) -> None:
-    """Queue a delivery. If the queue is down, the job that runs each minute delivers."""
+    """Queue a delivery. If the queue is down, the job of each minute delivers."""
     try:
         _deliver.schedule(delay=delay) if delay else _deliver()
     except Exception:  # noqa: BLE001  in any case, the email is safe in the table
