@@ -676,8 +676,8 @@ CSP_SOURCES: dict[str, list[str]] = {
                 "app/permissions.py": UNKNOWN_IN_A_ROLE,
             },
             [
-                "/bare (app.bare) does not say who may call it",
-                "/odd (app.odd) asks for 'odd:read', which is not declared",
+                "/bare (app.bare) does not declare who may call it",
+                "/odd (app.odd) requires 'odd:read', which is not declared",
                 "the role 'clerk' grants 'odd:read', which is not declared",
             ],
         ),

@@ -8,7 +8,7 @@ from app.models import User
 
 
 def create_app() -> Flask:
-    """Make the app: register your blueprints, then put the base under them."""
+    """Create the app: register your blueprints, then set up the base."""
     app = Flask(__name__)
     app.register_blueprint(views.blueprint)
     bulwark.init_app(

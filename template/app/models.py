@@ -4,4 +4,4 @@ from bulwark.identity.models import BaseUser
 
 
 class User(BaseUser):
-    """A person with an account. Add columns and relationships here."""
+    """A user with an account. Add columns and relationships here."""

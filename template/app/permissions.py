@@ -1,4 +1,4 @@
-"""What people may do (`PERMISSIONS`), and the roles that let them (`ROLES`)."""
+"""Your permissions (`PERMISSIONS`), and the roles that grant them (`ROLES`)."""
 
 PERMISSIONS: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""Your settings, each read from APP_<NAME>, and where your pages load things from."""
+"""Your settings, each read from APP_<NAME>, and hosts that your pages load from."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Your pages. Every route says who may call it: @public, @signed_in, @permission."""
+"""Your pages. Each route declares who may call it: @public, @signed_in, @permission."""
 
 from flask import Blueprint, render_template
 from flask.typing import ResponseReturnValue
@@ -11,5 +11,5 @@ blueprint = Blueprint("app", __name__)
 @blueprint.get("/")
 @public
 def home() -> ResponseReturnValue:
-    """Welcome a visitor."""
+    """Show the home page."""
     return render_template("home.html")

@@ -1,4 +1,4 @@
-"""The base of this service. Updates replace it: read it, extend it from `app/`."""
+"""The base of this service. Extend it from `app/`: updates replace this folder."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,19 +50,19 @@ def init_app(
     roles: Mapping[str, Sequence[str]] | None = None,
     csp_sources: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Put the base under an app whose blueprints are registered.
+    """Set up the base for an app whose blueprints are registered.
 
     Args:
-        app: the app; its package's folder holds `templates/` and `migrations/`.
-        user_model: the class of users, a `BaseUser` with your columns.
+        app: the app; its package contains `templates/` and `migrations/`.
+        user_model: your subclass of `BaseUser`, with your columns.
         settings: a dataclass of your settings, read into `app.config`.
-        permissions: your permissions, each with what it allows.
-        roles: your roles with their permissions, made when they do not exist.
-        csp_sources: what your pages load from elsewhere, by CSP directive.
+        permissions: your permissions, each with a description.
+        roles: your roles with their permissions; `flask prepare` creates missing ones.
+        csp_sources: other hosts that your pages load from, by CSP directive.
 
     Raises:
         config.ConfigurationError: a setting is missing, weak or unknown.
-        access.UndeclaredAccessError: a route does not say who may call it.
+        access.UndeclaredAccessError: a route does not declare who may call it.
     """
     signatures.init()
     settings_of_base, own = config.init_app(app, settings)

@@ -1,4 +1,4 @@
-"""Who may call which route. A route that does not say so stops the start.
+"""Who may call each route. The service does not start if a route lacks this.
 
 @blueprint.get("/prices")
 @public
@@ -34,53 +34,53 @@ View = TypeVar("View", bound=Callable[..., Any])
 PUBLIC = "public"
 SIGNED_IN = "signed in"
 NO_GRACE = timedelta(0)
-# What the base's own pages ask for.
+# Permissions that the base's own pages require.
 PERMISSIONS = {
-    "users:read": "See who has an account, their sessions and the security history",
-    "users:write": "Invite, lock and unlock people, end sessions, force a new password",
-    "roles:write": "Make and change roles, give and take them",
+    "users:read": "View accounts, their sessions and the security history",
+    "users:write": "Invite, lock and unlock users, end sessions, force a new password",
+    "roles:write": "Create and edit roles, assign and revoke them",
 }
 
 
 class UndeclaredAccessError(Exception):
-    """Routes do not say who may call them, or ask for what nobody declared."""
+    """A route does not declare who may call it, or a permission is not declared."""
 
 
 def public(view: View) -> View:
-    """Let everybody call this view."""
+    """Let anyone call this view."""
     return _declare(view, PUBLIC)
 
 
 def signed_in(view: View) -> View:
-    """Let everybody who is signed in call this view."""
+    """Let any signed-in user call this view."""
     return _declare(view, SIGNED_IN)
 
 
 def permission(name: str) -> Callable[[View], View]:
-    """Let those call this view who have a role with the permission."""
+    """Let users call this view if one of their roles grants the permission."""
     return lambda view: _declare(view, name)
 
 
 def recent(view: View) -> View:
-    """Ask again for password or passkey when the last time was 15 minutes ago."""
+    """Require the password or a passkey again unless used in the last 15 minutes."""
     view.recent = True  # type: ignore[attr-defined]
     return view
 
 
 def while_setting_up(view: View) -> View:
-    """Let also those call this view who have yet to set up a required factor."""
+    """Also allow users who have not yet set up a required second factor."""
     view.while_setting_up = True  # type: ignore[attr-defined]
     return view
 
 
 def declare(app: Flask, access: str, endpoints: Iterable[str]) -> None:
-    """Say who may call the routes of an extension, which can't be decorated."""
+    """Declare who may call an extension's routes, which can't be decorated."""
     for endpoint in endpoints:
         app.extensions.setdefault("access", {})[endpoint] = access
 
 
 def of(app: Flask, endpoint: str) -> str | None:
-    """Return who may call an endpoint; None if nobody said."""
+    """Return who may call an endpoint, or None if that is not declared."""
     declared: dict[str, str] = app.extensions.setdefault("access", {})
     found = declared.get(endpoint)
     return found or getattr(app.view_functions.get(endpoint), "access", None)
@@ -89,14 +89,14 @@ def of(app: Flask, endpoint: str) -> str | None:
 def init_app(
     app: Flask, permissions: Mapping[str, str], roles: Mapping[str, Sequence[str]]
 ) -> None:
-    """Check that every route says who may call it, and hold each call to that."""
+    """Check that every route declares who may call it, and enforce it on requests."""
     declare(app, PUBLIC, ["static"])
     known = PERMISSIONS | dict(permissions)
     app.extensions["permissions"] = known
     problems = [*_undeclared_routes(app, known), *_undeclared_in(roles, known)]
     if problems:
         raise UndeclaredAccessError(
-            "nothing was started:\n" + "\n".join(f"- {p}" for p in problems)
+            "the service did not start:\n" + "\n".join(f"- {p}" for p in problems)
         )
     app.before_request(_enforce)
 
@@ -111,12 +111,12 @@ def _undeclared_routes(app: Flask, known: Mapping[str, str]) -> Iterable[str]:
         access = of(app, rule.endpoint)
         if access is None:
             yield (
-                f"{rule.rule} ({rule.endpoint}) does not say who may call it: put"
-                " @public, @signed_in or @permission under its route"
+                f"{rule.rule} ({rule.endpoint}) does not declare who may call it: add"
+                " @public, @signed_in or @permission below the route decorator"
             )
         elif access not in (PUBLIC, SIGNED_IN, *known):
             yield (
-                f"{rule.rule} ({rule.endpoint}) asks for {access!r}, which is not"
+                f"{rule.rule} ({rule.endpoint}) requires {access!r}, which is not"
                 " declared: add it to PERMISSIONS in app/permissions.py"
             )
 
@@ -135,13 +135,13 @@ def _undeclared_in(
 
 def _enforce() -> ResponseReturnValue | None:
     if request.endpoint is None:
-        return None  # Nothing to call: Flask answers 404 or 405.
+        return None  # No route matches: Flask returns 404 or 405.
     view = current_app.view_functions[request.endpoint]
     access = of(current_app, request.endpoint)
     if access == PUBLIC:
         return None
     if access is None:
-        # A route that was added after the check.
+        # The route was added after the check at startup.
         log.error("access_undeclared", endpoint=request.endpoint)
         abort(403)
     if not current_user.is_authenticated:
@@ -162,7 +162,7 @@ def _enforce() -> ResponseReturnValue | None:
 
 
 def _may(view: Callable[..., Any], access: str) -> bool:
-    """Tell whether the visitor may call a view; an access token is for permissions."""
+    """Return whether the caller may call a view; access tokens are for permissions."""
     personal = access == SIGNED_IN or hasattr(view, "recent")
     if personal and current_user.token_permissions is not None:
         return False
@@ -170,14 +170,14 @@ def _may(view: Callable[..., Any], access: str) -> bool:
 
 
 def _lead_to_second_factor() -> ResponseReturnValue:
-    """Let somebody whose role requires a second factor do nothing but set one up."""
+    """Allow nothing but setting up the second factor that the user must have."""
     if wants_json():
         return jsonify(error="Set up a second factor first"), 403
     return redirect(url_for("account.second_factor"))
 
 
 def _reauthenticate() -> ResponseReturnValue:
-    """Ask again, and lead back to a page that a link can open."""
+    """Require reauthentication, then return to a page that supports GET."""
     rule = request.url_rule
     if wants_json() or (rule and rule.methods and "GET" in rule.methods):
         answer: ResponseReturnValue = current_app.extensions[
@@ -189,7 +189,7 @@ def _reauthenticate() -> ResponseReturnValue:
 
 
 def _page_before() -> str:
-    """Return the page that a form was on."""
+    """Return the path of the page that contained the form."""
     with suppress(ValueError):
         page = urlsplit(request.referrer or "")
         if page.netloc == request.host and page.path.startswith("/"):

@@ -1,4 +1,4 @@
-"""Static files: addresses that name their content; `flask collect` for the proxy."""
+"""Static files: versioned URLs, and `flask collect`, which exports them."""
 
 import gzip
 import hashlib
@@ -15,23 +15,23 @@ from flask_login import AnonymousUserMixin
 
 from bulwark import config, errors
 
-# What the proxy says for itself: it can't ask the service, or must not.
+# Error pages that the proxy serves itself, without a request to the service.
 SAID_BY_PROXY = {
     400: (errors.TITLES[400], None),
     403: (
         errors.TITLES[403],
-        "Use the links of the service, which begin with https://",
+        "Use a link that begins with https://",
     ),
     404: (errors.TITLES[404], errors.HINTS[404]),
     405: (errors.TITLES[405], None),
-    408: ("That took too long", "Check your connection, then try again."),
-    411: (errors.TITLES[400], "It has to say how long it is."),
-    412: ("It has changed in the meantime", "Reload the page, then try again."),
+    408: ("The request timed out", "Check your connection, then try again."),
+    411: (errors.TITLES[400], "The request must include its length."),
+    412: ("This page has changed", "Reload the page, then try again."),
     413: (errors.TITLES[413], errors.HINTS[413]),
-    414: ("That address is too long", errors.HINTS[404]),
-    416: (errors.TITLES[400], "The file is shorter than that."),
+    414: ("This address is too long", errors.HINTS[404]),
+    416: (errors.TITLES[400], "The file is shorter than the requested range."),
     417: (errors.TITLES[400], None),
-    421: ("That is another host's page", errors.HINTS[404]),
+    421: ("This page is on another host", errors.HINTS[404]),
     429: (errors.TITLES[429], "Wait a few seconds, then try again."),
     431: (errors.TITLES[413], "Delete the cookies of this site, then try again."),
     500: (errors.TITLES[500], errors.HINTS[500]),
@@ -47,14 +47,14 @@ DIGITS = 16
 
 
 def init_app(app: Flask) -> None:
-    """Give each file's address a `v`, and add the command."""
+    """Add a `v` parameter to the URLs of static files, and add the command."""
     app.url_defaults(_name_content)
     app.add_template_global(integrity)
     app.cli.add_command(collect)
 
 
 def _name_content(endpoint: str, values: dict[str, Any]) -> None:
-    """Add the digest, so that a browser may keep a file for good."""
+    """Add the content's digest, so that browsers can cache a file forever."""
     if endpoint != "static" and not endpoint.endswith(".static"):
         return
     if digest := _digest_of(endpoint, values["filename"]):
@@ -62,7 +62,7 @@ def _name_content(endpoint: str, values: dict[str, Any]) -> None:
 
 
 def integrity(endpoint: str, filename: str) -> str:
-    """Return what a browser holds a script against, for its `integrity` (W3C SRI)."""
+    """Return a file's digest for the `integrity` attribute of its tag (W3C SRI)."""
     digest = _digest_of(endpoint, filename)
     return f"sha256-{b64encode(digest).decode()}" if digest else ""
 
@@ -82,15 +82,15 @@ def _digest(path: Path, _changed: int) -> bytes:
 @click.argument("folder", type=click.Path(path_type=Path))
 @with_appcontext
 def collect(folder: Path) -> None:
-    """Write FOLDER for the proxy: static files, compressed too, and pages for errors.
+    """Export static files, also compressed, and error pages to FOLDER for the proxy.
 
-    FOLDER is the root of what the proxy serves by itself; what it held is replaced.
+    The proxy serves FOLDER as its root. The current contents are replaced.
     """
     if (folder / "errors").is_dir():
         shutil.rmtree(folder)
     elif folder.exists() and any(folder.iterdir()):
         raise click.ClickException(
-            f"{folder} holds something else, and would be replaced. Name a new folder."
+            f"{folder} contains other files, which would be deleted. Use a new folder."
         )
     for owner in (current_app, *current_app.blueprints.values()):
         if owner.static_folder and owner.static_url_path:

@@ -1,10 +1,10 @@
-"""The audit trail: security events as a chain, in which no row can be changed unseen.
+"""The audit trail: security events as a chain, so that every change can be detected.
 
 Each event gets a link in the transaction that records it: a keyed hash (HMAC-SHA-256)
-of the event and of the link before it. Who may write to the database but does not have
-APP_ENCRYPTION_KEYS can't make one. Whoever cuts rows off the end is betrayed by an
-anchor: the newest link is also in the log, with each event, and in a file beside the
-data.
+of the event and of the previous link. Write access to the database is not enough to
+create a link: it requires APP_ENCRYPTION_KEYS. Anchors reveal that rows were removed
+from the end: the newest link is also logged with each event, and written to a file
+beside the data.
 """
 
 import hmac
@@ -45,13 +45,13 @@ from bulwark.events import SecurityEvent
 from bulwark.job_rows import RowRefusedError
 from bulwark.jobs import queue
 
-BEGINNING = bytes(32)  # what the first link follows
+BEGINNING = bytes(32)  # the "previous link" of the first one
 PRUNED = "sys_audit_pruned"
-# One writer links at a time; any number that nothing else locks would do.
+# Lets one writer at a time add links. Any number works that no other lock uses.
 PG_LOCK = 0x62756C7761726B
 NOTE = b"audit"
-AT_ONCE = 1000  # rows in memory
-# What a link covers. A column that comes later is not for the links before it.
+AT_ONCE = 1000  # rows to fetch at a time
+# The columns that a link covers. Columns added later are not part of older links.
 COVERED = (
     "id",
     "at",
@@ -70,7 +70,7 @@ COVERED = (
 
 
 class AuditLink(Model):
-    """The place of an event in the chain. Rows are only ever added."""
+    """The position of an event in the chain. The table is append-only."""
 
     __tablename__ = "audit_chain"
 
@@ -87,7 +87,7 @@ class AuditLink(Model):
 
 
 class AuditPermit(Model):
-    """While a transaction has a row here, triggers let it change the trail."""
+    """Triggers let a transaction change the trail only while it has a row here."""
 
     __tablename__ = "audit_permits"
 
@@ -95,7 +95,7 @@ class AuditPermit(Model):
 
 
 class Head(NamedTuple):
-    """A link: its place and its hash."""
+    """A link: its position and its hash."""
 
     position: int
     mac: bytes
@@ -106,7 +106,7 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True)
 class State:
-    """What is known of the trail without reading it all."""
+    """What is known about the trail without reading all of it."""
 
     rows: int = 0
     fault: str = ""
@@ -115,12 +115,12 @@ class State:
 
 
 class BrokenError(Exception):
-    """The first row that is not as it was written."""
+    """The trail was changed; the message names the first such row."""
 
 
 @event.listens_for(db.session, "before_commit")
 def _link(session: Session) -> None:
-    """Link what the transaction recorded; if that fails, so does what it records."""
+    """Link the transaction's events; if that fails, so does the transaction."""
     if session.in_nested_transaction():
         return
     session.flush()
@@ -135,7 +135,7 @@ def _add_links(
 ) -> dict[int, Head]:
     """Add a link for each event; return them by the event's id."""
     if session.get_bind().dialect.name == "postgresql":
-        # SQLite has one writer at a time by itself.
+        # SQLite allows only one writer at a time anyway.
         session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": PG_LOCK})
     key_id = next(iter(config.current().encryption_keys))
     head = _newest() or Head(0, BEGINNING)
@@ -163,14 +163,14 @@ def _newest() -> Head | None:
 
 
 def _key(key_id: str) -> bytes:
-    """Return the key of the chain that one of the encryption keys stands for.
+    """Return the chain's key, derived from one of the encryption keys.
 
     Raises:
-        BrokenError: that key is not there any more.
+        BrokenError: the encryption key was removed.
     """
     key = config.current().encryption_keys.get(key_id)
     if key is None:
-        raise BrokenError(f"needs the key {key_id!r}, which APP_ENCRYPTION_KEYS lacks")
+        raise BrokenError(f"needs the key {key_id!r}: it is not in APP_ENCRYPTION_KEYS")
     return _derived(key)
 
 
@@ -194,11 +194,11 @@ def _mac(
 def verify(
     anchors: Mapping[int, bytes] | None = None, since: Head | None = None
 ) -> Head | None:
-    """Read the trail and compare it with its links and with anchors; return its end.
+    """Check the trail against its links and the anchors; return its last link.
 
     Args:
-        anchors: hashes of links that are known from elsewhere, by position.
-        since: a link that was found well, to read only what follows.
+        anchors: hashes of links from outside the database, by position.
+        since: a link that was already checked; only later rows are read.
 
     Raises:
         BrokenError: names the first row that was changed, removed, moved or added.
@@ -212,7 +212,7 @@ def verify(
         )
         != since.mac
     ):
-        raise BrokenError(f"row {since.position} is gone or another than it was")
+        raise BrokenError(f"row {since.position} is gone or was replaced")
     with closing(_links(head.position)) as links:
         for link in links:
             _expect(link.position, head.position + 1)
@@ -230,7 +230,7 @@ def verify(
                     " changed or moved"
                 )
             if not hmac.compare_digest(anchors.get(link.position, mac), mac):
-                raise BrokenError(f"{where} is not the one that its anchor names")
+                raise BrokenError(f"{where} does not match its anchor")
             head = Head(link.position, mac)
     if anchors and (last := max(anchors)) > head.position:
         raise BrokenError(
@@ -242,7 +242,7 @@ def verify(
 
 
 def _start() -> Head:
-    """Return what the first row that is left follows."""
+    """Return the link that the first remaining row follows."""
     pruned = db.session.scalars(
         select(SecurityEvent.details)
         .where(SecurityEvent.name == PRUNED)
@@ -279,7 +279,7 @@ def _expect(position: int, wanted: int) -> None:
 
 
 def _refuse_strangers() -> None:
-    """Refuse events that nobody linked."""
+    """Raise an error if an event has no link."""
     stranger = db.session.execute(
         select(SecurityEvent.id, SecurityEvent.name)
         .join(AuditLink, AuditLink.event_id == SecurityEvent.id, isouter=True)
@@ -289,15 +289,15 @@ def _refuse_strangers() -> None:
     ).first()
     if stranger:
         raise BrokenError(
-            f"event {stranger.id}, {stranger.name}, is in no row: it was added by hand"
+            f"event {stranger.id}, {stranger.name}, has no row: it was added by hand"
         )
 
 
-# --- Anchors, and the checks that run by themselves ---------------------------------
+# --- Anchors and scheduled checks ---------------------------------------------------
 
 
 def anchors() -> dict[int, bytes]:
-    """Return the hashes of links that the file of anchors names, by position."""
+    """Return the hashes in the anchor file, by position."""
     file = _anchor_file()
     lines = file.read_text().splitlines() if file.exists() else []
     found = [line.split()[1].partition(":") for line in lines if len(line.split()) > 1]
@@ -310,7 +310,7 @@ def _anchor_file() -> Path:
 
 @queue.periodic_task(crontab(minute="*/5"), name="anchor_audit_trail")  # type: ignore[untyped-decorator]
 def anchor() -> None:
-    """Write the newest link where a change of the database can't reach it."""
+    """Write the newest link to the anchor file, outside the database."""
     head = _newest()
     if head is None or head.position in anchors():
         return
@@ -326,7 +326,7 @@ def anchor() -> None:
 
 @queue.periodic_task(crontab(minute="2-59/5"), name="check_new_audit_rows")  # type: ignore[untyped-decorator]
 def check_new() -> None:
-    """Check what was recorded since the last check."""
+    """Check the events recorded since the last check."""
     known = _known()
     if known.fault or not known.head:
         _check()
@@ -337,7 +337,7 @@ def check_new() -> None:
 
 @queue.periodic_task(crontab(hour="4", minute="17"), name="check_audit_trail")  # type: ignore[untyped-decorator]
 def check() -> None:
-    """Check all of it."""
+    """Check the whole trail."""
     _check()
 
 
@@ -358,7 +358,7 @@ def _known() -> State:
     try:
         told = queue.get(NOTE, peek=True)
     except RowRefusedError:
-        told = None  # Whoever wrote it, all is checked again.
+        told = None  # This service did not write it: check the whole trail again.
     if told is None:
         return State()
     moment = datetime.fromisoformat(told["at"])
@@ -366,18 +366,18 @@ def _known() -> State:
 
 
 def state() -> State:
-    """Return how many rows there ever were, and what the last check found."""
+    """Return the number of rows ever written and the result of the last check."""
     rows = db.session.scalar(select(func.max(AuditLink.position))) or 0
     return State(**asdict(_known()) | {"rows": rows})
 
 
-# --- Taking rows away ---------------------------------------------------------------
+# --- Export -------------------------------------------------------------------------
 
 
 def rows_of(query: Select[SecurityEvent]) -> Iterator[str]:
-    """Yield the rows of the events that are asked for: JSON, oldest first, with links.
+    """Yield the selected events with their links as JSON, oldest first.
 
-    Few are in memory at a time. A row says all that `verify` needs to prove it.
+    Only a few are in memory at a time. A row contains all that its link covers.
     """
     linked = AuditLink.event_id == SecurityEvent.id
     rows = query.join(AuditLink, linked).add_columns(AuditLink)
@@ -388,11 +388,11 @@ def rows_of(query: Select[SecurityEvent]) -> Iterator[str]:
         yield json.dumps({"row": link.position, **row, "mac": link.mac.hex()})
 
 
-# --- Beginning, and letting old rows go ---------------------------------------------
+# --- Adopting and pruning events ----------------------------------------------------
 
 
 def adopt() -> int:
-    """Link the events of before there was a trail; return how many there were."""
+    """Link the events recorded before the trail existed; return how many there were."""
     if _newest() is not None:
         return 0
     found = list(db.session.scalars(select(SecurityEvent).order_by(SecurityEvent.id)))
@@ -401,7 +401,7 @@ def adopt() -> int:
 
 @contextmanager
 def unlocked() -> Iterator[None]:
-    """Let the current transaction, and no other, change what is only ever added to."""
+    """Let the current transaction, and no other, change the append-only tables."""
     db.session.flush()
     permit = db.session.execute(insert(AuditPermit).returning(AuditPermit.id)).scalar()
     yield
@@ -411,17 +411,17 @@ def unlocked() -> Iterator[None]:
 
 @queue.periodic_task(crontab(hour="4", minute="47"), name="prune_audit_trail")  # type: ignore[untyped-decorator]
 def forget() -> None:
-    """Let go what is older than the settings say, if the trail is as it was written."""
+    """Delete rows older than APP_AUDIT_DAYS, unless the trail is broken."""
     if days := config.current().audit_days:
-        with suppress(BrokenError):  # which the checks tell
+        with suppress(BrokenError):  # the checks report it
             prune(utcnow() - timedelta(days=days), "APP_AUDIT_DAYS")
 
 
 def prune(before: datetime, reason: str) -> Head | None:
-    """Delete the rows of before a moment; return the last of them, if there was one.
+    """Delete rows from before a time; return the last deleted link, if there is one.
 
-    The chain stays provable: which link the first row that is left follows is recorded,
-    and that record is a row of the chain itself.
+    The rest can still be verified: an event, which is part of the chain, records the
+    link that the first remaining row follows.
 
     Raises:
         BrokenError: the trail is broken; deleting would hide where.
@@ -429,8 +429,8 @@ def prune(before: datetime, reason: str) -> Head | None:
     newest = verify(anchors())
     if newest is None:
         return None
-    # Up to the first that is younger: a clock that was wrong may date a row too early.
-    # The newest stays: the next one follows it, and SQLite would give its number again.
+    # Stop at the first newer row: later rows may be dated too early by a wrong clock.
+    # Keep the newest row: the next link follows it, and SQLite would reuse its number.
     kept = db.session.scalar(
         select(func.min(AuditLink.position))
         .join(SecurityEvent, SecurityEvent.id == AuditLink.event_id)

@@ -1,11 +1,12 @@
-"""Backups: `flask backup` writes all data into one encrypted file, `flask restore`.
+"""Backups: `flask backup` and `flask restore`, with all data in one encrypted file.
 
-A file begins with MAGIC and a line of JSON, which says what it holds. The rest is a tar
-of SQLite's files, or what pg_dump wrote, in chunks sealed with AES-256-GCM. The key is
-this file's alone: HKDF (RFC 5869) of one of APP_ENCRYPTION_KEYS, a salt and the whole
-beginning. A nonce is the chunk's number and whether it is the last: STREAM (Hoang,
-Reyhanitabar, Rogaway, Vizar: Online Authenticated-Encryption, CRYPTO 2015), in the form
-of age (C2SP, age.md). So no chunk can be changed, moved, dropped or swapped.
+A file begins with MAGIC and a line of JSON that describes its contents. The rest is a
+tar of SQLite's files, or the output of pg_dump, in chunks encrypted with AES-256-GCM.
+Each file has its own key: HKDF (RFC 5869) of one of APP_ENCRYPTION_KEYS, a salt and the
+whole beginning. A nonce is the chunk's number and whether it is the last one: STREAM
+(Hoang, Reyhanitabar, Rogaway, Vizar: Online Authenticated-Encryption, CRYPTO 2015), in
+the form that age uses (C2SP, age.md). So changed, moved, dropped or swapped chunks are
+detected.
 """
 
 import fcntl
@@ -46,21 +47,20 @@ TAG = 16
 
 NOTHING_THERE = "There is no data yet. Run `flask prepare` first."
 IN_USE = (
-    "Something has the database open. Stop the service, its worker and what tells its"
-    " metrics first."
+    "The database is in use. Stop the service, its worker and `flask metrics` first."
 )
 NOT_EMPTY = (
-    "The database is not empty, and a restore replaces all of it. If you want that, add"
-    " --replace; `flask backup` keeps what is there now."
+    "The database is not empty, and a restore replaces all of its data. To do that, add"
+    " --replace. To save the current data, run `flask backup` first."
 )
 
 
 class BackupError(Exception):
-    """What went wrong and how to mend it, in words for the operator."""
+    """A backup or restore failed. The message explains how to fix it."""
 
 
 class Contents(NamedTuple):
-    """What a database holds."""
+    """The contents of a database."""
 
     revisions: list[str]
     tables: int
@@ -72,7 +72,7 @@ class Contents(NamedTuple):
 
 @dataclass(frozen=True)
 class Header:
-    """The line at the beginning of a backup."""
+    """The line of JSON at the beginning of a backup."""
 
     service: str
     database: str
@@ -94,9 +94,9 @@ def init_app(app: Flask) -> None:
 @click.option("--keep", default=14, show_default=True, type=click.IntRange(min=1))
 @with_appcontext
 def backup(folder: Path, keep: int) -> None:
-    """Write a backup of all data into FOLDER, then delete the oldest beyond --keep.
+    """Write a backup of all data to FOLDER, then delete the oldest beyond --keep.
 
-    The service may run meanwhile.
+    The service can keep running.
     """
     slug, now = config.current().slug, utcnow()
     new = folder / f"{slug}-{now:%Y%m%dT%H%M%SZ}.backup"
@@ -116,19 +116,19 @@ def backup(folder: Path, keep: int) -> None:
     note("backup")
     events.tell("sys_backup_created", file=new.name, bytes=size, rows=contents.rows)
     click.echo(
-        f"Wrote {new}: {size:,} bytes, {contents}. It opens with this service's keys"
-        " alone, which are not in it: keep a copy of env.production elsewhere."
+        f"Wrote {new}: {size:,} bytes, {contents}. Only this service's keys can decrypt"
+        " it, and it does not contain them: keep a copy of env.production elsewhere."
     )
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--replace", is_flag=True, help="Delete what the database holds.")
+@click.option("--replace", is_flag=True, help="Delete the current data.")
 @with_appcontext
 def restore(file: Path, replace: bool) -> None:
-    """Put the data of the backup FILE into the database of the stopped service."""
+    """Restore the data of the backup FILE. Stop the service first."""
     with _explained("sys_restore_failed"):
-        header = _verify(file)  # all of it is good before anything is changed
+        header = _verify(file)  # check the whole file before changing anything
         _refuse_newer(header.contents)
         with file.open("rb") as source:
             into = _into_sqlite if header.database == "sqlite" else _into_postgresql
@@ -142,7 +142,7 @@ def restore(file: Path, replace: bool) -> None:
 
 @contextmanager
 def _explained(failure: str) -> Iterator[None]:
-    """Log a failure, and end the command with its words."""
+    """Log a failure, and end the command with its message."""
     try:
         yield
     except (BackupError, OSError, sqlite3.Error, psycopg.Error) as error:
@@ -152,9 +152,9 @@ def _explained(failure: str) -> Iterator[None]:
 
 @contextmanager
 def _workshop(place: Path) -> Iterator[Path]:
-    """Yield an empty private folder, for one command at a time, gone afterwards.
+    """Yield an empty private folder for one command at a time, then remove it.
 
-    What a command that was killed left there is deleted now.
+    Files left behind by a killed command are deleted first.
     """
     place.mkdir(mode=0o700, exist_ok=True)
     with ExitStack() as stack:
@@ -163,7 +163,7 @@ def _workshop(place: Path) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BackupError(f"Another command is at work in {place}.") from None
+            raise BackupError(f"Another command is using {place}.") from None
         stack.callback(shutil.rmtree, place)
         for path in place.iterdir():
             path.unlink()
@@ -171,12 +171,12 @@ def _workshop(place: Path) -> Iterator[Path]:
 
 
 def _create(path: Path) -> IO[bytes]:
-    """Open a new file that only its owner may read."""
+    """Create a file that only its owner can read."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
 def _sync(path: Path) -> None:
-    """Make sure that a file, or the names in a folder, outlast a power cut."""
+    """Make sure that a file, or the names in a folder, survive a power failure."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -190,7 +190,7 @@ def _refuse_newer(contents: Contents) -> None:
     if unknown := set(contents.revisions) - known:
         raise BackupError(
             "The backup was made by a newer release of this service: this one has no"
-            f" migration {', '.join(sorted(unknown))}. Restore it with that release."
+            f" migration {', '.join(sorted(unknown))}. Use that release to restore it."
         )
 
 
@@ -216,7 +216,7 @@ def _write(path: Path, made: str) -> None:
 
 
 def _verify(path: Path) -> Header:
-    """Open every chunk of a backup, and return its header."""
+    """Decrypt every chunk of a backup, and return its header."""
     with path.open("rb") as source:
         header, chunks = _open(source)
         for _ in chunks:
@@ -225,7 +225,7 @@ def _verify(path: Path) -> Header:
 
 
 def _open(source: IO[bytes]) -> tuple[Header, Iterator[bytes]]:
-    """Return the header, which the first chunk proves, and what the chunks hold."""
+    """Return the header, which the first chunk authenticates, and the chunks."""
     settings = config.current()
     magic = source.readline(len(MAGIC))
     line = source.readline(HEADER_LIMIT)
@@ -240,16 +240,16 @@ def _open(source: IO[bytes]) -> tuple[Header, Iterator[bytes]]:
     kind = database_url(settings).get_backend_name()
     if (header.service, header.database) != (settings.slug, kind):
         raise BackupError(
-            f"{source.name} is of the service {header.service!r} on"
-            f" {header.database!r}, and this one is {settings.slug!r} on {kind!r}."
+            f"{source.name} belongs to the service {header.service!r} on"
+            f" {header.database!r}, but this is {settings.slug!r} on {kind!r}."
         )
     for key in settings.encryption_keys.values():
         if _mark(key) == header.key_mark:
             return header, _chunks(source, _cipher(key, salt, magic + line))
     raise BackupError(
-        f"{source.name} was sealed with an encryption key that is not in"
-        f" APP_ENCRYPTION_KEYS; its id was {header.key_id!r}. Add it there, after the"
-        " others: it is in the env.production of the day when the backup was made."
+        f"{source.name} was encrypted with a key that is not in APP_ENCRYPTION_KEYS."
+        f" Its id is {header.key_id!r}. Add it there, after the others. The"
+        " env.production from the day of the backup contains it."
     )
 
 
@@ -277,28 +277,28 @@ def _cipher(key: bytes, salt: bytes, start: bytes) -> AESGCM:
 
 
 def _mark(key: bytes) -> str:
-    """Return what tells a key from others of its id, and nothing else about it."""
+    """Return a fingerprint that identifies a key, and reveals nothing else about it."""
     return HKDF(SHA256(), 8, None, b"bulwark backup, mark of a key").derive(key).hex()
 
 
 def _damaged(source: IO[bytes]) -> BackupError:
-    return BackupError(f"{source.name} is damaged or cut short. Take another backup.")
+    return BackupError(f"{source.name} is damaged or cut short. Use another backup.")
 
 
 # --- SQLite --------------------------------------------------------------------------
 
 BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-PATIENCE = 30  # seconds for a writer who locks readers out
+PATIENCE = 30  # seconds to wait for a writer that locks out readers
 
 
 def _sqlite_files() -> dict[str, Path]:
-    """Return where the queue (bulwark.jobs) and the data are, as the tar names them.
+    """Return the files of the queue (bulwark.jobs) and the data, by name in the tar.
 
-    The queue comes first: what its jobs speak of is then in the later copy of the data.
+    The queue is copied first, so that the copy of the data contains what jobs refer to.
     """
     path = database_url(config.current()).database
     if path in (None, "", ":memory:"):
-        raise BackupError("The database is in memory: there is no file of it.")
+        raise BackupError("The database is in memory: it has no file.")
     data = Path(str(path))
     return {"queue": data.with_suffix(".jobs.db"), "data": data}
 
@@ -310,7 +310,7 @@ def _of_sqlite() -> Iterator[tuple[Contents, IO[bytes]]]:
         raise BackupError(NOTHING_THERE)
     with _workshop(files["data"].parent / ".backup") as place:
         for name, path in files.items():
-            # One moment's state, without what was deleted; writers go on meanwhile.
+            # A consistent snapshot without deleted data; writers are not blocked.
             with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
                 connection.execute("VACUUM INTO ?", [str(place / name)])
         contents = _check_sqlite(place)
@@ -339,14 +339,14 @@ def _into_sqlite(chunks: Iterator[bytes], contents: Contents, *, replace: bool) 
             for member in tar:
                 if member.name not in files or not member.isfile():
                     raise BackupError(
-                        f"The backup holds {member.name!r}, which is odd."
+                        f"The backup contains an unexpected {member.name!r}."
                     )
                 with _create(place / member.name) as target:
                     shutil.copyfileobj(cast(IO[bytes], tar.extractfile(member)), target)
                 _sync(place / member.name)
         _compare(_check_sqlite(place), contents)
         for name, path in files.items():
-            for rest in ("-wal", "-shm", "-journal"):  # would change the file to come
+            for rest in ("-wal", "-shm", "-journal"):  # would change the new file
                 path.with_name(path.name + rest).unlink(missing_ok=True)
             if (place / name).exists():
                 (place / name).rename(path)
@@ -357,13 +357,13 @@ def _into_sqlite(chunks: Iterator[bytes], contents: Contents, *, replace: bool) 
 
 @contextmanager
 def _alone(path: Path) -> Iterator[bool]:
-    """Keep everybody else out of a database; yield whether there is nothing in it."""
+    """Lock a database exclusively; yield whether it is empty."""
     if not path.exists():
         yield True
         return
     with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
         try:
-            # Refused while anybody else has it open: sqlite.org/wal.html, 3.
+            # Fails while another process has it open: sqlite.org/wal.html, 3.
             connection.execute("PRAGMA journal_mode = DELETE")
             connection.execute("BEGIN EXCLUSIVE")
             empty = not _sqlite_tables(connection)
@@ -377,7 +377,7 @@ def _alone(path: Path) -> Iterator[bool]:
 
 
 def _check_sqlite(folder: Path) -> Contents:
-    """Read all of the copies in a folder, and return what is in that of the data."""
+    """Check all copies in a folder, and return the contents of the data's copy."""
     for path in folder.iterdir():
         with closing(sqlite3.connect(path)) as connection:
             (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
@@ -400,7 +400,7 @@ def _sqlite_tables(connection: sqlite3.Connection) -> list[str]:
 
 def _compare(found: Contents, expected: Contents) -> None:
     if found != expected:
-        raise BackupError(f"The backup says {expected}, but {found} came out of it.")
+        raise BackupError(f"The backup lists {expected}, but it contains {found}.")
 
 
 # --- PostgreSQL ----------------------------------------------------------------------
@@ -419,7 +419,7 @@ OTHERS = """
 """
 PSQL = ("psql", "-Xq", "--set=ON_ERROR_STOP=1", "--set=VERBOSITY=terse")
 PG_RESTORE = ("pg_restore", "-1", "--no-owner", "--no-privileges", "--file=-")
-# Programs of version 17 say this to every server, and older servers don't know it.
+# pg_restore 17 writes this for every server, and older servers reject it.
 SED = ("sed", "1,40{/^SET transaction_timeout = 0;$/d}")
 
 
@@ -430,7 +430,7 @@ def _of_postgresql() -> Iterator[tuple[Contents, IO[bytes]]]:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
             connection.execute(SQL("SET {} = 0").format(Identifier(limit)))
-        # What is counted is what is dumped.
+        # Count the rows of the same snapshot that pg_dump reads.
         ((snapshot,),) = connection.execute("SELECT pg_export_snapshot()").fetchall()
         contents = _check_postgresql(connection)
         server = connection.info.server_version // 10_000
@@ -440,14 +440,15 @@ def _of_postgresql() -> Iterator[tuple[Contents, IO[bytes]]]:
             yield contents, cast(IO[bytes], dump.stdout)
     if dump.returncode:
         raise BackupError(
-            f"pg_dump failed: see above. It may not be older than the server, {server}."
+            "pg_dump failed: see above. It must not be older than the server:"
+            f" version {server}."
         )
 
 
 def _into_postgresql(
     chunks: Iterator[bytes], contents: Contents, *, replace: bool
 ) -> None:
-    """Replace all in one transaction, which pg_restore ends when all went well."""
+    """Replace all data in one transaction, which pg_restore commits on success."""
     _require("psql", "pg_restore")
     begin = ["BEGIN", "SET client_min_messages = error", "SET lock_timeout = '10s'"]
     with _connect() as connection:
@@ -472,7 +473,7 @@ def _into_postgresql(
             with suppress(BrokenPipeError), cast(IO[bytes], unpack.stdin) as feed:
                 feed.writelines(chunks)
     if sql.returncode or unpack.returncode or fit.returncode:
-        raise BackupError("The restore failed: see above. The data is as it was.")
+        raise BackupError("The restore failed: see above. The data is unchanged.")
     with _connect() as connection:
         _compare(_check_postgresql(connection), contents)
 
@@ -484,7 +485,7 @@ def _connect() -> psycopg.Connection:
 
 
 def _check_postgresql(connection: psycopg.Connection) -> Contents:
-    """Return what is in the database."""
+    """Return the contents of the database."""
     tables = connection.execute(TABLES).fetchall()
     if ("public", "alembic_version") not in tables:
         raise BackupError(NOTHING_THERE)
@@ -497,9 +498,9 @@ def _check_postgresql(connection: psycopg.Connection) -> Contents:
 
 
 def _environment(connection: psycopg.Connection) -> dict[str, str]:
-    """Return how PostgreSQL's programs get to the same database.
+    """Return the environment in which PostgreSQL's programs use the same database.
 
-    Whoever is on the machine may read a command line, but not an environment.
+    Every user of the machine can read a command line, but not an environment.
     """
     return os.environ | {
         option.envvar.decode(): option.val.decode()
@@ -512,5 +513,5 @@ def _require(*programs: str) -> None:
     for program in programs:
         if not shutil.which(program):
             raise BackupError(
-                f"{program} is not installed. Debian has it in postgresql-client."
+                f"{program} is not installed. On Debian, install postgresql-client."
             )

@@ -1,4 +1,4 @@
-"""A certificate for development, from an authority that can vouch for nothing else."""
+"""The development certificate, whose authority is valid for this machine only."""
 
 import ipaddress
 import os
@@ -12,7 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from bulwark.database import utcnow
 
-LIFE = timedelta(days=397)  # the longest that browsers take from any authority
+LIFE = timedelta(days=397)  # the longest that browsers accept from any authority
 RENEW_BEFORE = timedelta(days=30)
 LOOPBACK = (
     ipaddress.ip_network("127.0.0.1/32"),
@@ -21,10 +21,11 @@ LOOPBACK = (
 
 
 def make(folder: Path, service: str) -> bool:
-    """Write `authority.pem`, `localhost.pem` and `localhost.key` unless they are good.
+    """Write `authority.pem`, `localhost.pem` and `localhost.key` unless they are valid.
 
-    The authority's own key is never written: whoever trusts the authority trusts this
-    one certificate, for names of this machine only. Returns whether files were made.
+    The authority's own key is never stored. So trusting the authority means trusting
+    this one certificate, for names of this machine only. Return whether files were
+    written.
     """
     leaf_path, key_path = folder / "localhost.pem", folder / "localhost.key"
     if leaf_path.is_file() and key_path.is_file():
@@ -52,7 +53,7 @@ def make(folder: Path, service: str) -> bool:
 
 
 def _authority(service: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-    # A common name has 64 bytes at most (RFC 5280, appendix A.1).
+    # A common name has at most 64 bytes (RFC 5280, appendix A.1).
     name = _name(f"Development of {service}".encode()[:64].decode(errors="ignore"))
     only_here = [x509.DNSName("localhost"), *map(x509.IPAddress, LOOPBACK)]
     return (

@@ -1,4 +1,4 @@
-"""`flask prepare` brings the database up to date; `flask db merge` joins migrations."""
+"""`flask prepare` updates the database; `flask db merge` merges migrations."""
 
 from pathlib import Path
 
@@ -21,16 +21,16 @@ from bulwark.jobs import queue
 def init_app(app: Flask) -> None:
     """Add the commands."""
     app.cli.add_command(prepare)
-    # In place of Flask-Migrate's own, which would join the base's branch to the app's.
+    # Replaces Flask-Migrate's command, which would merge the base's branch too.
     db_group.add_command(merge)
 
 
 @click.command()
 @with_appcontext
 def prepare() -> None:
-    """Apply all migrations, make roles and the queue. Running it again changes nothing.
+    """Apply all migrations, and create roles and the queue. Safe to run repeatedly.
 
-    In development it also makes a certificate, and the first administrator with a
+    In development, also create a certificate, and the first administrator with a
     one-time link to set a password.
     """
     upgrade(revision="heads")
@@ -39,35 +39,35 @@ def prepare() -> None:
         _prepare_accounts()
     except (OperationalError, ProgrammingError) as error:
         raise click.ClickException(
-            f"the database lacks what the models have ({error.orig}).\n"
-            'Run bin/flask db migrate -m "what changed", then this again.'
+            f"the database does not match the models ({error.orig}).\n"
+            'Run bin/flask db migrate -m "what changed", then run this again.'
         ) from None
 
 
 def _prepare_accounts() -> None:
     for role in accounts.make_roles():
-        click.echo(f"made the role {role}")
+        click.echo(f"created the role {role}")
     if linked := audit.adopt():
-        click.echo(f"began the audit trail with {linked} earlier events")
+        click.echo(f"started the audit trail with {linked} earlier events")
     db.session.commit()
     if config.current().environment != "development":
         return
     folder = Path(current_app.root_path).parent / "instance" / "tls"
     if certificate.make(folder, config.current().name):
-        click.echo(f"made a development certificate in {folder}")
+        click.echo(f"created a development certificate in {folder}")
     said = accounts.invitation(again=False)
     db.session.commit()
     click.echo(said)
 
 
 @click.command()
-@click.option("-m", "--message", default="merge", help="what the new file is called")
+@click.option("-m", "--message", default="merge", help="the name of the new migration")
 @click.argument("revisions", nargs=-1)
 @with_appcontext
 def merge(message: str, revisions: tuple[str, ...]) -> None:
-    """Join branches of the app's migrations: all of them, or those that you name.
+    """Merge heads of the app's migrations: all of them, or those that you name.
 
-    The base's branch stays by itself, else no update could add to it.
+    The base's branch stays separate, so that updates can add to it.
     """
     scripts = ScriptDirectory.from_config(migrate.get_config())
     try:
@@ -77,8 +77,8 @@ def merge(message: str, revisions: tuple[str, ...]) -> None:
     base = set(scripts.iterate_revisions("bulwark@heads", "base"))
     if base & set(named):
         raise click.ClickException(
-            f"the branch of the base is never merged with the app's. {MERGE}"
+            f"the base's branch can't be merged with the app's. {MERGE}"
         )
     if len(named) < 2:  # noqa: PLR2004
-        raise click.ClickException("the app's branch has one end: nothing to merge")
+        raise click.ClickException("the app's branch has one head: nothing to merge")
     merge_migrations(revisions=[one.revision for one in named if one], message=message)

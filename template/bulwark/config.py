@@ -1,4 +1,4 @@
-"""What the settings are, in each environment."""
+"""The settings of the base, and their defaults in each environment."""
 
 import difflib
 import os
@@ -24,18 +24,18 @@ from bulwark.environment import (
     yes_or_no,
 )
 
-MADE = "bin/secrets makes it"
+MADE = "run bin/secrets"
 
 
 class ConfigurationError(Exception):
-    """The service must not start; `problems` lists every reason at once."""
+    """The service must not start; `problems` lists every reason."""
 
     def __init__(self, environment: str, problems: Iterable[Problem]) -> None:
         self.problems = list(problems)
         noun = "problem" if len(self.problems) == 1 else "problems"
         super().__init__(
             f"{len(self.problems)} {noun} in the {environment} settings,"
-            " so nothing was started:\n" + "\n".join(map(str, self.problems))
+            " so the service did not start:\n" + "\n".join(map(str, self.problems))
         )
 
 
@@ -48,22 +48,22 @@ def _keys(text: str) -> dict[str, bytes]:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Every setting of the base, with its type; files give the first ones."""
+    """Every setting of the base, with its type. Files set the first ones by default."""
 
     environment: ClassVar[str]
     default_env_file: ClassVar[str]
 
     name: str = setting(
-        "the service's name, on pages and in mails",
+        "the service's name, on pages and in emails",
         default="Bulwark",
         cast=hosts.service_name,
     )
-    slug: str = setting("the service's name for machines", default="service")
+    slug: str = setting("the service's short name, for programs", default="service")
     domain: str = setting(
-        "the host name that people type", default="localhost", cast=hosts.host_name
+        "the service's host name", default="localhost", cast=hosts.host_name
     )
     admin_email: str = setting(
-        "the first administrator, and where reports of faults go",
+        "the first administrator, who also receives reports of failures",
         default="admin@example.com",
         cast=hosts.email_address,
     )
@@ -72,26 +72,26 @@ class Config:
         default="sqlite",
         cast=one_of("sqlite", "postgresql"),
     )
-    version: str = setting("which version of the service logs and metrics name")
-    template: str = setting("which release of the template they name")
+    version: str = setting("the service's version, for logs and metrics")
+    template: str = setting("the template's release, for logs and metrics")
 
     secret_key: str = setting(
         "signs sessions, forms and links", required=True, secret=True, mend=MADE
     )
     secret_key_fallbacks: tuple[str, ...] = setting(
-        "older signing keys, still accepted while a new one takes over",
+        "older signing keys, accepted during the change to a new one",
         default=(),
         cast=words,
         secret=True,
     )
     password_pepper: str = setting(
-        "goes into every password hash; without it nobody can sign in",
+        "part of every password hash; without it no one can sign in",
         required=True,
         secret=True,
         mend=MADE,
     )
     encryption_keys: dict[str, bytes] = setting(
-        "encrypts stored data as id:key, newest first, comma between",
+        "keys that encrypt stored data: id:key, newest first, separated by commas",
         default=None,
         cast=_keys,
         required=True,
@@ -100,29 +100,29 @@ class Config:
     )
 
     base_url: str = setting(
-        "the address in links that are made outside a request", cast=hosts.base_url
+        "the base URL of links that are created outside a request", cast=hosts.base_url
     )
     allowed_hosts: tuple[str, ...] = setting(
-        "the host names this service answers to; a link in a mail is built from it",
+        "the host names this service responds to; links in emails are built from them",
         default=(),
         cast=hosts.host_names,
         required=True,
     )
     proxy_hops: int = setting(
-        "how many proxies of your own stand in front, each adding one header",
+        "the number of your own proxies in front, each of which adds one header",
         default=0,
         cast=whole_number(0, 5),
     )
 
     database_url: str = setting(
-        "where the data is", cast=urls.database, required=True, secret=True
+        "the URL of the database", cast=urls.database, required=True, secret=True
     )
     database_password: str = setting(
-        "goes into APP_DATABASE_URL when that has none", secret=True
+        "the password for APP_DATABASE_URL if that has none", secret=True
     )
     redis_url: str = setting(
-        "where Redis is, which counts requests for their limits; without it each"
-        " process counts those that it answers",
+        "the URL of Redis, which counts requests for rate limits; without it, each"
+        " process counts its own requests",
         cast=urls.redis,
         secret=True,
     )
@@ -132,18 +132,16 @@ class Config:
         required=True,
         secret=True,
     )
-    mail_sender: str = setting(
-        "the address that mails come from", cast=hosts.email_address
-    )
+    mail_sender: str = setting("the sender address of emails", cast=hosts.email_address)
 
     password_min_length: int = setting(
-        "least characters of a password: 15 while it is the only factor (NIST SP"
-        " 800-63B-4, 3.1.1.2), never under 8 (OWASP ASVS 6.2.1)",
+        "the minimum length of a password: 15 if it is the only factor (NIST SP"
+        " 800-63B-4, 3.1.1.2), never less than 8 (OWASP ASVS 6.2.1)",
         default=15,
         cast=whole_number(8, 64),
     )
     breach_service: str = setting(
-        "the service that is asked whether a new password was leaked, such as"
+        "the service that checks whether a new password was leaked, such as"
         " https://api.pwnedpasswords.com/range; it gets five digits of the SHA-1 hash",
         cast=hosts.service_url,
     )
@@ -153,63 +151,63 @@ class Config:
         cast=whole_number(5, 1440),
     )
     session_hours: int = setting(
-        "hours after which each session ends, used or not (OWASP ASVS 5.0, 7.3.2)",
+        "hours after which every session ends, even in use (OWASP ASVS 5.0, 7.3.2)",
         default=24,
         cast=whole_number(1, 720),
     )
     require_second_factor: bool = setting(
-        "whether everybody needs a second factor (OWASP ASVS 5.0, 6.3.3); without it"
-        " those need one whose role requires it, as the administrators' does",
+        "whether every user needs a second factor (OWASP ASVS 5.0, 6.3.3); otherwise"
+        " only users whose role requires one, such as administrators",
         default=False,
         cast=yes_or_no,
     )
     email_codes: bool = setting(
-        "whether a code by mail may be a second factor; it is the weakest one",
+        "whether a code sent by email may be a second factor; it is the weakest one",
         default=False,
         cast=yes_or_no,
     )
     audit_anchors: str = setting(
-        "the file that remembers the end of the audit trail, apart from the database"
+        "the file that records the end of the audit trail, outside the database"
     )
     audit_days: int = setting(
-        "days that rows of the audit trail are kept; 0 for ever",
+        "days to keep rows of the audit trail; 0 keeps them forever",
         default=0,
         cast=whole_number(0, 36500),
     )
-    metrics_folder: str = setting("where the processes of this service count")
+    metrics_folder: str = setting("the folder where processes store their counts")
     metrics_bind: str = setting(
-        "where `flask metrics` listens, for Prometheus alone; no proxy may serve it",
+        "where `flask metrics` listens, for Prometheus only; no proxy may expose it",
         default="127.0.0.1:9464",
         cast=hosts.host_and_port,
     )
     log_level: str = setting(
-        "how much is logged",
+        "the lowest level that is logged",
         default="INFO",
         cast=one_of("DEBUG", "INFO", "WARNING", "ERROR"),
     )
 
     @classmethod
     def defaults(cls, root: Path, service: dict[str, Any]) -> dict[str, Any]:
-        """Return what this environment takes when nothing is set."""
+        """Return this environment's defaults."""
         return service
 
     def unsafe(self) -> Iterator[Problem]:
-        """Yield what this environment refuses to start with."""
+        """Yield the problems that keep this environment from starting."""
         yield from ()
 
     def cookie(self, name: str) -> str:
-        """Return the full name; with `__Host-` no other host can set the cookie."""
+        """Return the full name; `__Host-` keeps other hosts from setting the cookie."""
         return f"__Host-{name}"
 
     @property
     def sender(self) -> tuple[str, str]:
-        """The name and address that mails come from."""
+        """The name and address that emails come from."""
         return self.name, self.mail_sender or f"no-reply@{self.domain}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Development(Config):
-    """One machine, nothing to install: SQLite, and mail shown at /dev/mailbox."""
+    """One machine, nothing to install: SQLite, and emails shown at /dev/mailbox."""
 
     environment = "development"
     default_env_file = ".env"
@@ -230,7 +228,7 @@ class Development(Config):
         }
 
     def cookie(self, name: str) -> str:
-        """Tell services on localhost apart: a browser sends cookies to every port."""
+        """Add the slug: on localhost, browsers send cookies to every port."""
         return super().cookie(f"{self.slug}-{name}")
 
 
@@ -259,19 +257,19 @@ class Testing(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Production(Config):
-    """Starts only when it is safe."""
+    """Starts only with safe settings."""
 
     environment = "production"
     default_env_file = ".env.production"
 
     @classmethod
     def defaults(cls, root: Path, service: dict[str, Any]) -> dict[str, Any]:
-        """Serve the service's domain behind one proxy, with a database beside it."""
+        """Serve the service's domain behind one proxy, with a local database."""
         domain = service.get("domain", "")
         slug = service.get("slug", "service")
         databases = {
             "sqlite": urls.of_path("sqlite:///", root / "instance" / "production.db"),
-            # libpq takes an empty host as its own unix socket.
+            # With an empty host, libpq connects to its Unix socket.
             "postgresql": f"postgresql://{slug}@/{slug}",
         }
         return service | {
@@ -297,11 +295,11 @@ def load(root: Path, own: type[Any] | None = None) -> tuple[Config, Any]:
     """Read the settings of the base and, if given, the dataclass `own` of the app.
 
     Args:
-        root: the folder that holds `service.toml`, `.env` and `instance/`.
+        root: the folder that contains `service.toml`, `.env` and `instance/`.
         own: the app's own settings, each declared with `environment.setting`.
 
     Raises:
-        ConfigurationError: there is a reason not to start; it lists all of them.
+        ConfigurationError: the service must not start; it lists every reason.
     """
     chosen = os.environ.get("APP_ENV", "")
     if chosen not in ENVIRONMENTS:
@@ -310,7 +308,7 @@ def load(root: Path, own: type[Any] | None = None) -> tuple[Config, Any]:
             [
                 Problem(
                     f"APP_ENV is {chosen!r}" if chosen else "APP_ENV is not set",
-                    "it decides which settings are read and how strict they are",
+                    "it decides which settings are read, and how strict the checks are",
                     f"set it to one of {', '.join(ENVIRONMENTS)};"
                     " bin/dev, bin/test and bin/flask do it for you",
                 )
@@ -342,7 +340,7 @@ def _service(root: Path) -> dict[str, Any]:
 
 
 def _versions(root: Path) -> Iterator[tuple[str, str]]:
-    """Return which version this is, and which release of the template made it."""
+    """Yield the service's version, and the template release that generated it."""
     for name, file, line in (
         ("version", "pyproject.toml", r'^version = "(.+)"$'),
         ("template", ".copier-answers.yml", r"^_commit: *'?(.+?)'?$"),
@@ -354,7 +352,7 @@ def _versions(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _secrets_dir() -> Path:
-    """Return the folder that Docker or systemd mounts secrets in, or one named."""
+    """Return the secrets folder: one that is set, systemd's, or Docker's."""
     named = os.environ.get("APP_SECRETS_DIR") or os.environ.get("CREDENTIALS_DIRECTORY")
     return Path(named or "/run/secrets")
 
@@ -370,7 +368,7 @@ def _unknown(sources: Sources, known: Iterable[str]) -> Iterator[Problem]:
         near = difflib.get_close_matches(name, known, n=1)
         yield Problem(
             f"{name} in {place} is not a setting",
-            "a misspelt setting is a control that is silently off",
+            "a misspelled setting would silently have no effect",
             f"did you mean {near[0]}?" if near else "remove it, or declare it in app/",
         )
 
@@ -386,7 +384,7 @@ def _taken(name: str) -> Problem:
 def init_app(app: Flask, own: type[Any] | None) -> tuple[Config, Any]:
     """Load the settings into `app.config`: each field under its name in capitals.
 
-    Returns those of the base and, if there are any, your own.
+    Return the base's settings and, if there are any, the app's.
     """
     config, settings = load(Path(app.root_path).parent, own)
     for source in filter(None, (config, settings)):

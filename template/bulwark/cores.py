@@ -1,4 +1,4 @@
-"""How many cores this process may use: fewer than the machine has, in a container."""
+"""The number of cores this process may use, which a container may limit."""
 
 import math
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def count(root: Path = Path("/")) -> int:
-    """Return the number of cores, a part of one counted as one."""
+    """Return the number of cores, rounded up."""
     if hasattr(os, "sched_getaffinity"):
         own = len(os.sched_getaffinity(0))
     else:  # macOS
@@ -15,9 +15,9 @@ def count(root: Path = Path("/")) -> int:
 
 
 def _quota(root: Path) -> float:
-    """Return what `docker run --cpus`, CPUQuota= and Kubernetes limit, in cores.
+    """Return the limit of `docker run --cpus`, CPUQuota= or Kubernetes, in cores.
 
-    A control group has at most what each group around it has: cgroup-v2, cpu.max.
+    The limits of all parent groups apply as well: cgroup-v2, cpu.max.
     """
     mounted = root / "sys/fs/cgroup"
     try:
@@ -33,5 +33,5 @@ def _own_quota(group: Path) -> float:
     try:
         quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
         return int(quota) / int(period)
-    except (OSError, ValueError):  # there is none, or it is "max"
+    except (OSError, ValueError):  # there is no quota, or it is "max"
         return math.inf

@@ -1,4 +1,4 @@
-"""Encrypts stored values: AES-256-GCM, bound to the place that they belong to."""
+"""Encryption of stored values: AES-256-GCM, bound to where each value is stored."""
 
 import base64
 import binascii
@@ -15,11 +15,11 @@ NONCE_BYTES = 12  # NIST SP 800-38D, 8.2.1: 96 bits, never used twice with a key
 
 
 class DecryptionError(Exception):
-    """The value was changed, moved from another place, or its key is gone."""
+    """The value was changed, moved from another place, or its key was removed."""
 
 
 def parse_keys(text: str) -> dict[str, bytes]:
-    """Read `id:key,id:key`: the first encrypts, all decrypt.
+    """Parse `id:key,id:key`: the first key encrypts, all of them decrypt.
 
     Raises:
         ValueError: an id is missing or repeated, or a key is not 32 bytes of base64.
@@ -48,10 +48,10 @@ def encrypt(plain: bytes, *, keys: Mapping[str, bytes], place: str) -> bytes:
 
 
 def decrypt(sealed: bytes, *, keys: Mapping[str, bytes], place: str) -> bytes:
-    """Return what `encrypt` was given for the same place.
+    """Return the value that was encrypted for the same place.
 
     Raises:
-        DecryptionError: it was changed, belongs elsewhere, or its key is gone.
+        DecryptionError: it was changed, belongs elsewhere, or its key was removed.
     """
     key_id, _, rest = sealed.partition(b":")
     key = keys.get(key_id.decode(errors="replace"))
@@ -66,5 +66,5 @@ def decrypt(sealed: bytes, *, keys: Mapping[str, bytes], place: str) -> bytes:
 
 
 def derive(key: bytes, purpose: str) -> bytes:
-    """Return a key for one purpose, from which the one it comes from can't be read."""
+    """Derive a key for one purpose. It does not reveal the original key."""
     return HKDF(SHA256(), KEY_BYTES, None, purpose.encode()).derive(key)

@@ -19,8 +19,8 @@ from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 from bulwark import urls
 from bulwark.config import Config
 
-# Named constraints can be changed by a later migration, on every database. Names hold
-# all columns, as PostgreSQL requires unique names. Existing constraints keep theirs.
+# Later migrations can change named constraints on every database. Names contain all
+# columns, because PostgreSQL requires unique names. Existing constraints keep theirs.
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -30,27 +30,27 @@ NAMING = {
 }
 
 MERGE = (
-    "To join migrations that two people began at the same one:"
+    "To merge migrations that were both based on the same one:"
     ' bin/flask db merge app@heads -m "join"'
 )
 
-# What a column holds, as `mapped_column(String(20), info=PERSONAL)`. No line of the log
-# shows a value under the name of such a column; bulwark/lines.py sees to that.
+# The kind of data in a column, as in `mapped_column(String(20), info=PERSONAL)`.
+# bulwark/lines.py redacts fields with the name of such a column in the log.
 SECRET = {"data": "secret"}
 PERSONAL = {"data": "personal"}
 
-# An exception that is logged must not show the values of its statement.
+# A logged exception must not contain the values of its statement.
 SILENT = {"hide_parameters": True}
 
 
-# Of each connection to PostgreSQL, in libpq's words.
+# libpq's options for each connection to PostgreSQL.
 POSTGRESQL: dict[str, Any] = {
-    # 2 s is the least that libpq knows; who asks is told to come back.
+    # 2 s is libpq's minimum; then the client gets a response that asks it to retry.
     "connect_timeout": 2,
-    # A cluster made under LANG=C has no encoding, and psycopg would return bytes.
+    # A cluster created with LANG=C has no encoding, and psycopg would return bytes.
     "client_encoding": "UTF8",
-    # A firewall that forgot an idle connection drops what is sent without a word: the
-    # system would try again for a quarter of an hour while a visitor waits.
+    # A firewall that forgot an idle connection silently drops packets: the system would
+    # retransmit for a quarter of an hour while the client waits.
     "keepalives_idle": 60,
     "keepalives_interval": 10,
     "keepalives_count": 3,
@@ -72,7 +72,7 @@ else:
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """A moment in UTC, with its zone in Python on every database."""
+    """A time in UTC, which is timezone-aware in Python on every database."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -80,32 +80,32 @@ class UTCDateTime(TypeDecorator[datetime]):
     def process_bind_param(
         self, value: datetime | None, dialect: Dialect
     ) -> datetime | None:
-        """Refuse a moment without a zone, which could mean any."""
+        """Reject a time without a time zone, which is ambiguous."""
         if value is not None and value.tzinfo is None:
-            raise ValueError("a moment needs a zone; use bulwark.database.utcnow()")
+            raise ValueError("a time needs a time zone; use bulwark.database.utcnow()")
         return value and value.astimezone(UTC)
 
     def process_result_value(
         self, value: datetime | None, dialect: Dialect
     ) -> datetime | None:
-        """Give SQLite's moments the zone that it does not keep."""
+        """Add the time zone, which SQLite does not store."""
         return value and value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
 
 
 def utcnow() -> datetime:
-    """Return the present moment."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 def init_app(app: Flask, config: Config) -> None:
-    """Connect, and find the migrations of the base and of the app."""
+    """Configure the database, and the migrations of the base and of the app."""
     url = database_url(config)
     app.config["SQLALCHEMY_DATABASE_URI"] = url
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = _engine_options(url)
     db.init_app(app)
     base = Path(__file__).parent / "migrations"
-    # Flask-Migrate writes the folder as it is, where a % would begin an interpolation;
-    # so this is no more than a name, and what follows has the folder.
+    # Flask-Migrate does not escape the folder, in which a % would begin an
+    # interpolation. So this is only a name, and the function below sets the folder.
     migrate.init_app(app, db, directory="migrations")
     folders = {
         "bulwark": str(base / "versions"),
@@ -130,7 +130,7 @@ def _escaped(path: str | Path) -> str:
 
 
 def database_url(config: Config) -> URL:
-    """Return where the data is, with the driver and the password put in."""
+    """Return the database's URL, including the driver and the password."""
     start, mark, options = config.database_url.partition("?")
     if start.startswith("sqlite:"):
         # Only some versions of SQLAlchemy decode a path.
@@ -147,7 +147,7 @@ def _engine_options(url: URL) -> dict[str, Any]:
         return SILENT | {
             "pool_pre_ping": True,
             "pool_recycle": 1800,
-            # What the URL says for itself counts.
+            # Options in the URL take precedence.
             "connect_args": {k: v for k, v in POSTGRESQL.items() if k not in url.query},
         }
     if url.database in (None, "", ":memory:"):
@@ -158,12 +158,12 @@ def _engine_options(url: URL) -> dict[str, Any]:
 
 
 def fit_to_server(connection: psycopg.Connection[Any]) -> None:
-    """Fit a new connection to how the server is set, and to a pooler in front of it.
+    """Adapt a new connection to the server's settings, and to a pooler in front of it.
 
-    psycopg reads moments in ISO style alone, and a database may have another. A pooler,
-    such as PgBouncer, gives each transaction whichever server process is free, which
-    lacks what was prepared in another one. So the process is not the one that it
-    announced, and no statement is prepared.
+    psycopg parses times in ISO style only, and a database may have another default. A
+    pooler such as PgBouncer runs each transaction in any free server process, which
+    lacks the statements prepared in another one. If the process differs from the one
+    announced at the start, prepared statements are disabled.
     """
     told = "SELECT pg_backend_pid(), set_config('datestyle', 'ISO', false)"
     ((process, _),) = connection.execute(told).fetchall()
@@ -176,9 +176,9 @@ NO_FILE = ("file:", ":memory:")
 
 
 def make_private(path: str | Path) -> None:
-    """Make the file of a SQLite database, unless it is there, for its owner alone.
+    """Create the file of a SQLite database, readable only by its owner, if missing.
 
-    SQLite's other files take its mode. What fails here fails where it is opened, too.
+    SQLite's other files inherit its mode. Errors here also occur when it is opened.
     """
     with suppress(OSError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -186,14 +186,14 @@ def make_private(path: str | Path) -> None:
 
 @event.listens_for(Engine, "do_connect")
 def _keep_private(dialect: Dialect, _: Any, words: list[Any], __: Any) -> None:
-    # What begins with "file:" is a URI, of a team's own engine.
+    # A name that begins with "file:" is a URI, of an engine that the app created.
     if dialect.name == "sqlite" and words[0] and not str(words[0]).startswith(NO_FILE):
         make_private(words[0])
 
 
 @event.listens_for(Engine, "connect")
 def _fit_connection(connection: Any, record: ConnectionPoolEntry) -> None:
-    """Make SQLite keep foreign keys, and let readers go on beside a writer."""
+    """Make SQLite enforce foreign keys, and allow reads during a write."""
     if isinstance(connection, psycopg.Connection):
         fit_to_server(connection)
     if isinstance(connection, sqlite3.Connection):

@@ -1,7 +1,7 @@
-"""Headers of emails, written by the letter of RFC 2047.
+"""Email headers, encoded exactly as in RFC 2047.
 
-Python's own writer splits encoded words inside characters, loses spaces between them
-(python/cpython#144156), and reads a subject that looks like an encoded word as one.
+Python's own encoder splits encoded words inside characters, loses spaces between them
+(python/cpython#144156), and takes a subject that looks like an encoded word for one.
 """
 
 import base64
@@ -14,7 +14,7 @@ FOLD = "\r\n "
 
 
 def subject(text: str) -> bytes:
-    """Return the header of a subject, which each reader shows as it is."""
+    """Return the Subject header, which every email client shows unchanged."""
     return _header("Subject", text if _is_plain(text) else _encoded(text))
 
 
@@ -22,7 +22,7 @@ def mailbox(header: str, address: str, name: str = "") -> bytes:
     """Return a header such as `From` with one address.
 
     Raises:
-        ValueError: the address is none, or would begin another line.
+        ValueError: the address is invalid, or contains a line break.
     """
     spec = str(Address(addr_spec=address))
     if not name:
@@ -38,7 +38,7 @@ def _header(name: str, value: str) -> bytes:
 
 
 def _is_plain(text: str) -> bool:
-    """Tell whether a reader could take text for nothing but itself."""
+    """Return whether text is unambiguous without encoding."""
     return (
         text.isascii()
         and text.isprintable()
@@ -49,7 +49,7 @@ def _is_plain(text: str) -> bool:
 
 
 def _encoded(text: str) -> str:
-    """Return encoded words, none of which ends inside a character."""
+    """Return encoded words, without splitting a character."""
     if len(text.splitlines()) > 1 or text != text.rstrip("\r\n"):
         raise ValueError("a header is one line")
     words = [b""]

@@ -1,4 +1,4 @@
-"""Where settings come from: the environment, then a secrets folder, then a file."""
+"""Sources of settings: the environment, then a secrets folder, then a file."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from decouple import Config as Decouple
 
 PREFIX = "APP_"
-# Anything else may be a part of a secret that was broken in two, and is not shown.
+# Any other name may be part of a secret that was split in two, and is not shown.
 NAME = re.compile("[A-Z_][A-Z0-9_]*")
 
 T = TypeVar("T")
@@ -19,18 +19,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Problem:
-    """One reason not to start: what is wrong, why it matters, how to mend it."""
+    """A reason not to start: what is wrong, why it matters, how to fix it."""
 
     what: str
     why: str
     mend: str
 
     def __str__(self) -> str:
-        return f"- {self.what}\n    why:  {self.why}\n    mend: {self.mend}"
+        return f"- {self.what}\n    why: {self.why}\n    fix: {self.mend}"
 
 
 class UnusableError(ValueError):
-    """What a cast refuses; its words hold nothing of the value, which may be secret."""
+    """An error of a cast that is always shown, so it must not contain a secret."""
 
 
 def setting(
@@ -42,13 +42,13 @@ def setting(
     secret: bool = False,
     mend: str = "",
 ) -> Any:
-    """Declare one setting as the field of a dataclass.
+    """Declare a setting as a field of a dataclass.
 
-    The field `retry_days` is read from `APP_RETRY_DAYS`. `cast` turns the text into
-    the value; the message of a `ValueError` that it raises is shown at the boot. A
-    `required` setting must not be empty, except in tests; `mend` says how to get one.
-    A `secret` one is kept out of `repr`, and taken out of every line of the log; if
-    its cast fails, only the message of an `UnusableError` is shown.
+    The field `retry_days` is read from `APP_RETRY_DAYS`. `cast` converts the text to
+    the value; if it raises a `ValueError`, the message is shown at startup. A
+    `required` setting must not be empty, except in tests; `mend` explains how to get
+    a value. A `secret` setting is excluded from `repr` and redacted in the log; if its
+    cast fails, the message is shown only if it is from an `UnusableError`.
     """
     metadata = {
         "doc": doc,
@@ -61,12 +61,12 @@ def setting(
 
 
 def variable(field_name: str) -> str:
-    """Return the environment variable that a field is read from."""
+    """Return the environment variable of a field."""
     return PREFIX + field_name.upper()
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """Return a cast that accepts these words only."""
+    """Return a cast that accepts only these values."""
 
     def cast(text: str) -> str:
         if text not in choices:
@@ -77,7 +77,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """Return a cast that accepts a whole number from `least` to `most`."""
+    """Return a cast that accepts whole numbers from `least` to `most`."""
 
     def cast(text: str) -> int:
         if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
@@ -88,7 +88,7 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 
 
 def yes_or_no(text: str) -> bool:
-    """Read `yes` or `no`, and nothing that might mean either."""
+    """Parse `yes` or `no`, and reject anything else."""
     if text not in ("yes", "no"):
         raise ValueError(f"{text!r} is not yes or no")
     return text == "yes"
@@ -100,10 +100,10 @@ def words(text: str) -> tuple[str, ...]:
 
 
 class Sources:
-    """The three places of settings, read through python-decouple.
+    """The three sources of settings, read with python-decouple.
 
-    decouple's own search walks up the folders and prefers `settings.ini`; here the
-    places are named, and nothing else is read.
+    decouple's own search walks up the folders and prefers `settings.ini`. Here the
+    sources are fixed, and nothing else is read.
     """
 
     def __init__(self, secrets_dir: Path, env_file: Path) -> None:
@@ -112,15 +112,15 @@ class Sources:
         self.env_file = env_file
         self._file = dict(self._read_file())
         self._secrets = dict(self._read_secrets())
-        # decouple asks the environment before it asks this mapping.
+        # decouple checks the environment before this mapping.
         self._decouple = Decouple({**self._file, **self._secrets})
 
     def get(self, name: str, cast: Callable[[str], T]) -> T:
         """Return a setting's value.
 
         Raises:
-            KeyError: no place has it.
-            ValueError: `cast` refuses it.
+            KeyError: no source sets it.
+            ValueError: `cast` rejects it.
         """
         if name not in {known for known, _ in self.names()}:
             raise KeyError(name)
@@ -128,16 +128,16 @@ class Sources:
         return value
 
     def names(self) -> Iterator[tuple[str, str]]:
-        """Yield each name that is set, with the place that sets it."""
+        """Yield each name that is set, with its source."""
         own = (name for name in os.environ if name.startswith(PREFIX))
         yield from ((name, "the environment") for name in own)
         yield from ((name, str(self.secrets_dir)) for name in self._secrets)
         yield from ((name, str(self.env_file)) for name in self._file)
 
     def read(self, cls: type[T], defaults: Mapping[str, Any], *, strict: bool) -> T:
-        """Build the dataclass `cls` from here, then `defaults`, then its own defaults.
+        """Build the dataclass `cls` from the sources, `defaults` and its own defaults.
 
-        What can't be read is added to `problems`, and what is missing if `strict`.
+        Invalid settings are added to `problems`, and missing ones if `strict`.
         """
         values = dict(defaults)
         for declared in fields(cls):  # type: ignore[arg-type]
@@ -149,12 +149,12 @@ class Sources:
                 values.setdefault(declared.name, declared.default)
             except ValueError as error:
                 shown = isinstance(error, UnusableError) or not meta["secret"]
-                fault = error if shown else "its form is not what is expected"
+                fault = error if shown else "it does not have the expected form"
                 self.problems.append(
                     Problem(
                         f"{name} can't be used: {fault}",
                         meta["doc"],
-                        f"give {name} a value of that form",
+                        f"set {name} to a valid value",
                     )
                 )
                 continue
@@ -181,7 +181,7 @@ class Sources:
                 self.problems.append(
                     Problem(
                         f"{self.env_file}, line {number}, is not NAME=value",
-                        "a line that is not understood may be a setting that is lost",
+                        "the line may be a setting, which would be ignored",
                         "write NAME=value, without `export`, or start it with #",
                     )
                 )
@@ -200,7 +200,7 @@ class Sources:
                     yield name, text.rstrip("\r\n")
 
     def _text_of(self, path: Path) -> str | None:
-        """Return a file's text; one in another encoding is a problem, by its name."""
+        """Return a file's text, or add a problem if it is not UTF-8."""
         content, fault = b"", ""
         try:
             content = path.read_bytes()
@@ -218,7 +218,7 @@ class Sources:
         self.problems.append(
             Problem(
                 f"{path} {fault}",
-                "what it sets would be lost",
+                "its settings would be ignored",
                 "save it as UTF-8, readable by the account that runs the service",
             )
         )
@@ -229,16 +229,16 @@ class Sources:
             self.problems.append(
                 Problem(
                     f"{path} can be read by every user of this machine",
-                    "it holds secrets",
+                    "it contains secrets",
                     f"chmod o= {path}",
                 )
             )
 
 
 def _of_utf8(text: str) -> str:
-    """Refuse what Python has put in place of bytes of the environment."""
+    """Reject the surrogates that Python uses for undecodable bytes."""
     if re.search("[\ud800-\udfff]", text):
-        raise UnusableError("it holds bytes that are not UTF-8")
+        raise UnusableError("it contains bytes that are not UTF-8")
     return text
 
 

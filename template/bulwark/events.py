@@ -1,7 +1,7 @@
-"""Security events: what happened, to whom, by whom. Kept in a table and logged.
+"""Security events: what happened, to whom, by whom. Stored in a table and logged.
 
-The names are those of the OWASP Logging Vocabulary; it has none for second factors and
-resets, so those are declared here.
+The names are those of the OWASP Logging Vocabulary. It has none for second factors and
+password resets, so those are defined here.
 """
 
 import logging
@@ -39,14 +39,14 @@ recorded = Signal()
 
 @dataclass(frozen=True)
 class Kind:
-    """What one kind of event means.
+    """The meaning of one kind of event.
 
     Args:
-        level: of the log line, as `logging` numbers it.
-        told: what the person concerned reads in their own history; "" hides it there.
-        meaning: what an operator should know.
-        kept: whether it is a row of the audit trail. What strangers can cause without
-            end, and what happens while the database may be away, is a line only.
+        level: the level of the log line, as in `logging`.
+        told: the text in the history of the user concerned; "" hides it there.
+        meaning: the description for operators.
+        kept: whether it is a row of the audit trail. Events that anyone can cause
+            without limit, or while the database may be down, are only logged.
     """
 
     level: int
@@ -59,43 +59,45 @@ INFO, WARNING = logging.INFO, logging.WARNING
 ERROR, CRITICAL = logging.ERROR, logging.CRITICAL
 
 CATALOGUE: dict[str, Kind] = {
-    "authn_login_success": Kind(INFO, "You signed in", "Somebody signed in"),
+    "authn_login_success": Kind(INFO, "You signed in", "A user signed in"),
     "authn_login_successafterfail": Kind(
-        INFO, "You signed in, after failed tries", "Somebody signed in after failures"
+        INFO, "You signed in after failed attempts", "A user signed in after failures"
     ),
     "authn_login_fail": Kind(
-        WARNING, "A wrong password was tried", "A sign-in failed at the first step"
+        WARNING, "A wrong password was entered", "A sign-in failed at the first step"
     ),
     "authn_login_fail_max": Kind(
         WARNING,
-        "Too many wrong tries: signing in was paused",
-        "Tries for an account reached the limit",
+        "Too many failed attempts: signing in was paused",
+        "Failed attempts for an account reached the limit",
     ),
     "authn_login_lock": Kind(
-        WARNING, "Your account was locked", "An account is locked"
+        WARNING, "Your account was locked", "An account was locked"
     ),
     "authn_login_unlock": Kind(
-        INFO, "Your account was unlocked", "An account is unlocked"
+        INFO, "Your account was unlocked", "An account was unlocked"
     ),
-    "authn_logout": Kind(INFO, "You signed out", "Somebody signed out"),
+    "authn_logout": Kind(INFO, "You signed out", "A user signed out"),
     "authn_password_change": Kind(
-        INFO, "Your password was changed", "A password was changed, knowing the old one"
+        INFO, "Your password was changed", "A user changed their password"
     ),
     "authn_password_change_fail": Kind(
         WARNING,
         "A password change failed: the current password was wrong",
-        "Somebody signed in did not know the password",
+        "A signed-in user entered a wrong current password",
     ),
     "authn_reset_requested": Kind(
-        INFO, "A mail to set a new password was asked for", "A reset was asked for"
+        INFO, "A password reset was requested", "A password reset was requested"
     ),
     "authn_reset_completed": Kind(
-        INFO, "A new password was set by mail", "A password was set by a mailed link"
+        INFO,
+        "A new password was set with a link from an email",
+        "A password was set with a link from an email",
     ),
     "authn_reauth_fail": Kind(
         WARNING,
-        "A wrong password was tried before a sensitive page",
-        "Somebody signed in could not show that it is still them",
+        "A wrong password was entered before a sensitive action",
+        "A signed-in user failed to reauthenticate",
     ),
     "authn_mfa_enrolled": Kind(
         INFO, "A second factor was added", "A second factor was added"
@@ -108,17 +110,17 @@ CATALOGUE: dict[str, Kind] = {
     ),
     "authn_mfa_fail": Kind(
         WARNING,
-        "A wrong second factor was tried after your password",
-        "The password was right and the second factor wrong",
+        "A wrong second factor was entered after your password",
+        "The password was correct, but the second factor was wrong",
     ),
     "authn_recovery_codes_made": Kind(
-        INFO, "New recovery codes were made", "Recovery codes were made anew"
+        INFO, "New recovery codes were created", "New recovery codes were created"
     ),
     "authn_recovery_code_used": Kind(
-        WARNING, "A recovery code was used", "Somebody signed in with a recovery code"
+        WARNING, "A recovery code was used", "A user signed in with a recovery code"
     ),
     "authn_token_created": Kind(
-        INFO, "An access token was made", "A personal access token was made"
+        INFO, "An access token was created", "A personal access token was created"
     ),
     "authn_token_revoked": Kind(
         INFO, "An access token was revoked", "A personal access token was revoked"
@@ -126,82 +128,88 @@ CATALOGUE: dict[str, Kind] = {
     "authn_token_reuse": Kind(
         WARNING,
         "An expired or revoked access token was used",
-        "An access token that is not valid any more was used",
+        "An access token that is no longer valid was used",
     ),
-    "authz_fail": Kind(WARNING, "", "Somebody asked for what they may not do"),
+    "authz_fail": Kind(WARNING, "", "A user lacked the permission for a request"),
     "authz_change": Kind(
-        INFO, "Your roles were changed", "A person's roles were changed"
+        INFO, "Your roles were changed", "A user's roles were changed"
     ),
     "authz_admin": Kind(
-        WARNING, "An administrator acted on your account", "An administrator acted"
+        WARNING,
+        "An administrator took an action on your account",
+        "An administrator took an action on an account",
     ),
     "privilege_permissions_changed": Kind(
         WARNING, "", "The permissions of a role were changed"
     ),
     "sensitive_read": Kind(
-        INFO, "", "An administrator read data of people, or took it away"
+        INFO, "", "An administrator viewed or exported data of users"
     ),
-    "user_created": Kind(INFO, "Your account was made", "An account was made"),
+    "user_created": Kind(INFO, "Your account was created", "An account was created"),
     "user_email_change_requested": Kind(
         INFO,
-        "A change of your email address was asked for",
-        "Somebody signed in asked for another address",
+        "A change of your email address was requested",
+        "A signed-in user requested a change of their email address",
     ),
     "user_email_change_stopped": Kind(
         WARNING,
         "The change of your email address was stopped",
-        "Whoever has the old address stopped a change of it",
+        "A change of an email address was stopped from the old address",
     ),
     "user_email_changed": Kind(
-        WARNING, "Your e-mail address was changed", "An account's address was changed"
+        WARNING,
+        "Your email address was changed",
+        "An account's email address was changed",
     ),
-    "session_expired": Kind(INFO, "", "A session reached its limit"),
+    "session_expired": Kind(INFO, "", "A session reached its time limit"),
     "session_revoked": Kind(
-        INFO, "Sessions were signed out", "Sessions were ended from elsewhere"
+        INFO, "Sessions were signed out", "Sessions were signed out remotely"
     ),
     "excess_rate_limit_exceeded": Kind(WARNING, "", "A limit was reached"),
     "input_validation_fail": Kind(
-        WARNING, "", "What was sent is not what a page may be sent", kept=False
+        WARNING, "", "A request contained invalid input", kept=False
     ),
     "sys_startup": Kind(INFO, "", "A part of the service started", kept=False),
-    "sys_shutdown": Kind(INFO, "", "A part of the service ended", kept=False),
-    "sys_error": Kind(ERROR, "", "A request or a job failed by a fault", kept=False),
+    "sys_shutdown": Kind(INFO, "", "A part of the service stopped", kept=False),
+    "sys_error": Kind(ERROR, "", "A request or job failed with an error", kept=False),
     "sys_job_refused": Kind(
         CRITICAL,
         "",
-        "The queue held a row that this service did not write; it was not run",
+        "The queue contained a row that this service did not write; it was not run",
     ),
     "sys_jobs_adopted": Kind(
-        WARNING, "", "Jobs that a release before rows were signed had queued are kept"
+        WARNING, "", "Unsigned jobs that an earlier release had queued were kept"
     ),
     "sys_mail_dropped": Kind(
         ERROR,
         "",
-        "An email was refused, or not taken for days, and was dropped",
+        "An email was dropped: the server rejected it, or failed for days",
         kept=False,
     ),
     "sys_database_unreachable": Kind(
-        ERROR, "", "The database is away, full or locked", kept=False
+        ERROR, "", "The database is down, full or locked", kept=False
     ),
-    "sys_backup_created": Kind(INFO, "", "A backup was made", kept=False),
-    "sys_backup_failed": Kind(ERROR, "", "A backup could not be made", kept=False),
+    "sys_backup_created": Kind(INFO, "", "A backup was created", kept=False),
+    "sys_backup_failed": Kind(ERROR, "", "Creating a backup failed", kept=False),
     "sys_backup_restored": Kind(WARNING, "", "A backup was restored", kept=False),
     "sys_restore_failed": Kind(ERROR, "", "Restoring a backup failed", kept=False),
-    "sys_audit_anchored": Kind(INFO, "", "The audit trail's end was noted", kept=False),
+    "sys_audit_anchored": Kind(
+        INFO, "", "The end of the audit trail was written to a file", kept=False
+    ),
     "sys_audit_broken": Kind(CRITICAL, "", "The audit trail was changed", kept=False),
     "sys_audit_pruned": Kind(WARNING, "", "Old rows of the audit trail were deleted"),
     "sys_limiter_degraded": Kind(
-        CRITICAL, "", "Redis is away: each process counts for itself"
+        CRITICAL, "", "Redis is down: each process counts its own requests"
     ),
 }
 
 
-# What `factor` says in the details of an event, and what people call it.
+# The values of `factor` in an event's details, and their names for users.
 FACTORS = {
     "password": "password",
     "totp": "authenticator app",
     "passkey": "passkey",
-    "email": "code by e-mail",
+    "email": "code by email",
     "code": "code",
     "recovery_code": "recovery code",
     "all": "authenticator app, passkeys and recovery codes",
@@ -209,7 +217,7 @@ FACTORS = {
 
 
 class SecurityEvent(Model):
-    """One event. Rows are only ever added, and outlive the accounts they name."""
+    """One event. The table is append-only; rows outlive the accounts they name."""
 
     __tablename__ = "security_events"
     __table_args__ = (Index("ix_security_events_user_id_at", "user_id", "at"),)
@@ -219,7 +227,7 @@ class SecurityEvent(Model):
     )
     at: Mapped[datetime] = mapped_column(UTCDateTime, index=True)
     name: Mapped[str] = mapped_column(String(64))
-    # Whom it concerns, and who did it; None is a visitor, or the operator's shell.
+    # The user concerned, and who did it; None is a visitor, or the operator's shell.
     user_id: Mapped[int | None]
     actor_id: Mapped[int | None]
     address: Mapped[str | None] = mapped_column(String(64), info=PERSONAL)
@@ -235,17 +243,17 @@ class SecurityEvent(Model):
 
     @property
     def kind(self) -> Kind:
-        """What this kind of event means."""
+        """The meaning of this kind of event."""
         return CATALOGUE[self.name]
 
     @property
     def factor(self) -> str:
-        """The factor that it is about, in plain words, or ""."""
+        """The name of the factor concerned, or ""."""
         return FACTORS.get(str(self.details.get("factor")), "")
 
     @property
     def by(self) -> str:
-        """Who else did it; "" for the person concerned, or a stranger."""
+        """Who did it; "" for the user concerned, or a visitor."""
         if self.actor_id not in (None, self.user_id):
             return "an administrator"
         return "the operator of this service" if self.method is None else ""
@@ -263,15 +271,15 @@ def record(
 
     Args:
         name: one of `CATALOGUE`.
-        user: whose account it concerns.
-        actor: who did it; by default whoever is signed in.
-        reason: why, in words that hold no secret and no personal data.
+        user: the user whose account it concerns.
+        actor: the user who did it; by default the one who is signed in.
+        reason: why, without secrets or personal data.
         details: small facts, such as `factor="passkey"`. Never a password, code,
             token, link or address.
 
     Raises:
-        KeyError: the catalogue does not know the name.
-        TypeError: no line has such a detail, or `tell` is for such events.
+        KeyError: the name is not in the catalogue.
+        TypeError: a detail is not declared, or `tell` is for such events.
     """
     _refuse_undeclared(name, details, kept=True)
     here = _of_request() if has_request_context() else {}
@@ -294,16 +302,16 @@ def record(
 
 
 def tell(name: str, *, reason: str = "", **details: Any) -> None:
-    """Log and count an event that is no row of the audit trail; needs no database.
+    """Log and count an event that is not in the audit trail, without the database.
 
     Args:
         name: one of `CATALOGUE`.
-        reason: why, in words that hold no secret and no personal data.
-        details: as for `record`; `exc_info=True` adds what was raised.
+        reason: why, without secrets or personal data.
+        details: as for `record`; `exc_info=True` adds the exception.
 
     Raises:
-        KeyError: the catalogue does not know the name.
-        TypeError: no line has such a detail, or `record` is for such events.
+        KeyError: the name is not in the catalogue.
+        TypeError: a detail is not declared, or `record` is for such events.
     """
     _refuse_undeclared(name, details.keys() - {"exc_info"}, kept=False)
     fields = {"description": CATALOGUE[name].meaning, "reason": reason or None}
@@ -317,7 +325,7 @@ def tell(name: str, *, reason: str = "", **details: Any) -> None:
 
 @contextmanager
 def told(part: str) -> Iterator[None]:
-    """Tell that a part of the service, run by a command, starts, and that it ends."""
+    """Log the start and the end of a part of the service that a command runs."""
     click.get_current_context().meta[SERVES] = True
     tell("sys_startup", part=part)
     try:
@@ -334,9 +342,9 @@ def _refuse_undeclared(name: str, details: Iterable[str], *, kept: bool) -> None
 
 
 def _loaded_visitor_id() -> int | None:
-    """Return the id of who is signed in without asking the database, which may be away.
+    """Return the signed-in user's id without a query: the database may be down.
 
-    To read `visitor.id` after a rollback would load it again.
+    After a rollback, reading `user.id` would query the database.
     """
     state = inspect(g.get("_login_user"), raiseerr=False)
     return state.identity[0] if state and state.identity else None
@@ -369,13 +377,13 @@ def _remember(session: Session, _: object) -> None:
 
 @event.listens_for(db.session, "after_commit")
 def _log(session: Session) -> None:
-    """Log what is kept for good: not at a savepoint, nor what was rolled back."""
+    """Log only committed events: not at a savepoint, and not after a rollback."""
     if session.in_nested_transaction():
         return
     links = session.info.pop("links", {})
     for new, fields in session.info.pop("events", []):
         if inspect(new).persistent:
-            # Here all is expired: what is needed of it was taken before.
+            # The events are expired here: `_remember` has stored their values.
             _write(fields.pop("name"), fields | {"audit": str(links[new.id])})
 
 

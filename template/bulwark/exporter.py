@@ -1,7 +1,7 @@
-"""`flask metrics`: tells Prometheus what all processes counted, and how things stand.
+"""`flask metrics`: exposes the counts of all processes, and the service's state.
 
-It listens on a port of its own (APP_METRICS_BIND) that no proxy serves. What it says of
-the database, the mail or the certificate it finds out when it is asked.
+It listens on its own port (APP_METRICS_BIND), which no proxy exposes. The state of the
+database, the email queue and the certificate is checked on each scrape.
 """
 
 import http.client
@@ -37,11 +37,11 @@ from bulwark.mail import OutgoingMail
 
 RECENT = timedelta(minutes=10)
 FIRST_STEP, SECOND_STEP = "authn_login_fail", "authn_mfa_fail"
-CERTIFICATE_KEPT = 300  # seconds; it changes every few weeks
+CERTIFICATE_KEPT = 300  # seconds in the cache; it changes every few weeks
 
 
 class State(Collector):
-    """How things stand at this moment, found out for each scrape."""
+    """The current state of the service, checked on each scrape."""
 
     def __init__(self, app: Flask) -> None:
         self.app = app
@@ -49,15 +49,15 @@ class State(Collector):
         self._looked_at = -float(CERTIFICATE_KEPT)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what can be found out; what can't is not shown."""
+        """Yield the metrics; those that can't be determined are missing."""
         with self.app.app_context():
             yield _info()
             own = {name: health.CHECKS[name] for name in ("database", "limiter")}
             up = {k: not said for k, said in health.ask(own | {"web": _visit}).items()}
-            yield _gauge("database_up", "Whether the database answers", up["database"])
-            counted = "Whether limits are counted in Redis"
+            yield _gauge("database_up", "Whether the database responds", up["database"])
+            counted = "Whether requests are counted in Redis"
             yield _gauge("limiter_up", counted, up["limiter"])
-            yield _gauge("web_up", "Whether the service answers visitors", up["web"])
+            yield _gauge("web_up", "Whether the service responds to clients", up["web"])
             yield from self._of_certificate()
             yield from _of_disk()
             if up["database"]:
@@ -73,12 +73,12 @@ class State(Collector):
         end = self._certificate.not_valid_after_utc
         yield _gauge(
             "certificate_expires_timestamp_seconds",
-            "When the certificate that is served ends",
+            "When the served certificate expires",
             end.timestamp(),
         )
         yield _gauge(
             "certificate_life_left_ratio",
-            "The share of its life that is left to the certificate that is served",
+            "The share of the served certificate's lifetime that is left",
             max(0.0, (end - utcnow()) / (end - begin)),
         )
 
@@ -86,10 +86,10 @@ class State(Collector):
 @click.command("metrics")
 @with_appcontext
 def serve() -> None:
-    """Serve the metrics on APP_METRICS_BIND until it is stopped."""
+    """Serve metrics on APP_METRICS_BIND until stopped."""
     settings = config.current()
     app = current_app._get_current_object()  # type: ignore[attr-defined]
-    # No thread of the server may take the signals that end it: they begin blocked.
+    # Threads of the server inherit this mask, so only sigwait() gets these signals.
     ends = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     server = listen(settings.metrics_bind, registry(app))
@@ -111,7 +111,7 @@ def listen(bind: str, found: CollectorRegistry) -> WSGIServer:
 
 
 def registry(app: Flask) -> CollectorRegistry:
-    """Return what there is to collect."""
+    """Return the registry of all metrics."""
     found = CollectorRegistry()
     folder = app.extensions["bulwark"].metrics_folder
     MultiProcessCollector(found, folder)  # type: ignore[no-untyped-call]
@@ -124,7 +124,7 @@ def _gauge(name: str, doc: str, value: float) -> Metric:
 
 
 def _moment(name: str, doc: str, moment: datetime | None) -> Metric:
-    """Return a moment as Prometheus wants it, 1970 if it never was."""
+    """Return a time as a Unix timestamp, which is 0 if there is none."""
     return _gauge(name, doc, moment.timestamp() if moment else 0)
 
 
@@ -135,7 +135,7 @@ def _info() -> Metric:
         "template": config.current().template,
         "python": platform.python_version(),
     }
-    info = GaugeMetricFamily("build_info", "What runs", labels=list(labels))
+    info = GaugeMetricFamily("build_info", "What is running", labels=list(labels))
     info.add_metric(list(labels.values()), 1)
     return info
 
@@ -158,7 +158,7 @@ def _of_database() -> Iterator[Metric]:
         yield from _of_audit()
         yield _gauge(
             "administrators",
-            "People who are administrators",
+            "Users who are administrators",
             accounts.count_administrators(),
         )
     finally:
@@ -166,7 +166,7 @@ def _of_database() -> Iterator[Metric]:
 
 
 def _of_sign_ins() -> Iterator[Metric]:
-    """Yield who was guessed at, which no label may tell one by one."""
+    """Yield numbers of failed sign-ins: labels must not name accounts or networks."""
     found = db.session.execute(
         select(
             SecurityEvent.name,
@@ -192,16 +192,16 @@ def _of_sign_ins() -> Iterator[Metric]:
             by_account[user_id] += times
     for suffix, doc, value in (
         ("", "Failed sign-ins", total),
-        ("_accounts", "Accounts that failed sign-ins were for", len(by_account)),
-        ("_networks", "Networks that failed sign-ins came from", len(by_network)),
-        ("_per_account_max", "The most for one account", _most(by_account)),
-        ("_per_network_max", "The most from one network", _most(by_network)),
+        ("_accounts", "Accounts with failed sign-ins", len(by_account)),
+        ("_networks", "Networks with failed sign-ins", len(by_network)),
+        ("_per_account_max", "Most failed sign-ins for one account", _most(by_account)),
+        ("_per_network_max", "Most failed sign-ins from a network", _most(by_network)),
     ):
         name = f"sign_in_failures_recent{suffix}"
         yield _gauge(name, f"{doc}, in the last 10 minutes", value)
     yield _gauge(
         "second_factor_failures_recent_per_account_max",
-        "The most wrong second factors for one account in the last 10 minutes",
+        "Most wrong second factors for one account in the last 10 minutes",
         _most(by_code),
     )
 
@@ -219,33 +219,38 @@ def _of_work() -> Iterator[Metric]:
         )
     ).one()
     age = (utcnow() - oldest).total_seconds() if oldest else 0
-    yield _gauge("mail_waiting", "Mails that are not handed over yet", waiting)
-    yield _gauge("mail_oldest_seconds", "How long the oldest of them waits", age)
-    yield _gauge("mail_failed", "Those that failed more than once", failed)
-    yield _gauge("jobs_waiting", "Jobs that no worker began", queue.pending_count())
+    yield _gauge("mail_waiting", "Emails that are not delivered yet", waiting)
+    yield _gauge("mail_oldest_seconds", "How long the oldest email has waited", age)
+    yield _gauge("mail_failed", "Waiting emails with more than one attempt", failed)
+    yield _gauge("jobs_waiting", "Jobs that no worker started", queue.pending_count())
     yield _moment(
         "jobs_heartbeat_timestamp_seconds",
-        "When a worker last showed a sign of life",
+        "When a worker last sent a heartbeat",
         noted("sign of life"),
     )
     yield _moment(
-        "backup_last_timestamp_seconds", "When the last backup ended", noted("backup")
+        "backup_last_timestamp_seconds",
+        "When the last backup finished",
+        noted("backup"),
     )
 
 
 def _of_audit() -> Iterator[Metric]:
     state = audit.state()
-    yield _gauge("audit_rows", "Rows that the audit trail ever had", state.rows)
-    yield _gauge("audit_chain_valid", "Whether no check found a fault", not state.fault)
+    yield _gauge("audit_rows", "Rows ever written to the audit trail", state.rows)
+    intact = "Whether the last check found the audit trail intact"
+    yield _gauge("audit_chain_valid", intact, not state.fault)
     yield _moment(
-        "audit_checked_timestamp_seconds", "When it was last checked", state.checked
+        "audit_checked_timestamp_seconds",
+        "When the audit trail was last checked",
+        state.checked,
     )
 
 
 def _visit() -> None:
-    """Ask whether the service lives, where visitors ask: through the proxy, over TLS.
+    """Check that the service responds to clients: through the proxy, over TLS.
 
-    Nothing else is known to lead to gunicorn: its socket is the proxy's alone.
+    There is no other way to gunicorn: only the proxy can access its socket.
     """
     host = urlsplit(config.current().base_url).netloc
     with watch.as_visitor() as connection:
@@ -253,4 +258,4 @@ def _visit() -> None:
         web.sock = connection
         web.request("GET", "/healthz")
         if web.getresponse().status != HTTPStatus.OK:
-            raise health.UnwellError("what answers is not the service")
+            raise health.UnwellError("the response is not from the service")

@@ -1,4 +1,4 @@
-"""The security headers of every response. Talisman sets most, one function the rest."""
+"""Security headers of every response. Talisman sets most, one function the rest."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from flask_talisman import Talisman
 from bulwark.config import Config, ConfigurationError
 from bulwark.environment import Problem
 
-# Nothing is allowed that is not named. A script needs the nonce of its response.
+# Everything that is not listed is blocked. Scripts need the nonce of their response.
 CSP: dict[str, list[str]] = {
     "default-src": ["'none'"],
     "script-src": [],
@@ -24,7 +24,7 @@ CSP: dict[str, list[str]] = {
     "frame-ancestors": ["'none'"],
     "require-trusted-types-for": ["'script'"],
 }
-# Where an app may load from other hosts too, and how it names them.
+# The directives to which an app may add hosts, and the form of a host.
 EXTENSIBLE = (
     "connect-src",
     "font-src",
@@ -36,7 +36,7 @@ EXTENSIBLE = (
     "style-src",
 )
 HOST = re.compile(r"(https|wss)://(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?(/[^\s;,]*)?")
-# What a browser offers a page and this service does not use.
+# Features of browsers that this service does not use.
 UNUSED_FEATURES = (
     "accelerometer",
     "browsing-topics",
@@ -50,14 +50,14 @@ UNUSED_FEATURES = (
     "payment",
     "usb",
 )
-# RFC 6797; two years, the least that Mozilla's guideline 6.0 and preload lists ask for.
+# RFC 6797; two years, the minimum in Mozilla's guideline 6.0 and for preload lists.
 HSTS_SECONDS = 63_072_000
 MISSED_BY_TALISMAN = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-# What an answer has that no function could add headers to; the proxy adds the rest.
+# For responses that get no headers from the functions; the proxy adds the rest.
 LAST_RESORT = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -74,7 +74,7 @@ LAST_RESORT = {
 def init_app(
     app: Flask, config: Config, csp_sources: Mapping[str, Sequence[str]]
 ) -> None:
-    """Set the policy, with what the app's pages load from elsewhere added to it."""
+    """Set the headers; the CSP includes the hosts that the app's pages load from."""
     app.after_request(_set_the_rest)
     Talisman(
         app,
@@ -102,9 +102,9 @@ def _policy(
     wrong = [*sorted(unknown), *(s for s in sources if not HOST.fullmatch(s))]
     if wrong:
         problem = Problem(
-            f"CSP_SOURCES in app/settings.py holds {', '.join(wrong)}",
-            "a policy with a gap protects as little as none",
-            f"name hosts, as https://host, under one of {', '.join(EXTENSIBLE)}",
+            f"CSP_SOURCES in app/settings.py contains {', '.join(wrong)}",
+            "a policy with a gap protects no better than none",
+            f"list hosts, as https://host, under one of {', '.join(EXTENSIBLE)}",
         )
         raise ConfigurationError(environment, [problem])
     policy = {name: list(own) for name, own in CSP.items()}
@@ -114,7 +114,7 @@ def _policy(
 
 
 def _share_nonce() -> None:
-    """Flask-Security reads the nonce of its scripts from `g`."""
+    """Set the nonce in `g`, where Flask-Security's scripts read it."""
     g.csp_nonce = getattr(request, "csp_nonce", "")
 
 

@@ -1,6 +1,6 @@
-"""Whether the process lives, and can serve: /healthz, /readyz, `flask health`.
+"""Health checks: /healthz (liveness), /readyz (readiness) and `flask health`.
 
-Who asks from outside learns one word; what is wrong is for the operator.
+Clients get one word; only the operator sees what is wrong.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,17 +25,17 @@ from bulwark.mail import OutgoingMail
 
 blueprint = Blueprint("health", __name__)
 
-DEADLINE = 2  # seconds for each check; what asks us gives up soon after
+DEADLINE = 2  # seconds for each check; clients time out soon after
 MAIL_MAY_WAIT = timedelta(minutes=15)
-SILENCE = timedelta(minutes=5)  # a worker shows a sign of life each minute
+SILENCE = timedelta(minutes=5)  # a worker sends a heartbeat each minute
 
 
 class UnwellError(Exception):
-    """What is wrong, in words for the operator."""
+    """A check failed. The message is for the operator."""
 
 
 def init_app(app: Flask) -> None:
-    """Serve both addresses to everybody, and add `flask health`."""
+    """Add the two public endpoints, and `flask health`."""
     app.register_blueprint(blueprint)
     app.cli.add_command(health)
 
@@ -43,17 +43,17 @@ def init_app(app: Flask) -> None:
 @blueprint.get("/healthz")
 @public
 def live() -> ResponseReturnValue:
-    """Answer as long as the process can."""
+    """Respond as long as the process can."""
     return jsonify(status="ok")
 
 
 @blueprint.get("/readyz")
 @public
 def ready() -> ResponseReturnValue:
-    """Answer 503 while this process could not serve, "degraded" while it does without.
+    """Return 503 if this process can't serve, "degraded" if a check in MISSED fails.
 
-    A Redis that is away, or mail that waits, is no reason to turn visitors away, nor to
-    take a release back. Those are alerts.
+    If Redis is down or emails are delayed, that is no reason to turn clients away or to
+    roll back a release. There are alerts for both.
     """
     found = ask({name: CHECKS[name] for name in (*NEEDED, *MISSED)})
     if any(found[name] for name in NEEDED):
@@ -65,7 +65,7 @@ def ready() -> ResponseReturnValue:
 @click.command()
 @with_appcontext
 def health() -> None:
-    """Show whether all that the service needs is well; exit with 1 if not."""
+    """Check all that the service needs; exit with 1 if a check fails."""
     found = ask(CHECKS)
     for name, said in found.items():
         click.echo(f"{name:<12}{said or 'ok'}")
@@ -78,13 +78,13 @@ def _database() -> None:
 
 
 def _migrations() -> None:
-    """Compare with the code; what it does not know was made by a newer release."""
+    """Compare with the code. Unknown revisions are from a newer release."""
     parents, heads = _revisions()
     found = list(db.session.scalars(text("SELECT version_num FROM alembic_version")))
     if not parents.keys() >= set(found):
         return
     applied = set[str]()
-    while found:  # the table names the last ones only
+    while found:  # the table contains only the heads
         revision = found.pop()
         if revision not in applied:
             applied.add(revision)
@@ -95,7 +95,7 @@ def _migrations() -> None:
 
 @cache
 def _revisions() -> tuple[dict[str, list[str]], frozenset[str]]:
-    """Return what each revision of this code follows, and the newest of each branch."""
+    """Return the parents of each revision in this code, and the heads."""
     scripts = ScriptDirectory.from_config(migrate.get_config())
     parents = {
         script.revision: [
@@ -109,20 +109,23 @@ def _revisions() -> tuple[dict[str, list[str]], frozenset[str]]:
 
 def _limiter() -> None:
     if not limiter.storage.check():
-        raise UnwellError("Redis does not answer: each process counts for itself")
+        raise UnwellError(
+            "Redis does not respond: each process counts its own requests"
+        )
 
 
 def _mail() -> None:
     oldest = db.session.scalar(select(func.min(OutgoingMail.created_at)))
     if oldest and utcnow() - oldest > MAIL_MAY_WAIT:
-        raise UnwellError(f"a mail has been waiting since {oldest:%Y-%m-%d %H:%M} UTC")
+        since = f"{oldest:%Y-%m-%d %H:%M} UTC"
+        raise UnwellError(f"an email has been waiting since {since}")
 
 
 def _worker() -> None:
     queue.pending_count()
     seen = noted("sign of life")
     if seen is None or utcnow() - seen > SILENCE:
-        raise UnwellError("no worker has shown a sign of life: `flask worker` runs one")
+        raise UnwellError("no worker is running: start one with `flask worker`")
 
 
 Check = Callable[[], None]
@@ -133,13 +136,13 @@ CHECKS: dict[str, Check] = {
     "mail": _mail,
     "worker": _worker,
 }
-# What /readyz asks: without the first nothing is served, without the others less well.
+# The checks of /readyz: if one of NEEDED fails, the service can't serve.
 NEEDED, MISSED = ("database", "migrations"), ("limiter", "mail")
 
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    """Return where checks run; made at the first, for threads don't outlive a fork."""
+    """Return the thread pool, created on first use: threads don't survive a fork."""
     return ThreadPoolExecutor(len(CHECKS), thread_name_prefix="health")
 
 
@@ -147,19 +150,19 @@ _running: dict[str, Future[str]] = {}
 
 
 def ask(checks: Mapping[str, Check]) -> dict[str, str]:
-    """Make checks side by side, within one deadline.
+    """Run checks in parallel, within one deadline.
 
     Returns:
-        what is wrong, by the name of the check; "" if nothing is.
+        what is wrong, by the name of the check; "" if it passed.
     """
     running = {name: _begin(name, check) for name, check in checks.items()}
     wait(running.values(), DEADLINE)
-    late = f"did not answer within {DEADLINE} seconds"
+    late = f"did not respond within {DEADLINE} seconds"
     return {n: found.result() if found.done() else late for n, found in running.items()}
 
 
 def _begin(name: str, check: Check) -> Future[str]:
-    """Begin a check; one that still hangs is waited for, not made again."""
+    """Start a check, or wait for its last run if that has not finished."""
     running = _running.get(name)
     if running is None or running.done():
         app = current_app._get_current_object()  # type: ignore[attr-defined]
@@ -173,6 +176,6 @@ def _check(app: Flask, check: Check) -> str:
             check()
         except UnwellError as error:
             return str(error)
-        except Exception as error:  # noqa: BLE001  whatever it is, the answer is no
+        except Exception as error:  # noqa: BLE001  any error means that the check failed
             return type(error).__name__
     return ""

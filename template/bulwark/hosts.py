@@ -1,4 +1,4 @@
-"""Names of hosts and addresses in the settings: read as they are meant, or refused."""
+"""Host names and addresses in the settings: normalized, or rejected."""
 
 import re
 from ipaddress import IPv6Address
@@ -9,7 +9,7 @@ from email_validator import EmailNotValidError, validate_email
 
 from bulwark.environment import UnusableError
 
-# Underscores are in the names of containers.
+# Names of containers may contain underscores.
 LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 HOST = re.compile(rf"{LABEL}(\.{LABEL})*")
 LONGEST = 253  # RFC 1035, 2.3.4
@@ -23,14 +23,14 @@ LOCAL_HOSTS = ("", "localhost", "127.0.0.1", "::1")
 
 
 def service_name(text: str) -> str:
-    """Read the name of the service: a line of visible characters, as headers take."""
+    """Return the service's name: one line of printable characters, as for headers."""
     if not text.strip() or not text.isprintable():
-        raise UnusableError("a name is one line of visible characters")
+        raise UnusableError("a name must be one line of printable characters")
     return text
 
 
 def host_name(text: str) -> str:
-    """Read one host, as `www.example.com`, and return its ASCII form."""
+    """Return the ASCII form of one host, such as `www.example.com`."""
     host = text.strip().lower().removesuffix(".")
     if host.startswith("[") and host.endswith("]"):
         return f"[{_ipv6(host)}]"
@@ -42,9 +42,9 @@ def host_name(text: str) -> str:
 
 
 def host_names(text: str) -> tuple[str, ...]:
-    """Read a list of hosts, separated by commas or spaces; ports are dropped.
+    """Parse a list of hosts, separated by commas or spaces; ports are dropped.
 
-    A dot in front of one means all names below it, which production refuses.
+    A leading dot means all subdomains, which production rejects.
     """
     names = [PORT.sub("", name) for name in re.split(r"[\s,]+", text) if name]
     return tuple(
@@ -54,7 +54,7 @@ def host_names(text: str) -> tuple[str, ...]:
 
 
 def base_url(text: str) -> str:
-    """Read the beginning of links, as `https://www.example.com`."""
+    """Parse the base of links, such as `https://www.example.com`."""
     if not text.strip():
         return ""
     wrong = UnusableError(f"{text!r} is not https:// and a host, like https://shop.de")
@@ -65,23 +65,23 @@ def base_url(text: str) -> str:
         raise wrong from None
     more = url.path.strip("/") or url.query or url.fragment or "@" in url.netloc
     if url.scheme != "https" or not url.hostname or more:
-        # A name and a password have no place in it, and are not shown.
-        raise UnusableError("it names a user") if "@" in text else wrong
+        # A user name and a password are not allowed here, and are not shown.
+        raise UnusableError("it contains a user name") if "@" in text else wrong
     host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     return f"https://{host_name(host)}{port}"
 
 
 def is_local(host: str) -> bool:
-    """Return whether a host, or a unix socket's path, is on this machine."""
+    """Return whether a host, or the path of a Unix socket, is on this machine."""
     return host in LOCAL_HOSTS or host.startswith("/")
 
 
 def service_url(text: str) -> str:
-    """Read where another service answers; `http://` is for this machine alone."""
+    """Parse the URL of another service; `http://` is only for this machine."""
     if not text.strip():
         return ""
     if "@" in text:
-        raise UnusableError("it names a user, and takes none")
+        raise UnusableError("it must not contain a user name")
     url = urlsplit(text.strip())
     safe = url.scheme == "https" or (
         url.scheme == "http" and is_local(url.hostname or "")
@@ -92,20 +92,20 @@ def service_url(text: str) -> str:
 
 
 def email_address(text: str) -> str:
-    """Read one address alone, and return it with its domain in ASCII."""
+    """Parse a single address, and return it with its domain in ASCII."""
     local, _, domain = text.strip().rpartition("@")
     if not text.strip():
         return ""
     if not LOCAL.fullmatch(local) or domain.startswith("["):
         raise UnusableError(
-            f"{text!r} is not one address alone, like no-reply@example.com; before"
-            " the @ it has ASCII characters"
+            f"{text!r} is not a single address, like no-reply@example.com, with ASCII"
+            " characters before the @"
         )
     return f"{local}@{host_name(domain)}"
 
 
 def host_and_port(text: str) -> str:
-    """Read an address like `127.0.0.1:9464` or `[::1]:9464`."""
+    """Check an address like `127.0.0.1:9464` or `[::1]:9464`."""
     found = BIND.fullmatch(text)
     if not found or int(found["port"]) not in PORTS:
         raise UnusableError(

@@ -1,7 +1,7 @@
-"""How a job is written into its row: JSON of declared types, signed with our key.
+"""Serialization of jobs to rows: JSON of declared types, signed with the service's key.
 
-Whoever can write to the database can add a row. So a row is data and never code, and a
-row that this service did not sign is refused.
+Anyone who can write to the database can add a row. So a row is data and never code, and
+a row that this service did not sign is rejected.
 """
 
 import base64
@@ -28,15 +28,15 @@ PLAIN = (
 
 
 class RowRefusedError(Exception):
-    """A row is not one that this service wrote; the text says why, without its data."""
+    """This service did not write the row. The message has the reason, but no data."""
 
 
 class ArgumentError(TypeError):
-    """An argument of a job has a type that no row can hold."""
+    """An argument of a job has a type that a row can't contain."""
 
 
 class SignedJSON(Serializer):  # type: ignore[misc]
-    """Writes what Huey stores as signed JSON, and reads nothing else."""
+    """Stores Huey's data as signed JSON, and reads nothing else."""
 
     def __init__(self, keys: Mapping[str, bytes] | None = None) -> None:
         """Derive a signing key from each key; the first signs, all verify."""
@@ -47,16 +47,16 @@ class SignedJSON(Serializer):  # type: ignore[misc]
         }
 
     def serialize(self, data: Any) -> bytes:
-        """Return the signed row of what Huey stores."""
+        """Return the signed row for Huey's data."""
         key = next(iter(self._keys.values()))
         text = json.dumps(_pack(data, "the value"), separators=(",", ":")).encode()
         return self.start + _signature(key, self.start, text) + b":" + text
 
     def deserialize(self, data: bytes) -> Any:
-        """Return what a row holds.
+        """Return the data of a row.
 
         Raises:
-            RowRefusedError: this service did not write it, or its key is gone.
+            RowRefusedError: this service did not write it, or its key was removed.
         """
         parts = data.split(b":", 3)
         if parts[0] != FORMAT or len(parts) != 4:  # noqa: PLR2004
@@ -71,11 +71,11 @@ class SignedJSON(Serializer):  # type: ignore[misc]
         try:
             return _unpack(json.loads(text))
         except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError):
-            raise RowRefusedError("what it holds can't be read") from None
+            raise RowRefusedError("its data can't be read") from None
 
     @property
     def start(self) -> bytes:
-        """How a row begins that the first key signed."""
+        """The beginning of rows that were signed with the first key."""
         return FORMAT + b":" + next(iter(self._keys)) + b":"
 
 
@@ -84,7 +84,7 @@ def _signature(key: bytes, start: bytes, text: bytes) -> bytes:
 
 
 # --- Types ----------------------------------------------------------------------------
-# A type that JSON lacks is an object with one name, which begins with "$".
+# A type that JSON lacks is an object with one key, which begins with "$".
 
 _PACK: dict[type, tuple[str, Callable[[Any], Any]]] = {
     bytes: ("$bytes", lambda value: base64.b64encode(value).decode()),
@@ -116,7 +116,7 @@ _MANY: dict[type, str] = {tuple: "$tuple", set: "$set", frozenset: "$frozenset"}
 
 
 def _pack(value: Any, where: str) -> Any:
-    """Return a value as JSON can say it; `where` names it when it can't."""
+    """Return a value in types of JSON; `where` names it in an error."""
     kind = type(value)
     if kind is float and not math.isfinite(value):
         return {"$float": str(value)}
@@ -132,9 +132,9 @@ def _pack(value: Any, where: str) -> Any:
         return _pack_dict(value, where)
     if kind not in _PACK:
         raise ArgumentError(
-            f"{where} is of the type {kind.__qualname__}, which no row of the queue can"
-            f" hold. Pass {PLAIN};"
-            " of a row of the database, pass its id."
+            f"{where} is of the type {kind.__qualname__}, which the queue can't store."
+            f" Pass {PLAIN};"
+            " for a row of the database, pass its id."
         )
     name, text = _PACK[kind]
     return {name: text(value)}
@@ -149,7 +149,7 @@ def _pack_dict(value: dict[Any, Any], where: str) -> Any:
 
 
 def _pack_message(message: Message) -> dict[str, Any]:
-    """Return a job with its arguments, each named in case it can't be written."""
+    """Return a job with its arguments, which errors refer to by name."""
     job = f"job {str(message.name).rpartition('.')[2]}: argument"
     args = [
         _pack(item, f"{job} {number}") for number, item in enumerate(message.args, 1)

@@ -1,13 +1,13 @@
-"""Work outside the request: Huey on the service's own database, run by `flask worker`.
+"""Background jobs: Huey on the service's own database, run by `flask worker`.
 
 @queue.task(retries=3, retry_delay=60)
 def make_report(month: str) -> None: ...
 
 make_report("2026-11")       # queued; a worker runs it with an app context
 
-A job takes plain values: text, numbers, moments, lists and dictionaries of them, not
-objects such as a row of the database. Its row is signed (`job_rows`), and a worker runs
-no row that this service did not sign.
+A job takes plain values: text, numbers, times, and lists and dictionaries of them, but
+no objects such as a row of the database. Jobs are signed (`job_rows`), and a worker
+runs only jobs that this service signed.
 """
 
 import json
@@ -43,14 +43,14 @@ from bulwark.job_rows import FORMAT, ArgumentError, RowRefusedError, SignedJSON
 from bulwark.logging import log
 
 WORKERS = 2
-MAX_DELAY = 2  # seconds between looks at an idle SQLite queue
+MAX_DELAY = 2  # seconds between polls of an idle SQLite queue
 SIGNED_SINCE = "rows are signed since"
-# How long processes of the release before, which signed no rows, may still add some.
+# How long processes of an earlier release may still add unsigned rows.
 OLD_ROWS = timedelta(hours=1)
 
 
 class Queue(Huey):  # type: ignore[misc]
-    """A Huey whose storage is chosen by the app, and whose tasks run inside it."""
+    """A Huey whose storage depends on the app, and whose tasks run in its context."""
 
     app: Flask
 
@@ -64,12 +64,12 @@ class Queue(Huey):  # type: ignore[misc]
         self._old_rows_until: datetime | None = None
 
     def init_app(self, app: Flask, config: Config) -> None:
-        """Keep the queue in the app's kind of database, signed with its keys."""
+        """Store the queue in the app's kind of database, signed with its keys."""
         self.app = app
         self.serializer = SignedJSON(config.encryption_keys)
         url = database_url(config)
         if url.get_backend_name() == "postgresql":
-            # In libpq's own form: it refuses some URLs of SQLAlchemy, and shows them.
+            # In libpq's own form: it rejects some URLs of SQLAlchemy, and shows them.
             _, options = url.get_dialect()().create_connect_args(url)
             dsn = make_conninfo(**{**POSTGRESQL, **options})
             self.storage_class = PostgresStorage
@@ -84,28 +84,28 @@ class Queue(Huey):  # type: ignore[misc]
         self.storage = self.create_storage()
 
     def create_tables(self) -> None:
-        """Make what the queue needs in the database; nothing when it is there."""
+        """Create the queue's tables in the database, if they do not exist."""
         if file := self.storage_kwargs.get("filename"):
             make_private(str(file))
         if hasattr(self.storage, "initialize_schema"):
             self.storage.initialize_schema()
 
     def execute(self, task: Any, timestamp: Any = None) -> Any:
-        """Run a task with the app's context, as a view has it."""
+        """Run a task in an app context."""
         with self.app.app_context():
             return super().execute(task, timestamp)
 
-    # --- What does not fit is refused -------------------------------------------------
+    # --- Rejecting rows ---------------------------------------------------------------
 
     def dequeue(self) -> Task | None:
-        """Take the next job; a row that is none is refused, and the next one taken."""
+        """Return the next job; rows that are not jobs are rejected and skipped."""
         while (data := self.storage.dequeue()) is not None:
             if (task := self._task(bytes(data))) is not None:
                 return task
         return None
 
     def read_schedule(self, timestamp: Any = None) -> list[Task]:
-        """Take the jobs that are due; a row that is none is refused."""
+        """Return the jobs that are due; rows that are not jobs are rejected."""
         due = self.storage.read_schedule(timestamp or self._get_timestamp())
         tasks = [self._task(bytes(data)) for data in due]
         return [task for task in tasks if task is not None]
@@ -114,15 +114,15 @@ class Queue(Huey):  # type: ignore[misc]
         """Return the job of a row.
 
         Raises:
-            RowRefusedError: this service did not write it, or knows no such job.
+            RowRefusedError: this service did not write it, or has no such job.
         """
         message = self._read(data)
         if not isinstance(message, Message):
-            raise RowRefusedError("it is no job")
+            raise RowRefusedError("it is not a job")
         try:
             return self._registry.create_task(message)
         except HueyException:
-            raise RowRefusedError("this release has no job of its name") from None
+            raise RowRefusedError("this release has no job with its name") from None
 
     def _read(self, data: bytes) -> Any:
         until = self._old_rows_until
@@ -138,7 +138,7 @@ class Queue(Huey):  # type: ignore[misc]
         return None
 
     def _refuse(self, reason: str) -> None:
-        """Record that a row was refused; the worker goes on in any case."""
+        """Record that a row was rejected; the worker continues in any case."""
         with self.app.app_context():
             try:
                 events.record("sys_job_refused", reason=reason)
@@ -147,12 +147,12 @@ class Queue(Huey):  # type: ignore[misc]
                 db.session.rollback()
                 log.critical("job_refused", reason=reason, exc_info=True)
 
-    # --- Keys change, and rows were not always signed ---------------------------------
+    # --- Key rotation, and unsigned rows ----------------------------------------------
 
     def renew_rows(self) -> None:
-        """Let the first key sign what waits, so that the keys after it may go.
+        """Sign waiting rows with the first key, so that older keys can be removed.
 
-        The first worker that signs takes over the jobs of the release before, too.
+        The first worker that signs also takes over the jobs of an earlier release.
         """
         if not hasattr(self.storage, "sql"):
             return
@@ -184,11 +184,11 @@ class Queue(Huey):  # type: ignore[misc]
         )
         for row, data in [(row, bytes(data)) for row, data in found]:
             if not data.startswith((old_jobs.START, FORMAT)):
-                continue  # What `note` and `keep` remember is no job.
+                continue  # It is from `note` or `keep`, and not a job.
             try:
                 renewed = self.serializer.serialize(self._read(data))
             except (RowRefusedError, ArgumentError):
-                continue  # It is refused, and recorded, when its turn comes.
+                continue  # It is rejected, and recorded, when it is due.
             self.storage.sql(
                 f"update {table} set {column} = {mark} where queue = {mark}"  # noqa: S608
                 f" and {key} = {mark} and {column} = {mark}",
@@ -212,38 +212,38 @@ queue = Queue()
 
 
 def note(what: str) -> None:
-    """Remember that something was done just now, for whoever watches over it."""
+    """Store the current time as the last time that something was done."""
     queue.storage.put_data(what.encode(), datetime.now(UTC).isoformat().encode())
 
 
 def noted(what: str) -> datetime | None:
-    """Return when something was last done; None if never."""
+    """Return when something was last done, or None."""
     with suppress(ValueError):
         return datetime.fromisoformat(_remembered(what))
     return None
 
 
 def keep(what: str, facts: object) -> None:
-    """Remember facts that JSON can say, in place of what was remembered before."""
+    """Store facts as JSON, in place of earlier ones."""
     queue.storage.put_data(what.encode(), json.dumps(facts).encode())
 
 
 def kept(what: str) -> Any:
-    """Return the facts that are remembered; None if there are none."""
+    """Return the stored facts, or None."""
     with suppress(ValueError, RecursionError):
         return json.loads(_remembered(what))
     return None
 
 
 def _remembered(what: str) -> str:
-    """Return a text from the database, whoever wrote it; "" if there is none."""
+    """Return a stored text, or "". It is unsigned: anyone may have written it."""
     found = queue.storage.peek_data(what.encode())
     return "" if found is EmptyData else bytes(found).decode(errors="replace")
 
 
 @queue.periodic_task(crontab(), name="show_sign_of_life")  # type: ignore[untyped-decorator]
 def show_sign_of_life() -> None:
-    """Let it be seen that a worker runs."""
+    """Store a heartbeat, which shows that a worker is running."""
     note("sign of life")
 
 
@@ -261,13 +261,13 @@ def init_app(app: Flask, config: Config) -> None:
 @click.command()
 @with_appcontext
 def worker() -> None:
-    """Run queued work until it is stopped."""
+    """Run queued jobs until stopped."""
     queue.create_tables()
     queue.renew_rows()
     consumer = queue.create_consumer(
         workers=WORKERS,
         max_delay=MAX_DELAY,
-        # What systemd, containers and bin/dev send: let running work finish.
+        # systemd, containers and bin/dev send SIGTERM: running jobs can finish.
         graceful_signal="TERM",
     )
     with events.told("worker"):

@@ -1,8 +1,8 @@
-"""What may be sent to the pages of the base: its shape, and how long it may be.
+"""Limits of requests to the base's pages: their structure, and the length of fields.
 
-Whatever validates a field may take time that grows with its length. Here is the one
-table of lengths, checked before any form reads a field; a form may ask for less, and
-then it says so beside the field. What holds for every request is in bulwark/inputs.py.
+The time to validate a field may grow with its length. So this table of lengths is
+checked before any form reads a field. A form may set a lower limit, which it shows
+beside the field. The limits of all requests are in bulwark/inputs.py.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ BLUEPRINTS = frozenset(
         "tokens",
     }
 )
-# Bytes of one that is sent there: two passwords of any characters, or a passkey.
+# Bytes of a body: two passwords of any characters, or a passkey.
 BODY = 28 * 1024
 FIELDS = 128  # values of one request; a role may have many permissions
 PARTS = 32  # of a multipart form, each as costly to read as 50 other fields
@@ -33,7 +33,7 @@ MARKS = 4096  # commas and brackets in JSON: twice as many as two passwords may 
 EMAIL = 254  # RFC 5321, 4.5.3.1.3, without the angle brackets
 PASSWORD = 1024  # far over the 64 of NIST SP 800-63B-4, 3.1.1.2
 LENGTHS = {
-    "email": 2 * EMAIL,  # so that a form can say that it is too long
+    "email": 2 * EMAIL,  # so that a form can show that it is too long
     "password": PASSWORD,
     "new_password": PASSWORD,
     "code": 64,  # the longest is a recovery code, with spaces or hyphens
@@ -46,7 +46,7 @@ TEXTS = LENGTHS.keys() - {"code"}
 
 
 def init_app(app: Flask) -> None:
-    """Refuse what does not fit, before a form or the CSRF check reads it."""
+    """Check each request before a form or the CSRF check reads it."""
     app.before_request(_check)
 
 
@@ -64,7 +64,7 @@ def _check() -> None:
 
 
 def _check_body() -> None:
-    """Refuse a body that would take long to read for its length."""
+    """Reject a body that takes long to parse for its length."""
     if request.is_json:
         body = request.get_data()
         if sum(map(body.count, (b",", b"[", b"{"))) > MARKS:
@@ -74,7 +74,7 @@ def _check_body() -> None:
 
 
 def _check_field(name: str, value: Any) -> None:
-    """Refuse what would be costly, or what the stock forms do not expect."""
+    """Reject what would be costly, or what the stock forms do not expect."""
     most = LENGTHS.get(name, OTHERS)
     if len(name) > OTHERS or (isinstance(value, str) and len(value) > most):
         field = name if name in LENGTHS else "each field"

@@ -1,7 +1,7 @@
-"""Limits: how often one network may ask, and how often one secret may be guessed at.
+"""Rate limits: requests of a network, and attempts to guess a secret.
 
-Requests are counted in Redis; in each process when there is none, or it is away.
-Guesses are counted in the database: all processes see them, no restart forgets them.
+Requests are counted in Redis, or in each process if there is no Redis or it is down.
+Guesses are counted in the database: all processes share them, and restarts keep them.
 
 @blueprint.post("/prices")
 @public
@@ -37,20 +37,20 @@ from bulwark.logging import log
 
 T = TypeVar("T")
 
-# A Redis that answers at all does so in a millisecond; no visitor waits for another.
+# A working Redis responds within a millisecond; clients don't wait for a slow one.
 REDIS_TIMEOUT = 0.25  # seconds
-REDIS_PAUSE = 5  # seconds until one that was away is asked again
-REDIS_OUTAGE = timedelta(hours=1)  # how long processes take it for the same outage
+REDIS_PAUSE = 5  # seconds until a connection is retried
+REDIS_OUTAGE = timedelta(hours=1)  # how long processes treat it as the same outage
 CLOCKS_DIFFER = timedelta(minutes=1)  # of two servers; NTP keeps them much closer
 
 
 def network() -> str:
-    """Return whom a limit is for: the network that the request came from."""
+    """Return the network that the request came from, which a limit applies to."""
     return proxy.network_of(request.remote_addr or "unknown")
 
 
 class Counters(Storage):
-    """Counts in Redis, and in this process while there is none."""
+    """Counts in Redis, or in this process while Redis is not available."""
 
     STORAGE_SCHEME = ["bulwark"]  # noqa: RUF012  as its base declares it
     base_exceptions = RedisError
@@ -62,7 +62,7 @@ class Counters(Storage):
         self._ask_again_at = 0.0
         self._away = False
         if redis_url:
-            # One more try at once, for a connection that was closed meanwhile.
+            # Retries once without a delay, for a connection that was closed meanwhile.
             again = Retry(NoBackoff(), 1, supported_errors=(RedisAwayError,))
             self._redis = RedisStorage(
                 redis_url,
@@ -89,7 +89,7 @@ class Counters(Storage):
         self._ask(lambda store: store.clear(key))
 
     def check(self) -> bool:
-        """Tell whether counts are where they should be; counting works in any case."""
+        """Return whether counts are where they should be; counting always works."""
         return self._redis is None or bool(self._redis.check())
 
     def reset(self) -> int | None:
@@ -99,7 +99,7 @@ class Counters(Storage):
     def _ask(self, question: Callable[[RedisStorage | MemoryStorage], T]) -> T:
         if self._redis and time.monotonic() >= self._ask_again_at:
             if self._away:
-                # One request finds out whether it is back; the others need not wait.
+                # One request checks whether Redis is back; the others need not wait.
                 self._ask_again_at = time.monotonic() + REDIS_PAUSE
             try:
                 answer = question(self._redis)
@@ -115,7 +115,7 @@ class Counters(Storage):
         if self._away:
             return
         self._away = True
-        # The database knows which process noticed first.
+        # The count in the database shows which process noticed first.
         if count("outage", "redis", REDIS_OUTAGE).count == 1:
             events.record("sys_limiter_degraded", reason=type(error).__name__)
 
@@ -130,7 +130,7 @@ class Counters(Storage):
 
 
 def _refuse(breached: RequestLimit) -> Response:
-    """Say how long to wait; record it once, for an attacker would fill the table."""
+    """Return a 429 response; record it only once, or attackers could fill the table."""
     seconds = max(1, int(breached.reset_at - time.time()))
     told = f"told/{breached.key}"
     if (
@@ -148,14 +148,14 @@ limit = limiter.limit
 
 
 def init_app(app: Flask, settings: config.Config) -> None:
-    """Count where the settings say."""
+    """Count in Redis if the settings name one."""
     app.config["RATELIMIT_KEY_PREFIX"] = settings.slug
     app.config["RATELIMIT_STORAGE_OPTIONS"] = {"redis_url": settings.redis_url}
     limiter.init_app(app)
 
 
 def share(app: Flask, rule: str, name: str, endpoints: Iterable[str]) -> None:
-    """Let what is sent to these routes of an extension count towards one limit."""
+    """Apply one shared limit to POST requests to these routes of an extension."""
     shared = limiter.shared_limit(rule, name, methods=["POST"])
     for endpoint in endpoints:
         view: Callable[..., Any] = app.view_functions[endpoint]
@@ -163,11 +163,11 @@ def share(app: Flask, rule: str, name: str, endpoints: Iterable[str]) -> None:
 
 
 class Guess(Model):
-    """How often something was tried, in a window that ends."""
+    """The number of attempts within a time window."""
 
     __tablename__ = "guesses"
 
-    # A keyed hash of what was tried: it may be an address that has no account.
+    # A keyed hash of the subject, which may be an address that has no account.
     key: Mapped[str] = mapped_column(String(64), primary_key=True)
     count: Mapped[int]
     expires_at: Mapped[datetime] = mapped_column(UTCDateTime, index=True)
@@ -175,31 +175,31 @@ class Guess(Model):
 
 @dataclass(frozen=True)
 class Tally:
-    """How often something was tried, this time included, and when that is forgotten."""
+    """The number of attempts, including this one, and when the window ends."""
 
     count: int
     expires_at: datetime
 
     @property
     def seconds_left(self) -> int:
-        """Whole seconds until it is forgotten, at least one."""
+        """Whole seconds until the window ends, at least one."""
         return max(1, math.ceil((self.expires_at - utcnow()).total_seconds()))
 
 
 def count(kind: str, subject: str, window: timedelta) -> Tally:
-    """Count a try and return how many there were; of many at once, each is counted.
+    """Count an attempt and return how many there were. Concurrent ones all count.
 
-    The window begins with the first try. It is kept at once, whatever becomes of the
-    current transaction, which must not have changed anything yet.
+    The window begins with the first attempt. The count is committed immediately, so the
+    current transaction must not have changed anything yet.
 
     Args:
-        kind: what is tried, such as `password`.
-        subject: whose, such as an address or an id; only a keyed hash is stored.
-        window: how long tries are remembered.
+        kind: the kind of attempt, such as `password`.
+        subject: its target, such as an address or an id; only a keyed hash is stored.
+        window: how long attempts count.
     """
     now = utcnow()
     dialect = postgresql if db.engine.dialect.name == "postgresql" else sqlite
-    # One that ends later than it could was begun while the clock was wrong.
+    # A window that ends later than it could began while the clock was wrong.
     latest = now + window + CLOCKS_DIFFER
     over = or_(Guess.expires_at <= now, Guess.expires_at > latest)
     add = dialect.insert(Guess).values(
@@ -220,7 +220,7 @@ def count(kind: str, subject: str, window: timedelta) -> Tally:
 
 
 def take_back(kind: str, subject: str) -> None:
-    """Count one try less, at once: it was right, or was not checked."""
+    """Subtract an attempt immediately: it was correct, or was not checked."""
     db.session.execute(
         update(Guess)
         .where(Guess.key == _key(kind, subject), Guess.count > 0)
@@ -231,9 +231,9 @@ def take_back(kind: str, subject: str) -> None:
 
 
 def forget(*tries: tuple[str, str]) -> int:
-    """Forget tries, given as kind and subject; return how many there were.
+    """Forget attempts, given as kind and subject; return how many there were.
 
-    Unlike the others, this is part of the current transaction.
+    Unlike the other functions, this is part of the current transaction.
     """
     keys = [_key(kind, subject) for kind, subject in tries]
     forgotten = delete(Guess).where(Guess.key.in_(keys)).returning(Guess.count)
@@ -242,7 +242,7 @@ def forget(*tries: tuple[str, str]) -> int:
 
 @queue.periodic_task(crontab(minute="23"), name="forget_old_guesses")  # type: ignore[untyped-decorator]
 def forget_old() -> None:
-    """Delete the windows that are over."""
+    """Delete the windows that have ended."""
     db.session.execute(delete(Guess).where(Guess.expires_at <= utcnow()))
     db.session.commit()
 

@@ -1,9 +1,9 @@
-"""The shape of a log line in production: which fields it may have, and what never.
+"""The fields of a log line in production, and what is redacted.
 
-A field that is declared here stands at the top of the line; any other goes into
-`data`, and is not shown if a column of that name is secret or personal, or if the name
-has a word of what is never logged. Out of every text is taken what is a secret of the
-settings, a signed value, a token or somebody's address.
+A field that is declared here is at the top level of the line. Any other is in `data`,
+and is redacted if a column of that name is secret or personal, or if its name contains
+a word for what is never logged. Secrets of the settings, signed values, tokens and
+email addresses are redacted in every text.
 """
 
 import base64
@@ -21,60 +21,63 @@ from bulwark.config import Config
 if TYPE_CHECKING:
     from bulwark.events import Kind
 
-# Each field with its JSON type and what it means.
+# Each field with its JSON type and its meaning.
 FIELDS: dict[str, tuple[str, str]] = {
-    "timestamp": ("string", "when, in UTC"),
+    "timestamp": ("string", "the time, in UTC"),
     "level": ("string", "debug, info, warning, error or critical"),
-    "event": ("string", "what happened: a name of the catalogue, or words"),
-    "logger": ("string", "which part wrote the line; `bulwark` is the base"),
+    "event": ("string", "what happened: a name from the catalogue, or a message"),
+    "logger": ("string", "the logger; `bulwark` is the base's"),
     "service": ("string", "the service's short name"),
     "version": ("string", "the service's version"),
     "host": ("string", "the service's domain"),
-    "request_id": ("string", "the request, as the proxy's log and the answer have it"),
+    "request_id": (
+        "string",
+        "the request's id, as in the proxy's log and the response",
+    ),
     "method": ("string", "the request's method"),
     "route": ("string", "the route's template, never the path"),
-    "status": ("integer", "the answer's status"),
-    "milliseconds": ("number", "how long the answer took"),
-    "description": ("string", "what an event means"),
-    "user_id": ("integer", "whom it concerns"),
-    "actor_id": ("integer", "who did it"),
-    "address": ("string", "the network address that it came from"),
-    "network": ("string", "the network that limits count for"),
-    "user_agent": ("string", "what the browser says of itself"),
-    "session": ("string", "a mark of the session, which opens nothing"),
-    "reason": ("string", "why"),
-    "audit": ("string", "its link in the audit trail, as row:mac"),
-    "factor": ("string", "which factor it is about"),
-    "new_device": ("boolean", "whether the account was never used from there"),
-    "told": ("boolean", "whether a mail about it was sent"),
-    "action": ("string", "what was done or tried"),
-    "permission": ("string", "which permission was missing"),
-    "permissions": ("array", "which permissions it has now"),
-    "added": ("array", "which permissions it got"),
-    "removed": ("array", "which permissions it lost"),
+    "status": ("integer", "the response's status"),
+    "milliseconds": ("number", "how long the response took"),
+    "description": ("string", "the event's meaning"),
+    "user_id": ("integer", "the user concerned"),
+    "actor_id": ("integer", "the user who did it"),
+    "address": ("string", "the client's IP address"),
+    "network": ("string", "the client's network, which rate limits apply to"),
+    "user_agent": ("string", "the User-Agent header of the request"),
+    "session": ("string", "an identifier of the session, which gives no access"),
+    "reason": ("string", "why it happened"),
+    "audit": ("string", "the event's link in the audit trail, as row:mac"),
+    "factor": ("string", "the factor concerned"),
+    "new_device": ("boolean", "whether this device is new for the account"),
+    "told": ("boolean", "whether an email about it was sent"),
+    "action": ("string", "what was done or attempted"),
+    "permission": ("string", "the missing permission"),
+    "permissions": ("array", "the new permissions"),
+    "added": ("array", "the added permissions"),
+    "removed": ("array", "the removed permissions"),
     "requires_second_factor": ("boolean", "whether the role requires a second factor"),
-    "role": ("string", "which role"),
-    "given": ("boolean", "whether it was given or taken"),
-    "by": ("string", "who did it, if it was no person with an account"),
+    "role": ("string", "the role"),
+    "given": ("boolean", "whether the role was assigned, not revoked"),
+    "by": ("string", "who did it, if not a user with an account"),
     "ended": ("integer", "how many sessions ended"),
-    "token_id": ("integer", "which access token, by its number"),
-    "days": ("integer", "for how many days"),
-    "limit": ("string", "which limit was reached"),
+    "token_id": ("integer", "the access token's id"),
+    "days": ("integer", "the number of days"),
+    "limit": ("string", "the limit that was reached"),
     "row": ("integer", "a row of the audit trail"),
     "mac": ("string", "the link of that row"),
-    "part": ("string", "which part of the service: web, worker or metrics"),
-    "job": ("string", "which job failed"),
+    "part": ("string", "the part of the service: web, worker or metrics"),
+    "job": ("string", "the job that failed"),
     "fault": ("string", "what is wrong with the audit trail"),
-    "of": ("string", "which event's lines were left out"),
-    "count": ("integer", "how many of them"),
-    "mail": ("string", "which mail, by its number"),
+    "of": ("string", "the event whose lines were left out"),
+    "count": ("integer", "how many"),
+    "mail": ("string", "the email's id"),
     "file": ("string", "the name of a backup"),
-    "bytes": ("integer", "its size"),
-    "rows": ("integer", "how many rows it holds"),
-    "made": ("string", "when it was made"),
-    "checks": ("object", "what is not well, by the check that found it"),
-    "exception": ("array", "what was raised, without values of variables"),
-    "data": ("object", "what your own lines add"),
+    "bytes": ("integer", "the size of the backup"),
+    "rows": ("integer", "the number of rows in the backup"),
+    "made": ("string", "when the backup was created"),
+    "checks": ("object", "what is wrong, by the check that failed"),
+    "exception": ("array", "the exception, without values of variables"),
+    "data": ("object", "the fields of your own lines"),
 }
 TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -86,7 +89,7 @@ TYPES: dict[str, tuple[type, ...]] = {
 }
 ALWAYS = ("timestamp", "level", "event", "logger", "service", "version", "host")
 REDACTED = "[redacted]"
-# A field with one of these words in its name is never shown.
+# A field with one of these words in its name is always redacted.
 WORDS = frozenset(
     """
     authorization body code codes cookie cookies credential credentials csrf dsn email
@@ -94,29 +97,29 @@ WORDS = frozenset(
     pin private secret secrets seed session token tokens totp uri url
     """.split()  # noqa: SIM905  as words are read
 )
-# Up to the last `@`: a password may hold a `/`. An `https://key@host` has a key alone.
+# Up to the last `@`: a password may contain a `/`. `https://key@host` has only a key.
 PASSWORD_IN_URL = re.compile(r"(?:://[^:@]*:|^https?://)(.+)@", re.DOTALL)
-# Where a parser cuts a password that it takes for a part of a URL, or of a line.
+# Where a parser splits a password that it takes for a part of a URL, or of a line.
 CUTS = re.compile(r"[\s#/?@:\[\]%&=\\\"']+")
-LEAST = 8  # characters: a shorter secret would be found everywhere
+LEAST = 8  # characters: a shorter secret would match everywhere
 PATTERNS = (
-    # What repeats begins where nothing of its kind is in front: at once in a long text.
+    # Lookbehinds keep the search in a long text fast: no match starts inside another.
     # Signed values of links and cookies, and access tokens.
     (re.compile(r"(?<![\w-])[\w-]{8,}\.[\w-]{6}\.[\w-]{20,}", re.ASCII), REDACTED),
     (re.compile(r"\bbwk_[\w-]{20,}", re.ASCII), REDACTED),
-    # A name and a password in an address, and a person's mail address.
-    # Its length is bounded, for each `://` of a long text begins a search.
+    # A user name and a password in a URL, and email addresses. The length is bounded,
+    # because each `://` in a long text starts a search.
     (re.compile(r"(?<=://)[^\s\"'<>@:/]{0,64}:[^\s\"'<>]{0,128}@"), f"{REDACTED}@"),
     (re.compile(r"(?<![\w.+%-])[\w.+%-]+@[\w-]+\.[\w.-]*\w"), "[address]"),
 )
-# What every text has that one of them finds.
+# Every text that one of the patterns matches also matches this.
 HINT = r"@|bwk_|\.[\w-]{6}\."
-# Fields that hold nothing from outside.
+# Fields that contain nothing from outside.
 OURS = frozenset({"timestamp", "level", "logger", "request_id", "route", "audit"})
 
 
 class Shape:
-    """Gives lines their shape; a processor of structlog."""
+    """A processor of structlog that sorts and redacts the fields of lines."""
 
     def __init__(self) -> None:
         self._about: dict[str, str] = {}
@@ -127,7 +130,7 @@ class Shape:
     def learn(
         self, config: Config, names: Iterable[str], secrets: Iterable[str]
     ) -> None:
-        """Remember what all lines say, and what none may: fields and texts."""
+        """Set the fields of all lines, and the fields and texts to redact."""
         self._names = frozenset(names)
         self._about = {
             "service": config.slug,
@@ -136,11 +139,11 @@ class Shape:
         }
         found = {secret for secret in secrets if len(secret) >= LEAST}
         self._secrets = tuple(sorted(found, key=len, reverse=True))
-        # Most texts are harmless, and one look tells so.
+        # Most texts contain nothing to redact, and one search shows that.
         self._suspect = re.compile("|".join([HINT, *map(re.escape, self._secrets)]))
 
     def __call__(self, _: object, __: str, line: EventDict) -> EventDict:
-        """Return the line as it is written."""
+        """Return the line in its final form."""
         known: dict[str, Any] = {"data": {}, **self._about}
         for name, value in line.items():
             if value is None:
@@ -182,7 +185,7 @@ class Shape:
 
 
 def _is_declared(name: str, value: Any) -> bool:
-    """Tell whether a field is one of ours; a team's may have the name of one."""
+    """Return whether a field is one of the base's; an app's may have the same name."""
     kind, _ = FIELDS.get(name, ("", ""))
     return isinstance(value, TYPES.get(kind, ())) and (
         kind == "boolean" or not isinstance(value, bool)
@@ -190,13 +193,13 @@ def _is_declared(name: str, value: Any) -> bool:
 
 
 def names_of(models: MetaData) -> Iterable[str]:
-    """Yield the columns that are declared to hold what is secret or personal."""
+    """Yield the columns that are declared as secret or personal."""
     for table in models.sorted_tables:
         yield from (column.key for column in table.columns if "data" in column.info)
 
 
 def secrets_of(settings: Any) -> Iterable[str]:
-    """Yield what is secret in settings, in the forms in which it may turn up."""
+    """Yield the secrets in settings, in the forms in which they may appear."""
     for declared in fields(settings):
         if declared.metadata.get("secret"):
             yield from _forms(getattr(settings, declared.name))
@@ -207,7 +210,7 @@ def _forms(value: Any) -> Iterable[str]:
         yield value
         found = PASSWORD_IN_URL.search(value)
         for form in (found[1], unquote(found[1])) if found else ():
-            # An exception quotes the part that was taken for a host or a port.
+            # An exception may quote a part that was taken for a host or a port.
             yield from (form, *CUTS.split(form))
     elif isinstance(value, bytes):
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
@@ -221,7 +224,7 @@ def _forms(value: Any) -> Iterable[str]:
 
 
 def schema(catalogue: Mapping[str, "Kind"]) -> dict[str, Any]:
-    """Return what every line in production fits: JSON Schema, draft 2020-12."""
+    """Return the JSON Schema (draft 2020-12) of every line in production."""
     properties: dict[str, Any] = {
         name: {"type": kind, "description": meaning}
         for name, (kind, meaning) in FIELDS.items()

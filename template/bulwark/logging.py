@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line in production, readable lines in development."""
+"""Logs: one JSON object per line in production, readable lines in development."""
 
 import json
 import logging
@@ -18,47 +18,47 @@ from bulwark.config import Config
 from bulwark.database import db
 
 shape = lines.Shape()
-# What structlog's lines go through: one list for good, for its loggers keep it.
+# structlog's processors. The list is never replaced, because loggers cache it.
 processors: list[Any] = []
-encode = json.JSONEncoder().encode  # all but ASCII is escaped: one line stays one
+encode = json.JSONEncoder().encode  # escapes all but ASCII: one line stays one
 log = structlog.stdlib.get_logger("bulwark")
 
 SERVES = "bulwark.serves"
-# Of one kind, from one process. Who causes more floods us: then the number says it all.
-# The audit trail keeps each event, the proxy's log each request.
+# For each kind of line in a process. Further lines are only counted: the audit trail
+# still has each event, and the proxy's log each request.
 LINES_A_MINUTE = 1000
 DETAIL = re.compile(r"\nDETAIL:[^\n]*")
-# Only their warnings matter: each request has one line of ours.
+# Only warnings of these: the base already logs one line for each request.
 CHATTY = ("alembic", "flask-limiter", "huey", "urllib3", "werkzeug")
 
 
 class Stdout(logging.StreamHandler[TextIO]):
-    """Writes to stdout, whatever it is at that moment; commands and tests replace it.
+    """Writes to the current stdout, which commands and tests replace.
 
-    What a command itself logs goes to stderr: its stdout is its answer. One that serves
-    until it is stopped has no answer, and says so with `SERVES`.
+    Commands log to stderr, because stdout is for their output. A command that serves
+    until it is stopped has no output: it sets `SERVES`, and logs to stdout.
     """
 
     @property
     def stream(self) -> TextIO:
-        """Where the next line goes."""
+        """The stream for the next line."""
         command = click.get_current_context(silent=True)
         return sys.stderr if command and SERVES not in command.meta else sys.stdout
 
     @stream.setter
     def stream(self, _: TextIO) -> None:
-        """Take none that lasts."""
+        """Ignore a fixed stream."""
 
 
 def init_app(config: Config, own: Any) -> None:
-    """Log to stdout, without what is secret in the settings."""
+    """Log to stdout, without the secrets in the settings."""
     secrets = [*lines.secrets_of(config), *(lines.secrets_of(own) if own else ())]
     shape.learn(config, lines.names_of(db.metadata), secrets)
     configure(config.log_level, readable=config.environment != "production")
 
 
 def configure(level: str, *, readable: bool) -> None:
-    """Give the standard library's lines and structlog's the same form."""
+    """Use the same format for lines of the standard library and of structlog."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -100,7 +100,7 @@ def _for_people() -> list[Processor]:
     return [
         structlog.dev.ConsoleRenderer(
             colors=sys.stdout.isatty(),
-            # Python's own: Rich's is slow, and shows local variables.
+            # Python's own format: Rich's is slow, and shows local variables.
             exception_formatter=structlog.dev.plain_traceback,
         )
     ]
@@ -108,7 +108,7 @@ def _for_people() -> list[Processor]:
 
 def _for_machines() -> list[Processor]:
     return [
-        # Without local variables: they may hold what must not be logged.
+        # Without local variables, which may contain what must not be logged.
         structlog.processors.ExceptionRenderer(
             structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         ),
@@ -119,7 +119,7 @@ def _for_machines() -> list[Processor]:
 
 
 class Formatter(structlog.stdlib.ProcessorFormatter):
-    """Forms the lines of others; ours are finished when they get here."""
+    """Formats the lines of the standard library; structlog's are already finished."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -127,7 +127,7 @@ class Formatter(structlog.stdlib.ProcessorFormatter):
 
 
 def _finished(_: object, __: str, line: Any) -> Any:
-    """Hand a line to the standard library as it is."""
+    """Pass a line to the standard library unchanged."""
     return (line,), {"extra": {"finished": True}}
 
 
@@ -136,14 +136,14 @@ def _as_json(_: object, __: str, line: EventDict) -> str:
 
 
 def _drop_details(_: object, __: str, event: EventDict) -> EventDict:
-    """Leave out PostgreSQL's DETAIL, which quotes the row: `Key (email)=(…) exists`."""
+    """Remove PostgreSQL's DETAIL, which quotes the row: `Key (email)=(…) exists`."""
     for raised in event.get("exception", ()):
         raised["exc_value"] = DETAIL.sub("", raised["exc_value"])
     return event
 
 
 class Flood:
-    """Bounds how many lines of one kind are written, and keeps their count true."""
+    """Limits how many lines of one kind are written, and counts the others."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -152,7 +152,7 @@ class Flood:
         self._ends = 0.0
 
     def lets_through(self, name: str) -> bool:
-        """Count a line, and tell whether it is to be written."""
+        """Count a line, and return whether to write it."""
         with self._lock:
             if time.monotonic() >= self._ends:
                 self._lines.clear()
@@ -169,7 +169,7 @@ class Flood:
             return False
 
     def tell(self) -> None:
-        """Write how many lines were left out since this was last said."""
+        """Log how many lines were left out since the last time."""
         with self._lock:
             left_out, self._left_out = self._left_out, Counter()
         for name, times in left_out.items():

@@ -1,7 +1,7 @@
-"""Mail: kept encrypted in the database until a worker has handed it over.
+"""Emails: stored encrypted in the database until a worker has delivered them.
 
-A mail is written in the transaction of what it reports, so neither is lost without
-the other, and a mail server that is away delays mail but no visitor.
+An email is stored in the same transaction as the change that it reports, so neither is
+lost without the other. A mail server that is down delays emails, but no client.
 """
 
 import base64
@@ -45,12 +45,12 @@ LEASE = timedelta(minutes=5)  # longer than one delivery can take
 GIVE_UP_AFTER = timedelta(days=5)  # RFC 5321, 4.5.4.1: "at least 4-5 days"
 SIGNED_IN = 235  # RFC 4954, 6
 CLOSING = 421  # RFC 5321, 3.8: the server ends the connection
-PERMANENT = 500  # RFC 5321, 4.2.1: the server will not change its mind
-TIMEOUT = 10  # seconds for each step of the talk with the server
+PERMANENT = 500  # RFC 5321, 4.2.1: a retry will not help
+TIMEOUT = 10  # seconds for each step of the session with the server
 
 
 class OutgoingMail(Model):
-    """A mail that is not handed over yet, sealed: it may hold a link."""
+    """An email that is not delivered yet, encrypted because it may contain a link."""
 
     __tablename__ = "outgoing_mail"
 
@@ -62,13 +62,13 @@ class OutgoingMail(Model):
 
 
 class MailRefusedError(Exception):
-    """The server will never take this mail."""
+    """The server will never accept this email."""
 
 
 def send(subject: str, recipient: str, text: str) -> None:
-    """Add a mail to the current transaction; it leaves after the commit.
+    """Add an email to the current transaction; it is sent after the commit.
 
-    Its HTML part is made from the text: a line that is a link becomes a button.
+    Its HTML part is generated from the text: a line that is a link becomes a button.
     """
     name, address = config.current().sender
     headers = (
@@ -79,7 +79,7 @@ def send(subject: str, recipient: str, text: str) -> None:
     message = EmailMessage()
     message["Date"] = utcnow()
     message["Message-ID"] = f"<{uuid.uuid4()}@{address.rpartition('@')[2]}>"
-    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answering machines
+    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no automatic replies
     message.set_content(text)
     paragraphs = [p.strip() for p in text.split("\n\n") if p.strip()]
     html = render_template("bulwark/mail.html", subject=subject, paragraphs=paragraphs)
@@ -98,14 +98,14 @@ def send(subject: str, recipient: str, text: str) -> None:
 
 
 def link(endpoint: str, **values: str) -> str:
-    """Return the address of a page for a mail, whatever host a request named."""
+    """Return the URL of a page for an email, whatever the host of the request."""
     base = urlsplit(config.current().base_url)
     urls = current_app.url_map.bind(base.netloc, base.path, url_scheme=base.scheme)
     return urls.build(endpoint, values, force_external=True)
 
 
 class OutboxMailUtil(MailUtil):
-    """Hands Flask-Security's mails to `send`, and knows one spelling of an address."""
+    """Passes Flask-Security's emails to `send`, and normalizes addresses."""
 
     def send_mail(
         self,
@@ -117,19 +117,19 @@ class OutboxMailUtil(MailUtil):
         html: str | None,
         **context: Any,
     ) -> None:
-        """Send one of the mails in `templates/security/email/`."""
+        """Send one of the emails in `templates/security/email/`."""
         send(subject, str(recipient), body or "")
         if has_request_context():
             after_this_request(_commit)
 
     def normalize(self, email: str) -> str:
-        """Return the one spelling of an address, so that nobody holds it twice.
+        """Return the only spelling of an address, so that it can't be used twice.
 
-        Lower case, and a domain as mail servers write it (`xn--`).
+        It is lowercase, with the domain in its ASCII form (`xn--`).
         """
-        # One character may stand for eighteen, and each costs the check of its domain.
+        # One character may expand to eighteen, and each takes time to check.
         if len(unicodedata.normalize("NFKC", email)) > lengths.EMAIL:
-            raise EmailValidateException("This is too long for an address.")
+            raise EmailValidateException("This email address is too long.")
         try:
             checked = validate_email(
                 email,
@@ -142,14 +142,14 @@ class OutboxMailUtil(MailUtil):
         return str(checked.ascii_email).lower()
 
     def validate(self, email: str) -> str:
-        """Ask no name server: a visitor would wait for it."""
+        """Query no name server: the client would wait for it."""
         return self.normalize(email)
 
 
 def deliver_due() -> None:
-    """Hand over each mail that is due, one at a time, until the server fails.
+    """Deliver each email that is due, one at a time, until the server fails.
 
-    One that does not take this recipient now, as in greylisting, takes others.
+    A server that rejects one recipient for now, as in greylisting, accepts others.
     """
     while mail := _claim():
         try:
@@ -198,22 +198,22 @@ def _unsealed(mail: OutgoingMail) -> bytes:
 
 
 def _commit(response: Response) -> Response:
-    """Keep a mail of a view that changes nothing else, such as /reset."""
+    """Commit the email of a view that changes nothing else, such as /reset."""
     if response.status_code < 500:  # noqa: PLR2004
         db.session.commit()
     return response
 
 
 def _wake_worker(delay: int = 0) -> None:
-    """Deliver in so many seconds. When the queue is away, the minute's round does."""
+    """Queue a delivery. If the queue is down, the job of each minute delivers."""
     try:
         _deliver.schedule(delay=delay) if delay else _deliver()
-    except Exception:  # noqa: BLE001  whatever it is, the mail is safe in the table
+    except Exception:  # noqa: BLE001  in any case, the email is safe in the table
         log.warning("queue_unreachable", exc_info=True)
 
 
 def _claim() -> OutgoingMail | None:
-    """Take the mail that waited longest, so that no other worker sends it too."""
+    """Claim the email that has waited longest, so that no other worker sends it."""
     now = utcnow()
     mail = db.session.scalar(
         select(OutgoingMail)
@@ -243,7 +243,7 @@ def _postpone(mail: OutgoingMail) -> None:
 
 
 def _drop(mail: OutgoingMail, reason: str) -> None:
-    """Lose this mail and no other, and say so."""
+    """Delete this email only, and log it."""
     events.tell("sys_mail_dropped", reason=reason, mail=str(mail.id))
     _forget(mail)
 
@@ -260,7 +260,7 @@ def _hand_over(message: bytes) -> None:
         return
     try:
         with _connection(urls.mail_server(url)) as server:
-            # As it is stored: to write it once more could change its headers.
+            # As it is stored: serializing it again could change its headers.
             server.sendmail(*_envelope(message), message)
     except smtplib.SMTPRecipientsRefused as error:
         codes = [code for code, _ in error.recipients.values()]
@@ -274,24 +274,24 @@ def _hand_over(message: bytes) -> None:
 
 
 def _concerns_one(error: Exception) -> bool:
-    """Tell whether a refusal is about its recipient, and the server listens on."""
+    """Return whether only the recipient was rejected, on an open connection."""
     if not isinstance(error, smtplib.SMTPRecipientsRefused):
         return False
     return all(code != CLOSING for code, _ in error.recipients.values())
 
 
 def _envelope(message: bytes) -> tuple[str, str]:
-    """Return the addresses that the mail goes from and to."""
+    """Return the addresses of the sender and the recipient."""
     headers = message_from_bytes(message, policy=SMTP)
     return headers["From"].addresses[0].addr_spec, headers["To"].addresses[0].addr_spec
 
 
 @contextmanager
 def _connection(url: urls.Server) -> Iterator[smtplib.SMTP]:
-    """Connect and sign in; to another host over TLS with a verified certificate."""
+    """Connect and sign in; another host requires TLS with a verified certificate."""
     tls = ssl.create_default_context()
     over_tls, port = url.scheme == "smtps", url.port or 0
-    # Servers refuse a greeting as "localhost" or as the name of a container.
+    # Servers reject "localhost" or the name of a container in the greeting.
     own = config.current().domain
     with (
         smtplib.SMTP_SSL(url.host, port, own, timeout=TIMEOUT, context=tls)
@@ -310,7 +310,7 @@ def _sign_in(server: smtplib.SMTP, user: str, password: str) -> None:
     if (user + password).isascii():
         server.login(user, password)
         return
-    # smtplib knows ASCII alone; PLAIN is UTF-8 (RFC 4616).
+    # smtplib supports ASCII only; PLAIN is UTF-8 (RFC 4616).
     token = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
     server.ehlo_or_helo_if_needed()
     code, said = server.docmd("AUTH", f"PLAIN {token}")
@@ -319,7 +319,7 @@ def _sign_in(server: smtplib.SMTP, user: str, password: str) -> None:
 
 
 def _drop_into(folder: Path, message: bytes) -> None:
-    """Keep a mail as a file, where /dev/mailbox shows it."""
+    """Save an email as a file, which /dev/mailbox shows."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = f"{utcnow():%Y%m%d-%H%M%S-%f}"
     (folder / f"{name}.part").write_bytes(message)

@@ -1,7 +1,7 @@
-"""Metrics: each process counts into files of its own, which `flask metrics` sums up.
+"""Metrics: each process counts in its own files, which `flask metrics` sums up.
 
-No route serves them: a page of numbers about attacks is not for visitors. Labels are
-routes, events and codes, never a person or an address, of which there is no end.
+No route exposes them: numbers about attacks are not public. Labels are routes, events
+and codes, but never users or addresses, whose number is unlimited.
 """
 
 import fcntl
@@ -26,16 +26,16 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 HEALTH = ("/healthz", "/readyz")
 SIGN_IN, CHANGE = "security.login", "security.change_password"
-# How far a sign-in came. `done` is counted apart from events: one has to follow.
+# The steps of a sign-in. `done` is counted apart from the event, which must follow.
 STEPS = ("started", "password", "factor", "done")
 
 
 class Slot:
-    """The number that a process counts under: the lowest that nobody holds.
+    """The number of a process, which names its files: the lowest that is free.
 
-    A process id would leave files behind with every worker that ends, and two
-    containers may have the same. A number is free again as soon as its process is gone,
-    however it went, and the next one goes on counting where it stopped.
+    With process ids, every worker that ends would leave files behind, and two
+    containers may have the same id. A number is free again as soon as its process has
+    ended, for any reason, and the next process continues its counts.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +45,7 @@ class Slot:
         self._lock: IO[str] | None = None
 
     def number(self) -> str:
-        """Return this process's number; a process that was forked takes one anew."""
+        """Return this process's number; a forked process takes its own."""
         if self._process != os.getpid():
             self._take()
         return self._number
@@ -58,7 +58,7 @@ class Slot:
             except BlockingIOError:
                 lock.close()
                 continue
-            # What is true of a moment ended with the process that said it.
+            # Gauges are no longer true after their process has ended.
             for stale in self.folder.glob(f"gauge_*_{number}.db"):
                 stale.unlink()
             self._process, self._number, self._lock = os.getpid(), number, lock
@@ -66,12 +66,12 @@ class Slot:
 
 
 class Counts:
-    """All that a process counts."""
+    """The metrics of a process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = self._counter(
-            "http_requests_total", "Requests answered", "method", "route", "status"
+            "http_requests_total", "Requests served", "method", "route", "status"
         )
         self.durations = Histogram(
             "http_request_duration_seconds",
@@ -81,26 +81,27 @@ class Counts:
             registry=self.registry,
         )
         self.events = self._counter(
-            "security_events_total", "Security events, by their name", "event"
+            "security_events_total", "Security events, by name", "event"
         )
         self.sign_in_steps = self._counter(
-            "sign_in_steps_total", "How far sign-ins came", "step"
+            "sign_in_steps_total", "Sign-ins that reached a step", "step"
         )
-        self.mails = self._counter("mails_total", "What became of mails", "result")
+        self.mails = self._counter("mails_total", "Emails, by result", "result")
         self.lines_left_out = self._counter(
             "log_lines_dropped_total",
-            "Lines of security events that were counted, not written",
+            "Log lines that were counted, but not written",
             "event",
         )
         self.pool_in_use = self._gauge(
-            "database_pool_in_use", "Database connections that one process has at work"
+            "database_pool_in_use",
+            "Database connections that one process is using",
         )
         self.pool_size = self._gauge(
             "database_pool_size", "Database connections that one process may have"
         )
 
     def begin_at_zero(self, events: Iterable[str]) -> None:
-        """Show what has not happened yet: the rate of what is not there is unknown."""
+        """Show zero for what has not happened yet: a missing series has no rate."""
         for name in events:
             self.events.labels(name)
         for step in STEPS:
@@ -110,13 +111,13 @@ class Counts:
         return Counter(name, doc, labels, registry=self.registry)
 
     def _gauge(self, name: str, doc: str) -> Gauge:
-        """Return what is told of the process that has most; each has its own limit."""
+        """Return a gauge of the highest process's value; each has its own limit."""
         return Gauge(name, doc, registry=self.registry, multiprocess_mode="livemax")
 
 
 @cache
 def _counts(folder: Path) -> Counts:
-    """Return what this process counts in a folder, made once."""
+    """Return this process's metrics in a folder, created once."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     values.ValueClass = values.MultiProcessValue(Slot(folder).number)  # type: ignore[no-untyped-call]
@@ -134,15 +135,15 @@ def init_app(app: Flask, config: Config, events: Iterable[str]) -> None:
 
 
 def current() -> Counts:
-    """Return what the running app counts."""
+    """Return the metrics of the running app."""
     counts: Counts = current_app.extensions["metrics"]
     return counts
 
 
 def server_errors(folder: Path) -> int:
-    """Return how many requests failed, in all processes, since their folder was made.
+    """Return how many requests failed in all processes since the folder was created.
 
-    Not those that ask whether all is well, as the alerts see it.
+    Health checks do not count, as in the alerts.
     """
     files = [str(path) for path in folder.glob("counter_*.db")]
     return int(
@@ -158,7 +159,7 @@ def server_errors(folder: Path) -> int:
 
 
 def count_request(method: str, route: str | None, status: int, seconds: float) -> None:
-    """Count a request, by its route's template, when its answer begins."""
+    """Count a request, by its route's template, when its response starts."""
     counts = current()
     labels = (method if method in METHODS else "other", route or "none")
     counts.requests.labels(*labels, str(status)).inc()
@@ -178,18 +179,18 @@ def _count_step(counts: Counts) -> None:
 
 
 def _signed_in(_: Flask, **__: Any) -> None:
-    """Count who is in; a changed password only gives its session another number."""
+    """Count a completed sign-in; a changed password only renews its session."""
     if request.endpoint != CHANGE:
         g.signed_in = True
         current().sign_in_steps.labels("done").inc()
 
 
 def _watch(pool: Any) -> None:
-    """Count the connections that are out; SQLite in memory has but one."""
+    """Count the connections in use; SQLite in memory has only one."""
     if not isinstance(pool, QueuePool):
         return
     counts = current()
-    counts.pool_size.set(pool.size() + pool._max_overflow)  # no other way
+    counts.pool_size.set(pool.size() + pool._max_overflow)  # there is no public name
 
     @event.listens_for(pool, "checkout")
     def _out(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""What `flask db migrate` writes of changed models: one file for both databases."""
+"""How `flask db migrate` writes model changes: one file for both databases."""
 
 import re
 from collections import defaultdict
@@ -35,7 +35,7 @@ from sqlalchemy.types import TypeEngine
 
 from bulwark.postgresql_enums import enum_of, enums
 
-# In the representation of a type: text in quotes, or the name of a type.
+# In the repr() of a type: text in quotes, or the name of a type.
 NAME = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\b([A-Za-z_]\w*)(?=\()""")
 BOOLEANS = {
     **dict.fromkeys(("1", "t", "true"), "sa.true()"),
@@ -44,7 +44,7 @@ BOOLEANS = {
 
 
 class _SQLite(SQLiteDialect):
-    """Leaves types as they are declared, where a real dialect puts its own in."""
+    """Keeps types as they are declared; a real dialect replaces them with its own."""
 
     def type_descriptor(self, typeobj: Any) -> Any:
         return typeobj
@@ -64,7 +64,7 @@ DIALECTS: tuple[Dialect, Dialect] = (
 
 
 def render(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:
-    """Write a type or a default so that both databases take it."""
+    """Render a type or a default that both databases accept."""
     if kind == "type":
         written, other = (_written(_stored(item, d), context) for d in DIALECTS)
         same = written == other
@@ -73,7 +73,7 @@ def render(kind: str, item: Any, context: AutogenContext) -> str | Literal[False
 
 
 def _stored(item: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
-    """Return what a database stores for a type, for a migration outlives the code."""
+    """Return what a database stores for a type: a migration outlives the code."""
     variant = item._variant_mapping.get(dialect.name)
     if variant is not None:
         return _stored(variant, dialect)
@@ -91,11 +91,11 @@ def _package(item: TypeEngine[Any]) -> str:
 
 
 def _written(item: TypeEngine[Any], context: AutogenContext) -> str:
-    """Write a type, each name in it with the module that it comes from."""
+    """Render a type, in which each name has its module."""
     if isinstance(item, Enum) and item.create_constraint:
         raise CommandError(
             f"the enum {item.name!r} has create_constraint=True: no migration could add"
-            " a member to it later. Leave that out; PostgreSQL checks enums by itself"
+            " a member to it later. Remove that; PostgreSQL checks enums by itself"
         )
     module = type(item).__module__
     dialect = re.match(r"sqlalchemy\.dialects\.(\w+)", module)
@@ -119,7 +119,7 @@ def _written(item: TypeEngine[Any], context: AutogenContext) -> str:
 
 
 def _render_default(item: Any) -> str | Literal[False]:
-    """Write a default that is one value on one database, and right on both."""
+    """Render a server default that is correct on both databases."""
     if not isinstance(item, DefaultClause):
         return False
     argument, column = item.arg, item.column
@@ -135,7 +135,7 @@ def _render_default(item: Any) -> str | Literal[False]:
     if len(texts) > 1:
         raise CommandError(
             f"the server_default of {column} is not the same on SQLite and PostgreSQL,"
-            f" {sorted(texts)}: use sqlalchemy.text() with what both take"
+            f" {sorted(texts)}: use sqlalchemy.text() with SQL that both accept"
         )
     return False
 
@@ -143,7 +143,7 @@ def _render_default(item: Any) -> str | Literal[False]:
 def type_differs(
     context: MigrationContext, _: object, __: object, there: Any, wanted: Any
 ) -> bool | None:
-    """Let an enum grow on SQLite, which keeps the length of text and never uses it."""
+    """Ignore that an enum grew on SQLite, which never enforces the length of text."""
     enum, on_sqlite = enum_of(wanted), context.dialect.name == "sqlite"
     if not on_sqlite or enum is None or not isinstance(there, String):
         return None
@@ -153,9 +153,9 @@ def type_differs(
 def is_new_or_gone(
     context: MigrationContext, metadata: MetaData, item: Any, kind: str, reflected: bool
 ) -> bool:
-    """Tell whether what only the models or only the database has is a change.
+    """Return whether an item that only the models or only the database has is a change.
 
-    What the models do not name keeps the name that it has, whatever rule gave it.
+    Items without a name in the models keep the name that they have in the database.
     """
     if kind == "check_constraint":
         rule = None if reflected else item._create_rule
@@ -197,9 +197,9 @@ def _parts_in_database(connection: Connection, table: str) -> set[tuple[object, 
 
 
 def refuse_clashes(metadata: MetaData, changed: Collection[str]) -> None:
-    """Refuse names in changed tables that SQLite takes, and PostgreSQL does not.
+    """Reject names in changed tables that SQLite accepts, but PostgreSQL does not.
 
-    It keeps tables, indexes, unique constraints and enums apart by their names alone.
+    There, tables, indexes, unique constraints and enums share one namespace.
     """
     users: dict[object, dict[object, str]] = defaultdict(dict)
     for table in metadata.tables.values():
@@ -218,13 +218,13 @@ def refuse_clashes(metadata: MetaData, changed: Collection[str]) -> None:
     }
     if twice:
         raise CommandError(
-            "the models use a name for two things, which PostgreSQL refuses:"
+            "the models use a name for two things, which PostgreSQL rejects:"
             f" {', '.join(sorted(twice))}. Rename one of them"
         )
 
 
 def _names(table: Table) -> Iterator[tuple[object, object]]:
-    """Yield each name that PostgreSQL wants once, and what has it."""
+    """Yield each name that must be unique on PostgreSQL, and its owner."""
     yield table.name, table
     for item in (*_named(table), table.primary_key):
         if item.name:

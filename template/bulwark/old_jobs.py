@@ -1,8 +1,8 @@
 """Reads rows of the queue that were written before rows were signed.
 
-Huey pickled them then. A pickle is a program, so none is ever run: this reads the few
-instructions of which Huey's own rows consist, and knows the names of plain types alone.
-Whatever else a row says is refused.
+They are Huey's pickles. A pickle is a program, so none is ever run: this module parses
+only the few instructions in Huey's own rows, and knows only the names of plain types.
+Rows with anything else are rejected.
 """
 
 import pickletools
@@ -17,7 +17,7 @@ from huey.registry import Message
 
 from bulwark.job_rows import RowRefusedError
 
-START = b"\x80"  # how each row of before begins; none of today's does
+START = b"\x80"  # the beginning of each unsigned row, and of no signed one
 TYPES: dict[tuple[str, str], Callable[..., Any]] = {
     ("huey.registry", "Message"): Message,
     ("datetime", "datetime"): datetime,
@@ -48,7 +48,7 @@ EMPTY: dict[str, Callable[[], Any]] = {
 
 
 class _Mark:
-    """Where the items of a collection begin on the stack."""
+    """The beginning of a collection's items on the stack."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class _Name:
 
 @dataclass
 class _Reader:
-    """The stack and the memory of one row."""
+    """The stack and the memory for one row."""
 
     stack: list[Any] = field(default_factory=list)
     memory: list[Any] = field(default_factory=list)
@@ -100,7 +100,7 @@ class _Reader:
     def _binget(self, at: int) -> None:
         found = self.memory[at]
         if isinstance(found, list | dict | set | frozenset | tuple):
-            # Of some that hold each other, a short row could make a value without end.
+            # A short row of nested references could expand to an enormous value.
             raise ValueError("a collection is there twice")  # noqa: TRY004
         self.stack.append(found)
 
@@ -167,12 +167,12 @@ class _Reader:
 
 
 def read(data: bytes) -> Any:
-    """Return what a row of before holds.
+    """Return the data of an unsigned row.
 
     Raises:
-        RowRefusedError: it holds more than plain values.
+        RowRefusedError: it contains more than plain values.
     """
     try:
         return _Reader().read(data)
-    except Exception:  # noqa: BLE001  whatever is wrong with it, it is no row of ours
+    except Exception:  # noqa: BLE001  any error means that Huey did not write it
         raise RowRefusedError("it is not signed") from None

@@ -1,4 +1,4 @@
-"""Outages: whether an error means that the database is away, full or locked."""
+"""Outages: whether an error means that the database is down, full or locked."""
 
 import sqlite3
 from contextlib import suppress
@@ -10,7 +10,7 @@ from sqlalchemy.engine import Engine, ExceptionContext
 
 from bulwark.database import db
 
-# sqlite.org/rescode.html: the low byte; what else fails in SQLite is a wrong statement.
+# sqlite.org/rescode.html: the low byte. Other errors are faults of the statement.
 SQLITE_PRIMARY_CODE = 0xFF
 SQLITE_OUTAGES = {
     sqlite3.SQLITE_BUSY,
@@ -20,16 +20,16 @@ SQLITE_OUTAGES = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
 }
-# A standby takes no writes; psycopg does not count it as an operational error.
+# A standby rejects writes; psycopg does not treat that as an operational error.
 READ_ONLY = "25006"
 
 
 def is_outage(error: BaseException | None) -> bool:
-    """Tell whether an error means that the database is away, full or locked."""
+    """Return whether an error means that the database is down, full or locked."""
     if isinstance(error, exc.TimeoutError):
         return True  # All connections of the pool are in use.
     if isinstance(error, exc.PendingRollbackError):
-        # It names no cause: what failed before it in this request decides.
+        # It does not name its cause: the error before it in this request does.
         return has_app_context() and bool(g.get("database_error_was_outage"))
     if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
         return True
@@ -44,7 +44,7 @@ def is_outage(error: BaseException | None) -> bool:
 
 
 def roll_back() -> None:
-    """End the transaction, whatever state a fault has left it in; never raise."""
+    """End the transaction, whatever state an error has left it in; never raise."""
     try:
         db.session.rollback()
     except Exception:  # noqa: BLE001  the connection is lost, or the session unusable
@@ -55,7 +55,7 @@ def roll_back() -> None:
 
 @event.listens_for(Engine, "handle_error")
 def _remember(context: ExceptionContext) -> None:
-    """Remember what failed, for errors that only say that something did."""
+    """Remember the error, for later ones that do not name their cause."""
     if has_app_context():
         raised = context.sqlalchemy_exception or context.original_exception
         g.database_error_was_outage = context.is_disconnect or is_outage(raised)

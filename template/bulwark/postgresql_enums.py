@@ -1,7 +1,7 @@
-"""Enums on PostgreSQL, where each is a type of its own that migrations have to make.
+"""Enums on PostgreSQL, where each is a separate type that migrations must create.
 
-A migration that was written on SQLite names no such type, so whoever runs it makes the
-types that its columns need, and adds the members that a type lacks.
+A migration that was written on SQLite does not contain these types. So when it runs,
+the types of its columns are created, and the members that a type lacks are added.
 """
 
 from collections.abc import Iterator
@@ -24,22 +24,22 @@ from sqlalchemy.types import TypeEngine
 
 
 class EnumAwareImpl(PostgresqlImpl):
-    """Makes an enum before the first column that has it, and only then."""
+    """Creates an enum before the first column that uses it, and only then."""
 
     __dialect__ = "postgresql"
 
     def create_table(self, table: Table, **options: Any) -> None:
-        """Make the table's enums, unless an earlier migration did."""
+        """Create the table's enums first, unless an earlier migration did."""
         self._make_enums(table)
         super().create_table(table, **options)
 
     def add_column(self, table_name: str, column: Column[Any], **options: Any) -> None:
-        """Make the column's enum first."""
+        """Create the column's enum first."""
         self._make_enums(Table("_", MetaData(), Column("_", column.type)))
         super().add_column(table_name, column, **options)
 
     def alter_column(self, table_name: str, column_name: str, **options: Any) -> None:
-        """Turn text into an enum, which PostgreSQL does only when it is told how."""
+        """Convert text to an enum, for which PostgreSQL requires an expression."""
         enum = enum_of(options.get("type_"))
         if enum is not None and enum is options["type_"]:
             self._make_enums(Table("_", MetaData(), Column("_", enum)))
@@ -49,7 +49,7 @@ class EnumAwareImpl(PostgresqlImpl):
         super().alter_column(table_name, column_name, **options)
 
     def _make_enums(self, table: Table) -> None:
-        # SQLAlchemy notes what it has made in `memo`, and does not make it twice.
+        # SQLAlchemy records in `memo` what it has created, and creates it only once.
         table.dispatch.before_create(
             table, self.connection, checkfirst=True, _ddl_runner=self
         )

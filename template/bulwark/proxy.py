@@ -1,4 +1,4 @@
-"""Which host and which proxies a request may name, who sent it, and that it is safe."""
+"""Checks of a request's host, proxies, client address and TLS."""
 
 import re
 from ipaddress import IPv4Address, ip_address, ip_network
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 HEALTH, ASKS = ("/healthz", "/readyz"), ("GET", "HEAD")
-# Azure's gateways, and AWS's if asked to, add the port that a client came from, which
-# is another one for each connection.
+# Azure's gateways, and AWS's if configured, add the client's port, which differs for
+# each connection.
 WITH_PORT = re.compile(r"\[(?P<ipv6>[^\]]+)\](:\d+)?|(?P<ipv4>[\d.]+):\d+", re.ASCII)
-# How a server without IPv4 sees each client that has nothing else: RFC 6052 and 8215.
+# How an IPv6-only server sees each IPv4-only client: RFC 6052 and 8215.
 TRANSLATED = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
 
 
 class _IPv6(str):
-    """A host that Werkzeug would cut at its first colon, as if a port followed."""
+    """A host that Werkzeug would split at its first colon, as if a port followed."""
 
     __slots__ = ()
 
     def partition(self, sep: str) -> tuple[str, str, str]:
-        """Return all of it."""
+        """Return the whole host."""
         return str(self), "", ""
 
 
 class _WithoutForwarded:
-    """Drops forwarding headers that nobody vouches for, once ProxyFix has read them.
+    """Drops untrusted forwarding headers, after ProxyFix has read the trusted ones.
 
-    Talisman believes a raw `X-Forwarded-Proto`. Of the client's address it keeps no
-    port: limits, sessions and the audit trail are about the address.
+    Talisman trusts a raw `X-Forwarded-Proto`. The port of the client's address is
+    dropped too: limits, sessions and the audit trail use only the address.
     """
 
     def __init__(self, wsgi_app: "WSGIApplication") -> None:
@@ -55,10 +55,10 @@ class _WithoutForwarded:
 
 
 class _HealthOfAnyHost:
-    """Answers health checks for any `Host` as if they named the first of ours.
+    """Accepts health checks for any `Host`, as if it were the first allowed host.
 
-    Load balancers ask each server by its IP, some of them without TLS. The answer is
-    one word, the same for everybody, without a link.
+    Load balancers check each server by its IP, some of them without TLS. The response
+    is one word, the same for everyone, without a link.
     """
 
     def __init__(self, wsgi_app: "WSGIApplication", host: str) -> None:
@@ -89,11 +89,11 @@ def init_app(app: Flask, config: Config) -> None:
 
 
 def network_of(address: str) -> str:
-    """Return who is behind an address: itself, or of IPv6 the /64 that it is in.
+    """Return the network of an address: the IPv4 address itself, or the /64 of IPv6.
 
     One home or server has at least a /64 (RFC 6177), and could use each address once.
-    Clients whose IPv4 was translated share one network, and each counts for itself.
-    What is no address, such as the name of a socket, is returned as it is.
+    Clients with a translated IPv4 address share a /64, so each address is a network.
+    What is not an address, such as the name of a socket, is returned unchanged.
     """
     try:
         sender = ip_address(address)
@@ -114,12 +114,12 @@ def _without_port(address: str) -> str:
 
 
 def _refuse_other_hosts() -> None:
-    """Refuse a host that is not ours before anything else is: no page links there."""
+    """Reject other hosts before anything else, so that no page links to them."""
     if isinstance(request.routing_exception, SecurityError):
         raise request.routing_exception
 
 
 def _refuse_unsafe_requests_without_tls() -> None:
-    """Refuse what a redirect can't repair: its body crossed the network readable."""
+    """Reject a request whose body was sent in plain text: a redirect is too late."""
     if not request.is_secure and request.method not in SAFE_METHODS:
-        abort(403, "Use https. What you sent was readable on its way.")
+        abort(403, "Use https. Your request was sent in plain text.")

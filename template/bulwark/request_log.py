@@ -1,6 +1,6 @@
-"""Requests: each has an id, one line and one count, whatever becomes of it.
+"""The request log: each request has an id, one log line and one count.
 
-The line is written when the answer begins, with the status that the client sees.
+The line is written when the response starts, with the status that the client sees.
 """
 
 import re
@@ -28,7 +28,7 @@ ENVIRON = "bulwark.request_id"
 
 
 class RequestLog:
-    """Gives each request its id, and writes its line when its answer begins."""
+    """Gives each request an id, and logs it when its response starts."""
 
     def __init__(self, wsgi_app: "WSGIApplication") -> None:
         self.wsgi_app = wsgi_app
@@ -36,7 +36,7 @@ class RequestLog:
     def __call__(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> "Iterable[bytes]":
-        """Answer a request."""
+        """Handle a request."""
         started = time.perf_counter()
         sent = environ.get("HTTP_X_REQUEST_ID", "")
         new = secrets.token_hex(REQUEST_ID_BYTES)
@@ -65,12 +65,12 @@ def current_id() -> str:
 
 
 def _share_id(_: Flask, **__: Any) -> None:
-    """Views and templates of teams may read it from `g`, too."""
+    """Set the id in `g`, for views and templates of the app."""
     g.request_id = current_id()
 
 
 def _finish(environ: "WSGIEnvironment", status: int, seconds: float) -> None:
-    """Log the route's template, never the path: a path may hold a token."""
+    """Log the route's template, never the path: a path may contain a token."""
     method = environ["REQUEST_METHOD"].upper()
     rule = request.url_rule if has_request_context() else None
     metrics.count_request(method, rule.rule if rule else None, status, seconds)

@@ -1,4 +1,4 @@
-"""What production refuses to start with: weak secrets, any host, links without TLS."""
+"""What production rejects: weak secrets, any host, connections without TLS."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bulwark.config import Config
 
 EXAMPLE_SECRETS = ("change", "example", "secret", "password", "replace", "your-")
-DEVELOPMENT_SECRET = "development-"  # noqa: S105  what bin/secrets puts in front
+DEVELOPMENT_SECRET = "development-"  # noqa: S105  the prefix that bin/secrets adds
 
 
 def problems(config: "Config") -> Iterator[Problem]:
@@ -23,13 +23,13 @@ def problems(config: "Config") -> Iterator[Problem]:
     if os.environ.get("FLASK_DEBUG", "0").lower() not in ("", "0", "false", "no"):
         yield Problem(
             "FLASK_DEBUG is on",
-            "the debugger lets a visitor run code",
+            "the debugger lets clients run code",
             "unset FLASK_DEBUG",
         )
 
 
 def _weak_secrets(config: "Config") -> Iterator[Problem]:
-    why = "who guesses it can forge sessions and links, or read what is encrypted"
+    why = "anyone who guesses it can forge sessions and links, or decrypt data"
     single = {
         variable("secret_key"): config.secret_key,
         variable("password_pepper"): config.password_pepper,
@@ -46,16 +46,16 @@ def _weak_secrets(config: "Config") -> Iterator[Problem]:
             fault = "is an example value"
         elif len(value) < 43 or len(set(value)) < 16:  # noqa: PLR2004
             # 43 characters of base64 are the 256 bits of ASVS 11.2.3 and above.
-            fault = "is short or repetitive: 43 random characters at least"
+            fault = "is short or repetitive: use at least 43 random characters"
         else:
             continue
         yield Problem(f"{name} {fault}", why, f"remove {name}, then run bin/secrets")
     for key_id, key in (config.encryption_keys or {}).items():
         if key_id == "development" or len(set(key)) < 8:  # noqa: PLR2004
             yield Problem(
-                f"{variable('encryption_keys')} holds a development or repetitive key",
+                f"{variable('encryption_keys')} has a development or repetitive key",
                 why,
-                "put a key in front that bin/secrets made, then re-encrypt",
+                "add a key from bin/secrets in front of it, then re-encrypt",
             )
 
 
@@ -68,8 +68,8 @@ def _bad_hosts(hosts: tuple[str, ...]) -> Iterator[Problem]:
         else:
             continue
         yield Problem(
-            f"{variable('allowed_hosts')} holds {fault}",
-            "links in mails lead to the host that a request names",
+            f"{variable('allowed_hosts')} contains {fault}",
+            "links in emails lead to the host that a request names",
             "set APP_ALLOWED_HOSTS, or `domain` in service.toml, to your host name",
         )
 
@@ -81,7 +81,7 @@ def _unverified_links(config: "Config") -> Iterator[Problem]:
             urlsplit, (config.database_url, config.redis_url, config.mail_url)
         )
     )
-    why = "passwords and data would cross the network readable, or reach an impostor"
+    why = "passwords and data would be sent in plain text, or to an impostor"
     options = [*database[1].get("host", ()), *database[1].get("hostaddr", ())]
     hosts = [database[0].hostname or "", *",".join(options).split(",")]
     if (
@@ -90,7 +90,7 @@ def _unverified_links(config: "Config") -> Iterator[Problem]:
         and database[1].get("sslmode") != ["verify-full"]
     ):
         yield Problem(
-            "APP_DATABASE_URL reaches another host without verified TLS",
+            "APP_DATABASE_URL connects to another host without verified TLS",
             why,
             "add ?sslmode=verify-full&sslrootcert=system (or the path of its CA)",
         )
@@ -98,13 +98,13 @@ def _unverified_links(config: "Config") -> Iterator[Problem]:
         verified = redis[1].get("ssl_cert_reqs", ["required"]) == ["required"]
         if redis[0].scheme != "rediss" or not verified:
             yield Problem(
-                "APP_REDIS_URL reaches another host without verified TLS",
+                "APP_REDIS_URL connects to another host without verified TLS",
                 why,
                 "write rediss:// and leave ssl_cert_reqs at required",
             )
     if config.mail_url and mail[0].scheme not in ("smtp", "smtps"):
         yield Problem(
-            "APP_MAIL_URL sends no mail",
-            "people could neither confirm an account nor reset a password",
+            "APP_MAIL_URL can't send emails",
+            "users could neither confirm an account nor reset a password",
             "write smtp://user:password@host:587 (STARTTLS) or smtps://…:465",
         )

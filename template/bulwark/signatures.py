@@ -1,4 +1,4 @@
-"""Signatures of cookies, links and forms: HMAC-SHA-256, whatever library makes them."""
+"""Signatures of cookies, links and forms: HMAC-SHA-256 in all libraries."""
 
 import hashlib
 
@@ -7,11 +7,11 @@ from itsdangerous.signer import HMACAlgorithm
 
 
 def init() -> None:
-    """Let each signer of this process use SHA-256.
+    """Make each signer in this process use SHA-256.
 
-    Flask, Flask-WTF and Flask-Security make their signers themselves and take what
-    these classes say. What was signed with SHA-1, their default before, is accepted for
-    as long as it would have been valid: each reader asks how old it is.
+    Flask, Flask-WTF and Flask-Security create their own signers, with the defaults of
+    these classes. Values signed with SHA-1, the default before, are accepted until they
+    expire: each reader checks their age.
     """
     for cls in (Signer, HMACAlgorithm):
         cls.default_digest_method = staticmethod(hashlib.sha256)

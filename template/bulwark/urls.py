@@ -1,9 +1,9 @@
-"""URLs of servers in the settings, which may hold a password: read once, strictly.
+"""URLs of servers in the settings, which may contain a password: parsed strictly, once.
 
-A URL that can be read in one way works as written, a `#` or `/` in a password included.
-One that can be read in two ways or in none stops the start. The message holds no piece
-of the URL: any piece may be of the password. Each cast returns the URL with a
-percent-encoded password, so that whoever reads it later finds the same parts.
+A URL that is unambiguous works as written, even with a `#` or `/` in the password. The
+service does not start with one that is ambiguous or invalid. The message contains no
+part of the URL, because any part may belong to the password. Each cast returns the URL
+with a percent-encoded password, so that every later parser finds the same parts.
 """
 
 import re
@@ -16,16 +16,16 @@ from psycopg.conninfo import make_conninfo
 from bulwark.environment import UnusableError
 
 ENCODE = (
-    "percent-encode what is special in the user and the password: @ as %40, # as %23,"
-    " / as %2F, ? as %3F, : as %3A, % as %25"
+    "percent-encode special characters in the user and the password: @ as %40, # as"
+    " %23, / as %2F, ? as %3F, : as %3A, % as %25"
 )
-# What Python's resolver fails at otherwise, with an error that nobody expects.
+# Python's resolver raises an unexpected error for anything else.
 LABELS = re.compile(r"[^.]{1,63}(\.[^.]{1,63})*\.?")
 PLACE = re.compile(
     r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.,-]*)(:(?P<port>[0-9]*))?(?P<rest>[/?].*)?",
     re.ASCII | re.DOTALL,
 )
-# An `@` in what follows would end a password, or stand in a path or an option.
+# An `@` after these may end the password, or be part of a path or an option.
 TWO_READINGS = re.compile(r"[^:]*[/?#]|[^:]*:[0-9]*[/?#]|.*@.*[/?#]|.*[/?#].*@")
 UNFIT = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
 PORTS = range(1, 1 << 16)
@@ -36,7 +36,7 @@ POSTGRESQL = re.compile(r"postgres(ql)?(\+\w+)?")
 
 @dataclass(frozen=True)
 class Server:
-    """The parts of a URL; user and password as the server gets them."""
+    """The parts of a URL; user and password are decoded."""
 
     scheme: str
     user: str | None = field(repr=False)
@@ -46,7 +46,7 @@ class Server:
     rest: str
 
     def __str__(self) -> str:
-        """Return the URL that every parser reads alike."""
+        """Return the URL in a form that every parser reads in the same way."""
         user = "" if self.user is None else quote(self.user, safe="")
         if self.password is not None:
             user += f":{quote(self.password, safe='')}"
@@ -57,7 +57,7 @@ class Server:
 
 
 def mail(text: str) -> str:
-    """Read APP_MAIL_URL; `mailbox:/folder` keeps mails in a folder."""
+    """Parse APP_MAIL_URL; `mailbox:/folder` saves emails in a folder."""
     kind, _, folder = text.partition(":")
     if kind == "mailbox":
         return of_path("mailbox:", folder)
@@ -65,18 +65,18 @@ def mail(text: str) -> str:
 
 
 def mail_server(text: str) -> Server:
-    """Return where mails are handed over, and as whom."""
+    """Return the mail server, with the user and the password."""
     server = _read(text, "smtp", "smtps")
     if not server.host or "," in server.host:
-        raise UnusableError("it names no host, or several")
+        raise UnusableError("it contains no host, or several")
     if "?" in server.rest:
-        raise UnusableError("it has options, and takes none; end it after the port")
+        raise UnusableError("it must not have options; end it after the port")
     if server.rest not in ("", "/"):
         raise UnusableError(f"something follows the port; {ENCODE}")
     if server.user is not None and not (server.user and server.password):
         raise UnusableError(f"it has a user or a password, not both; {ENCODE}")
     if (server.scheme, server.port) == ("smtp", TLS_FROM_THE_START):
-        raise UnusableError("port 465 speaks TLS from the start; write smtps://")
+        raise UnusableError("port 465 uses TLS from the start; write smtps://")
     port = server.port or MAIL_PORTS[server.scheme]
     return Server(
         server.scheme, server.user, server.password, server.host, port, rest=""
@@ -84,19 +84,19 @@ def mail_server(text: str) -> Server:
 
 
 def redis(text: str) -> str:
-    """Read APP_REDIS_URL."""
+    """Parse APP_REDIS_URL."""
     return str(_read(text, "redis", "rediss", "unix")) if text else ""
 
 
 def database(text: str) -> str:
-    """Read APP_DATABASE_URL."""
+    """Parse APP_DATABASE_URL."""
     scheme, separator, place = text.strip().partition("://")
     if not text:
         return ""
     if scheme.lower() in ("sqlite", "sqlite+pysqlite") and separator:
         _, mark, options = place.partition("?")
         if mark and not all("=" in option for option in options.split("&")):
-            raise UnusableError("a ? begins options; in a path it is %3F")
+            raise UnusableError("a ? begins options; write it as %3F in a path")
         return f"sqlite://{place}"
     if POSTGRESQL.fullmatch(scheme.lower()):
         text = f"postgresql://{place}"
@@ -116,22 +116,22 @@ def of_path(start: str, path: object) -> str:
 
 
 def path_of(url: str) -> str:
-    """Return the path in what `of_path` made."""
+    """Return the path in a URL from `of_path`."""
     return unquote(url.partition(":")[2], errors="surrogateescape")
 
 
 def _read(text: str, *schemes: str) -> Server:
-    """Take a URL apart.
+    """Split a URL into its parts.
 
     Raises:
-        UnusableError: it has no reading, or more than one.
+        UnusableError: it is invalid or ambiguous.
     """
     scheme, separator, rest = text.strip().partition("://")
     scheme = scheme.lower()
     if not separator or scheme not in schemes:
         raise UnusableError(f"it does not begin with {' or '.join(schemes)}, and ://")
     if re.search(r"\s#", rest):
-        raise UnusableError("a comment needs a line of its own, and a blank is %20")
+        raise UnusableError("a comment needs its own line, and a space is %20")
     user, password, place = _credentials(rest)
     found = PLACE.fullmatch(place)
     if found is None or "#" in place:
@@ -151,12 +151,12 @@ def _credentials(rest: str) -> tuple[str | None, str | None, str]:
     before, at, place = rest.rpartition("@")
     if UNFIT.search(rest):
         raise UnusableError(
-            f"it holds a control character, or bytes that are not UTF-8; {ENCODE}"
+            f"it contains a control character, or bytes that are not UTF-8; {ENCODE}"
         )
     if not at:
         return None, None, place
     if TWO_READINGS.match(before):
-        raise UnusableError(f"it can be read in two ways; {ENCODE}")
+        raise UnusableError(f"it is ambiguous; {ENCODE}")
     user, colon, password = before.partition(":")
     return _decoded(user), _decoded(password) if colon else None, place
 
@@ -167,11 +167,11 @@ def _decoded(text: str) -> str:
     except UnicodeDecodeError:
         raise UnusableError("percent-encode UTF-8: ä is %C3%A4") from None
     if UNFIT.search(plain):
-        raise UnusableError("a user or a password has no control characters")
+        raise UnusableError("a user or a password must not contain control characters")
     return plain
 
 
 def _fault_of(place: str) -> str:
     if not place.isascii():
-        return "write its host in the ASCII form, as münchen.de is xn--mnchen-3ya.de"
-    return f"no host and port can be found in it; {ENCODE}"
+        return "write its host in ASCII, such as xn--mnchen-3ya.de for münchen.de"
+    return f"it has no valid host and port; {ENCODE}"

@@ -1,7 +1,7 @@
-"""What a worker notes for the overview of administration, while it runs.
+"""Data that a worker collects for the administrators' overview.
 
-The web can't: it reaches no network to look at the certificate, and a counter only says
-how many there ever were.
+The web processes can't: they have no network access to check the certificate, and a
+counter has only the total.
 """
 
 import socket
@@ -23,12 +23,12 @@ from bulwark.jobs import keep, kept, queue
 HOURS = 24
 HOUR = timedelta(hours=1)
 ERRORS, CERTIFICATE = "server errors", "certificate"
-PATIENCE = 2  # seconds for each step of looking at the certificate
+PATIENCE = 2  # seconds for each step of fetching the certificate
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What visitors were shown when a worker last looked."""
+    """The certificate that clients got at a worker's last check."""
 
     begins: datetime
     ends: datetime
@@ -36,31 +36,31 @@ class Certificate:
 
     @property
     def days_left(self) -> int:
-        """Whole days until it ends."""
+        """Whole days until it expires."""
         return max(0, (self.ends - utcnow()).days)
 
     @property
     def life_left(self) -> float:
-        """The share of its life that is left."""
+        """The share of its lifetime that is left."""
         return max(0.0, (self.ends - utcnow()) / (self.ends - self.begins))
 
 
 def first_hour() -> datetime:
-    """Return when the first of the last 24 hours began; the last one is not over."""
+    """Return when the first of the last 24 hours began; the current one is the last."""
     return utcnow().replace(minute=0, second=0, microsecond=0) - (HOURS - 1) * HOUR
 
 
 @queue.periodic_task(crontab(), name="count_server_errors")  # type: ignore[untyped-decorator]
 def count_server_errors() -> None:
-    """Note how many there were in this hour.
+    """Store the number of server errors in this hour.
 
-    Several workers may do so at once: what each of them keeps is true in itself. What
-    is kept is read first, so fewer than that means that the counters began anew.
+    Several workers may do so at the same time: what each of them stores is correct.
+    The stored total is read first, so a lower count means that the counters were reset.
     """
     folder = Path(config.current().metrics_folder)
     known = kept(ERRORS)
     total = metrics.server_errors(folder)
-    if known is None:  # when those of before happened, nobody can tell
+    if known is None:  # it is unknown when earlier errors happened
         known = {"total": total, "hours": {}}
     new = total - known["total"] if total >= known["total"] else total
     first = first_hour()
@@ -78,7 +78,7 @@ def errors_by_hour() -> dict[datetime, int]:
 
 @queue.periodic_task(crontab(minute="*/10"), name="look_at_certificate")  # type: ignore[untyped-decorator]
 def look_at_certificate() -> None:
-    """Note how long the certificate lasts; if nobody answers, what was seen stays."""
+    """Store the certificate's validity; without a response, keep the last one."""
     if shown := served_certificate():
         begins, ends = shown.not_valid_before_utc, shown.not_valid_after_utc
         moments = begins.isoformat(), ends.isoformat(), utcnow().isoformat()
@@ -86,13 +86,13 @@ def look_at_certificate() -> None:
 
 
 def certificate() -> Certificate | None:
-    """Return what a worker saw; None if it never saw any."""
+    """Return the certificate that a worker stored, or None."""
     moments = kept(CERTIFICATE)
     return Certificate(*map(datetime.fromisoformat, moments)) if moments else None
 
 
 def served_certificate() -> x509.Certificate | None:
-    """Return what visitors are shown, whoever made it; None if nobody answers."""
+    """Return the certificate that clients get, or None without a response."""
     try:
         with as_visitor() as connection:
             shown = connection.getpeercert(binary_form=True)
@@ -103,11 +103,11 @@ def served_certificate() -> x509.Certificate | None:
 
 @contextmanager
 def as_visitor() -> Iterator[ssl.SSLSocket]:
-    """Connect to where visitors come in."""
+    """Connect to the public address, as a client does."""
     url = urlsplit(config.current().base_url)
     context = ssl.create_default_context()
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # an expired one has to be seen as well
+    context.verify_mode = ssl.CERT_NONE  # an expired one must be shown as well
     address = (url.hostname or "localhost", url.port or 443)
     with (
         closing(socket.create_connection(address, PATIENCE)) as raw,

@@ -1,4 +1,4 @@
-"""Begin the app's own branch, beside the base's."""
+"""Begin the app's own branch, separate from the base's."""
 
 revision = "app0001"
 down_revision = None

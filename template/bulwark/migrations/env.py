@@ -1,6 +1,6 @@
 """Runs migrations: the base's branch `bulwark` and the app's branch `app`.
 
-`flask db migrate` writes into the app's branch. The template's authors write into the
+`flask db migrate` writes to the app's branch. The template's authors write to the
 base's with `flask db migrate -x branch=bulwark`.
 """
 
@@ -17,12 +17,12 @@ from sqlalchemy.exc import OperationalError
 from bulwark import model_changes, postgresql_enums
 from bulwark.database import MERGE, db
 
-# Check constraints are compared by name: each database keeps their text in its own way.
+# Check constraints are compared by name: each database stores their text differently.
 PLUGINS = ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"]
 
 COPIES = (
     "SQLite changes a table by copying it, and can't copy generated columns or tables that"
-    " views use. In your migration, drop these first and make them again afterwards. Nothing was"
+    " views use. In your migration, drop these first and recreate them afterwards. Nothing was"
     " changed."
 )
 
@@ -50,7 +50,7 @@ def main() -> None:
 
 @contextmanager
 def _all_or_nothing(connection: Connection) -> Iterator[None]:
-    """Keep all that the migrations do, or nothing; one process at a time."""
+    """Apply all migrations or none; one process at a time."""
     if connection.dialect.name == "postgresql":
         with connection.begin():
             connection.exec_driver_sql(
@@ -59,14 +59,14 @@ def _all_or_nothing(connection: Connection) -> Iterator[None]:
             yield
         return
     # To change a table, SQLite copies it and drops the old one. With foreign keys on,
-    # that deletes what refers to its rows: sqlite.org/lang_altertable.html#otheralter
+    # that deletes rows that refer to it: sqlite.org/lang_altertable.html#otheralter
     connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
     try:
-        # Left alone, Python's driver commits each change of a table by itself.
+        # By default, Python's driver commits each change of a table by itself.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield
         if lost := connection.exec_driver_sql("PRAGMA foreign_key_check").all():
-            raise CommandError(f"rows refer to rows that are not there: {lost}")
+            raise CommandError(f"rows refer to missing rows: {lost}")
         connection.commit()
     except OperationalError as error:
         if "_alembic_tmp_" in str(error.statement):
@@ -78,21 +78,21 @@ def _all_or_nothing(connection: Connection) -> Iterator[None]:
 
 
 def _is_ours(name: str | None, kind: str, _: object) -> bool:
-    """Leave Huey's tables alone: it makes and reads them itself."""
+    """Ignore Huey's tables: it creates and reads them itself."""
     return kind != "table" or name is None or not name.startswith("huey_")
 
 
 def _is_new_or_gone(
     item: Any, _: object, kind: str, reflected: bool, other: object
 ) -> bool:
-    """Let only real changes become part of a migration."""
+    """Include only real changes in a migration."""
     return other is not None or model_changes.is_new_or_gone(
         context.get_context(), db.metadata, item, kind, reflected
     )
 
 
 def _runs_migrations() -> bool:
-    """Tell `db upgrade` from the commands that only look."""
+    """Return whether the command applies migrations, as `db upgrade` does."""
     try:
         context.get_revision_argument()
     except KeyError:
@@ -115,11 +115,11 @@ def _write_into_one_branch(
         model_changes.refuse_clashes(db.metadata, changed)
     branch = context.get_x_argument(as_dictionary=True).get("branch", "app")
     if len(context.script.get_revisions(f"{branch}@heads")) > 1:
-        raise CommandError(f"The migrations of the {branch} have two ends. {MERGE}")
+        raise CommandError(f"The migrations of the {branch} have two heads. {MERGE}")
     script.head = f"{branch}@head"
     script.version_path = config.attributes["folders"][branch]
     if branch == "app":
-        # It may refer to any table of the base, so it runs after all that are there.
+        # It may refer to any table of the base, so it runs after the base's migrations.
         script.depends_on = context.script.get_revision("bulwark@head").revision
 
 

@@ -29,7 +29,7 @@ def test_every_route_of_this_service_says_who_may_call_it(app: Flask):
 def test_a_route_without_a_declaration_stops_the_start_and_is_named():
     app = small_app()
     app.add_url_rule("/forgotten", "forgotten", view)
-    with pytest.raises(UndeclaredAccessError, match=r"/forgotten .* does not say"):
+    with pytest.raises(UndeclaredAccessError, match=r"/forgotten .* does not declare"):
         access.init_app(app, {}, {})
 
 

@@ -465,7 +465,7 @@ def test_the_pages_show_what_happened_and_why(app: Flask, ada: Visitor, person: 
     ada.submit(path(app, person, "lock"), WHY)
     for page in (path(app, person), "/admin/history"):
         text = ada.get(page).text
-        assert "An account is locked" in text
+        assert "An account was locked" in text
         assert f"Reason: {WHY['reason']}" in text
         assert "ada@example.org" in text
 
@@ -481,7 +481,7 @@ def test_reading_about_somebody_is_recorded(app: Flask, ada: Visitor, person: st
     assert {read.details["action"] for read in reads} == {"person"}
     assert {read.user_id for read in reads} == {id_of(app, person)}
     assert {read.actor_id for read in reads} == {id_of(app, "ada@example.org")}
-    assert "read data of people" not in ada.get(path(app, person)).text
+    assert "viewed or exported data" not in ada.get(path(app, person)).text
 
 
 def test_reading_about_oneself_is_not_recorded(app: Flask, ada: Visitor):

@@ -128,7 +128,7 @@ def test_an_event_that_nobody_recorded_is_named(trail: list[int]):
         "INSERT INTO security_events (id, at, name, details)"
         " VALUES (100001, CURRENT_TIMESTAMP, 'authn_logout', '{}')"
     )
-    assert fault() == "event 100001, authn_logout, is in no row: it was added by hand"
+    assert fault() == "event 100001, authn_logout, has no row: it was added by hand"
 
 
 def test_a_link_made_without_the_key_is_named(trail: list[int]):
@@ -161,9 +161,7 @@ def test_a_trail_that_was_written_anew_is_not_the_one_of_the_anchor(trail: list[
     audit.adopt()
     db.session.commit()
     assert audit.verify() is not None
-    assert (
-        fault(anchors=audit.anchors()) == "row 6 is not the one that its anchor names"
-    )
+    assert fault(anchors=audit.anchors()) == "row 6 does not match its anchor"
 
 
 def test_an_anchor_is_written_when_there_is_something_new(
@@ -259,14 +257,14 @@ def test_rows_go_by_themselves_after_the_days_of_the_setting(
 def test_nothing_old_is_nothing_to_delete(app: Flask, trail: list[int]):
     prune = ["audit", "prune", "--before", "2020-01-01", "--reason", "old"]
     said = app.test_cli_runner().invoke(args=prune).stdout
-    assert said == "There is nothing as old as that.\n"
+    assert said == "No rows are that old.\n"
 
 
 def test_the_operator_is_told_what_is_wrong(app: Flask, trail: list[int]):
     run = app.test_cli_runner().invoke
     good = run(args=["audit", "verify"])
     assert good.exit_code == 0
-    assert "6 rows, the last is 6:" in good.output
+    assert "6 rows, the last one 6:" in good.output
     anchor = good.output.rpartition(" ")[2].rstrip(".\n")
     assert run(args=["audit", "verify", "--anchor", anchor]).exit_code == 0
     assert "is not ROW:MAC" in run(args=["audit", "verify", "--anchor", "6"]).output
@@ -353,5 +351,5 @@ def test_a_key_that_took_over_goes_on_with_the_chain(
 def test_events_of_before_the_trail_are_taken_in(app: Flask, trail: list[int]):
     tamper("DELETE FROM audit_chain")
     said = app.test_cli_runner().invoke(args=["prepare"]).output
-    assert "began the audit trail with 6 earlier events" in said
+    assert "started the audit trail with 6 earlier events" in said
     assert audit.verify() is not None

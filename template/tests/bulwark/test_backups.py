@@ -228,9 +228,7 @@ def test_both_commands_say_what_they_did(service: Service):
     assert done.stdout.startswith(
         f"Wrote {file}: {file.stat().st_size:,} bytes, {held}"
     )
-    assert (
-        "keys alone, which are not in it: keep a copy of env.production" in done.stdout
-    )
+    assert "does not contain them: keep a copy of env.production" in done.stdout
     assert "sys_backup_created" in done.stderr
     restored = service.run("restore", file, "--replace")
     assert restored.stdout.startswith(
@@ -360,8 +358,8 @@ def test_a_file_that_was_cut_or_put_together_anew_is_refused(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"encryption_keys": {"testing": NEW_KEY}}, "its id was 'testing'. Add it"),
-        ({"slug": "other"}, "of the service 'bulwark'"),
+        ({"encryption_keys": {"testing": NEW_KEY}}, "Its id is 'testing'. Add it"),
+        ({"slug": "other"}, "belongs to the service 'bulwark'"),
     ],
 )
 def test_a_backup_of_other_keys_or_another_service_is_refused(
@@ -395,7 +393,7 @@ def test_old_backups_open_while_their_key_is_still_listed(service: Service):
     service.restore(old, "--replace")
     service.set(encryption_keys={"2": NEW_KEY})
     service.restore(new, "--replace")
-    assert "its id was '1'" in service.refuses("restore", old, "--replace")
+    assert "Its id is '1'" in service.refuses("restore", old, "--replace")
 
 
 def test_a_backup_of_a_newer_release_is_refused_and_of_an_older_one_is_not(
@@ -585,7 +583,7 @@ def test_two_backups_do_not_run_at_once(
 
     monkeypatch.setattr(backups, "_write", write_slowly)
     file = service.backup()
-    assert "Another command is at work" in said[0]
+    assert "Another command is using" in said[0]
     assert service.files() == [file.name]
 
 
@@ -668,7 +666,7 @@ def test_a_restore_that_fails_midway_leaves_the_data_as_it_was(
     for ending in ("head -n 90; exit 1", "sed 's/^ALTER TABLE/ALTAR TABLE/'"):
         instead("pg_restore", f'real "$@" | {ending}')
         said = service.refuses("restore", file, "--replace")
-        assert "The data is as it was" in said
+        assert "The data is unchanged" in said
         assert "later" in service.tables()
         assert service.execute("SELECT * FROM roles") == roles
 
@@ -689,7 +687,7 @@ def test_programs_that_are_missing_or_too_old_are_named(
 ):
     file = service.backup()
     instead("pg_dump", "exit 1")
-    assert "It may not be older than the server" in service.refuses(
+    assert "It must not be older than the server" in service.refuses(
         "backup", service.folder
     )
     monkeypatch.setenv("PATH", "/nowhere")

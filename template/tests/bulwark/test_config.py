@@ -83,9 +83,9 @@ def test_a_missing_setting_is_named(
             "rediss://cache.shop.test:6379/0?ssl_cert_reqs=none",
             "verified TLS",
         ),
-        ("APP_MAIL_URL", "mailbox:/tmp/mail", "sends no mail"),
-        ("APP_MAIL_URL", "smtp://", "names no host"),
-        ("APP_MAIL_URL", "smtp://mail.shop.test?tls=none", "has options"),
+        ("APP_MAIL_URL", "mailbox:/tmp/mail", "can't send emails"),
+        ("APP_MAIL_URL", "smtp://", "contains no host"),
+        ("APP_MAIL_URL", "smtp://mail.shop.test?tls=none", "must not have options"),
         ("APP_PASSWORD_MIN_LENGTH", "7", "from 8 to 64"),
         ("APP_PASSWORD_MIN_LENGTH", "many", "from 8 to 64"),
         ("APP_PROXY_HOPS", "-1", "from 0 to 5"),
@@ -131,7 +131,7 @@ def test_all_problems_are_listed_at_once_with_why_and_how_to_mend(
     monkeypatch.setenv("APP_COLOUR", "red")
     said = problems(production)
     assert said.startswith("3 problems in the production settings")
-    assert said.count("why: ") == said.count("mend: ") == 3
+    assert said.count("why: ") == said.count("fix: ") == 3
 
 
 def test_no_value_of_a_secret_is_shown(
@@ -316,7 +316,7 @@ def test_development_needs_its_secrets_too(
 ):
     monkeypatch.setenv("APP_ENV", "development")
     monkeypatch.delenv("APP_SECRET_KEY")
-    assert "bin/secrets makes it" in problems(production)
+    assert "run bin/secrets" in problems(production)
 
 
 @pytest.mark.parametrize(("file", "refused"), [(".env.production", 0), (".env", 3)])
@@ -329,7 +329,7 @@ def test_what_bin_secrets_makes_for_production_is_all_that_production_needs(
     for name in ("APP_SECRET_KEY", "APP_PASSWORD_PEPPER", "APP_ENCRYPTION_KEYS"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("ENV_FILE", str(production / file))
-    assert problems(production).count("mend: ") == refused
+    assert problems(production).count("fix: ") == refused
 
 
 @pytest.mark.parametrize(

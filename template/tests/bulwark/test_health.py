@@ -129,7 +129,7 @@ def test_who_serves_less_well_says_so_and_no_more(
     monkeypatch.setattr(limiter.storage, "check", lambda: False)
     answer = visitor.get("/readyz")
     assert (answer.status_code, answer.get_json()) == (200, DEGRADED)
-    told = "Redis does not answer: each process counts for itself"
+    told = "Redis does not respond: each process counts its own requests"
     assert shown(app)["limiter"] == told
 
 
@@ -138,7 +138,7 @@ def test_visitors_are_served_without_a_worker(
 ):
     monkeypatch.setattr(health, "SILENCE", timedelta(0))
     assert visitor.get("/readyz").get_json() == OK
-    told = "no worker has shown a sign of life: `flask worker` runs one"
+    told = "no worker is running: start one with `flask worker`"
     assert shown(app)["worker"] == told
 
 
@@ -151,4 +151,4 @@ def test_mail_that_waits_is_told(app: Flask, visitor: Visitor):
         db.session.commit()
     answer = visitor.get("/readyz")
     assert (answer.status_code, answer.get_json()) == (200, DEGRADED)
-    assert shown(app)["mail"].startswith("a mail has been waiting since")
+    assert shown(app)["mail"].startswith("an email has been waiting since")

@@ -241,11 +241,11 @@ REFUSED = {
     ),
     "no job": (
         lambda work: work.queue.serializer.serialize([1]),
-        "it is no job",
+        "it is not a job",
     ),
     "no job of this release": (
         lambda work: signed(work, part=1) and _unknown(work),
-        "this release has no job of its name",
+        "this release has no job with its name",
     ),
     "nothing": (lambda _: b"", "it is not signed"),
     "noise": (lambda _: bytes(range(256)), "it is not signed"),

@@ -129,6 +129,10 @@ def test_routes_marked_recent_ask_again_and_no_others(
     assert asked == marked
 
 
+def rows(text: str) -> list[str]:
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
 def test_the_two_files_show_what_is_declared(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ):
@@ -137,7 +141,8 @@ def test_the_two_files_show_what_is_declared(
     files = matrix.files(app)
     assert set(files) == {ROOT / "bulwark/access.txt", ROOT / "app/access.txt"}
     for path, text in files.items():
-        assert path.read_text(encoding="utf-8") == text, (
+        # The comments of a team's file may be those of an earlier release.
+        assert rows(path.read_text(encoding="utf-8")) == rows(text), (
             "who may call what has changed: if it should, run"
             " `bin/flask access --write`, read the diff and commit it"
         )

@@ -148,7 +148,7 @@ def test_the_overview_shows_warnings_that_are_not_counted(
     ada.submit(path(app, person, "lock"), WHY)
     (event,) = overview(ada)["events"]
     assert (event["name"], event["user"]) == ("authn_login_lock", person)
-    assert "An account is locked" in ada.get("/admin").text
+    assert "An account was locked" in ada.get("/admin").text
 
 
 def test_the_overview_asks_the_database_a_few_things(

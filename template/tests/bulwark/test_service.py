@@ -81,7 +81,7 @@ def test_a_role_that_is_missing_is_made(app: Flask):
         db.session.delete(role)
         db.session.commit()
     assert (
-        "made the role administrator"
+        "created the role administrator"
         in app.test_cli_runner().invoke(args=["prepare"]).output
     )
 
@@ -144,10 +144,10 @@ def test_in_development_setting_up_makes_a_certificate_and_a_link(
     monkeypatch.setattr(app, "root_path", str(tmp_path / "app"))
     monkeypatch.setattr("bulwark.commands.upgrade", lambda revision: None)
     first = app.test_cli_runner().invoke(args=["prepare"])
-    assert "made a development certificate" in first.output
+    assert "created a development certificate" in first.output
     assert "https://localhost/reset/" in first.output
     again = app.test_cli_runner().invoke(args=["prepare"])
-    assert "made a development certificate" not in again.output
+    assert "created a development certificate" not in again.output
     assert "https://" not in again.output, "a link is made once"
     assert "bin/flask accounts invite" in again.output
     with app.app_context():
@@ -222,7 +222,7 @@ def test_a_moment_keeps_its_zone_and_needs_one(app: Flask):
         someone = find(email="zoe@example.org")
         assert someone.created_at.utcoffset() == timedelta(0)
         someone.confirmed_at = utcnow().replace(tzinfo=None)
-        with pytest.raises(Exception, match="a moment needs a zone"):
+        with pytest.raises(Exception, match="needs a time zone"):
             db.session.commit()
         db.session.rollback()
 

@@ -1,4 +1,4 @@
-"""Users, roles, and mail that is not handed over yet."""
+"""Users, roles, and emails that are not delivered yet."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -42,7 +42,7 @@ def upgrade() -> None:
         users.create_unique_constraint(
             "uq_users_fs_webauthn_user_handle", ["fs_webauthn_user_handle"]
         )
-    # Until now somebody else may have chosen it; a reset by mail shows who owns it.
+    # Until now someone else may have chosen it; a reset by email proves who owns it.
     op.execute("UPDATE users SET password = NULL WHERE confirmed_at IS NULL")
     with op.batch_alter_table("users") as users:
         users.alter_column("second_factor_required", server_default=None)

@@ -1,4 +1,4 @@
-"""The audit trail: links between events, and triggers that keep both from changes."""
+"""The audit trail: links between events, and triggers that protect both."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Changes of an email address that wait for their confirmation."""
+"""Changes of an email address that are waiting for confirmation."""
 
 import sqlalchemy as sa
 from alembic import op
