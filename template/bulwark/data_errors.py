@@ -79,7 +79,7 @@ def _suspects(context: ExceptionContext) -> list[Any]:
     if code in UNFIT:
         return values
     if isinstance(context.sqlalchemy_exception, InterfaceError | ProgrammingError):
-        # A column type that does not accept objects or lists.
+        # The driver does not accept objects or lists here.
         return [value for value in values if isinstance(value, dict | list)]
     if isinstance(original, UNFIT_BEFORE):
         return [*values, *_in_hand(original)]

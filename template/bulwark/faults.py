@@ -48,7 +48,7 @@ PAGE = TEMPLATES.get_template("bulwark/fault.html")
 
 
 class LastResort:
-    """Responds to exceptions that Flask does not handle, in place of the server."""
+    """Responds to exceptions that escape Flask, before the server does."""
 
     def __init__(self, app: Flask, wsgi_app: "WSGIApplication") -> None:
         self.app, self.wsgi_app = app, wsgi_app

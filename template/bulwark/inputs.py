@@ -47,7 +47,7 @@ JSON_TYPES = {
 
 
 class UnfitError(ValueError):
-    """An invalid value in a request; the message says what the client must change."""
+    """An invalid value in a request; the message is shown to the client."""
 
 
 class StrictJSON(DefaultJSONProvider):

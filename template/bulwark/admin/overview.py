@@ -104,7 +104,7 @@ class Standing:
             "certificate": self._of_certificate(),
             "audit": self._of_audit(),
             "mails": self._of_mails(),
-            "worker": _late(self.worker, SILENCE, "No sign of life for 5 minutes."),
+            "worker": _late(self.worker, SILENCE, "Not seen for 5 minutes."),
             "backup": _late(self.backup, BACKUP_MAY_WAIT, "None for more than a day."),
         }
         return {name: said for name, said in found.items() if said}

@@ -60,7 +60,8 @@ def grant(email: str, role: str, reason: str) -> None:
     with _transaction():
         user = _person(email)
         accounts.give_role(user, _role(role), by=None, reason=reason)
-    click.echo(f"{user.email} has {', '.join(sorted(r.name for r in user.roles))}.")
+    roles = ", ".join(sorted(role.name for role in user.roles))
+    click.echo(f"{user.email} has these roles: {roles}.")
 
 
 @commands.command()

@@ -34,7 +34,7 @@ BROWSERS = {
     "Firefox/": "Firefox",
     "FxiOS/": "Firefox",
     "CriOS/": "Chrome",
-    "HeadlessChrome/": "Chrome without a window",
+    "HeadlessChrome/": "Headless Chrome",
     "Chrome/": "Chrome",
     "Version/": "Safari",
     "curl/": "curl",

@@ -52,7 +52,7 @@ def issuer(settings: config.Config) -> str:
 
 
 class OneTimeTotp(Totp):
-    """Accepts a code once, and the codes of one step either side of now."""
+    """Accepts each code once, within one time step of now."""
 
     def __init__(self, secrets: Mapping[str, str], issuer: str) -> None:
         # The first key is the newest; by default, passlib uses the greatest id.
@@ -90,7 +90,7 @@ class OneTimeTotp(Totp):
 
 
 class HashedRecoveryCodes(MfRecoveryCodesUtil):
-    """Recovery codes of which only keyed hashes are stored."""
+    """Recovery codes, stored as keyed hashes only."""
 
     def __init__(self, app: Flask) -> None:
         """Require no key of their own: the pepper serves as the key."""

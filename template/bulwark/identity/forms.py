@@ -19,7 +19,7 @@ from bulwark.database import db
 from bulwark.identity import guessing
 
 RESET_LINK_WORKS = timedelta(hours=1)
-RESET_MAILS = 5  # to one address, while a link works
+RESET_MAILS = 5  # to one address, within the lifetime of a link
 
 
 class NewPasswordField(PasswordField):  # type: ignore[misc]
@@ -100,8 +100,8 @@ class SignInForm(stock.LoginForm):
 class ForgotPasswordForm(stock.ForgotPasswordForm):
     """Request an email with a link to set a new password.
 
-    As at the sign-up, every address gets an email. If there is no account, only that
-    email says so: neither the response nor its timing reveals it to others.
+    As with sign-up, every address gets an email. If there is no account, only that
+    email reveals it. The response and its timing are the same in both cases.
     """
 
     email = _email(stock.LoginForm.email)

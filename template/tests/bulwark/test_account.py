@@ -98,7 +98,7 @@ def test_one_page_shows_all_that_protects_an_account(
     give_passkey(app, person)
     give_codes(app, person, 7)
     page = text_of(visitor, "/account")
-    for fact in (person, "Blue key", "never used", "7 left", "Signed in only here"):
+    for fact in (person, "Blue key", "never used", "7 left", "on this device only"):
         assert fact in page
     assert "You signed in" in page
     assert "Only your password protects" not in page

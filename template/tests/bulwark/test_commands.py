@@ -63,7 +63,7 @@ def test_each_command_records_one_event_of_the_operator(
 def test_an_operator_gives_a_role_and_takes_it(app: Flask, person: str):
     add_person(app, "ada@example.org", "administrator")
     given = run(app, "grant", person, "administrator")
-    assert given.stdout == f"{person} has administrator.\n"
+    assert given.stdout == f"{person} has these roles: administrator.\n"
     assert [role.name for role in user(app, person).roles] == ["administrator"]
     assert "no longer" in run(app, "take", person, "administrator").output
     assert user(app, person).roles == []

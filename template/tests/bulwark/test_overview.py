@@ -132,7 +132,7 @@ def test_the_overview_says_what_needs_a_look(
         "certificate": "Its renewal is overdue.",
         "audit": "It is broken: row 3 is gone.",
         "mails": "One is queued for over 15 minutes.",
-        "worker": "No sign of life for 5 minutes.",
+        "worker": "Not seen for 5 minutes.",
         "backup": "None for more than a day.",
     }
     page = ada.get("/admin").text
