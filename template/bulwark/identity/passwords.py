@@ -59,10 +59,10 @@ def refusal(password: str, *, least: int, service: str, email: str) -> str | Non
     plain = password.casefold()
     for word in _words(service):
         if word in plain:
-            return f"Don't use “{word}”: attackers try this service's name first."
+            return f"Leave out “{word}”: attackers try this service's name first."
     for word in _words(email):
         if word in plain:
-            return f"Don't use “{word}”: it is in your email address."
+            return f"Leave out “{word}”: it is in your email address."
     enough = LEAST_GUESSES_IF_SHORT if least < SHORT else LEAST_GUESSES
     rating = rate(password, enough)
     if rating.guesses < enough:

@@ -306,7 +306,7 @@ def test_codes_are_tried_so_often_and_then_the_sign_in_ends(
     assert guess_codes(attacker, owner, CODES).status_code == 200
     refused = give_code(attacker, totp_code(app, owner))
     assert refused.status_code == 429
-    assert "too many wrong codes. Try again in 15 minutes." in refused.text
+    assert "Too many incorrect codes. Try again in 15 minutes." in refused.text
     assert not attacker.is_signed_in()
     with app.app_context():
         assert db.session.scalars(select(UserSession)).all() == []
