@@ -38,8 +38,8 @@ COUNTED = {
 NAMES = {
     "sign_ins": "Sign-ins",
     "failed_sign_ins": "Failed sign-ins",
-    "limits": "Limits reached",
-    "refusals": "Refusals",
+    "limits": "Rate limits reached",
+    "refusals": "Denied requests",
     "server_errors": "Server errors",
 }
 # Counting stops here, so that a flood of events does not slow down this page.
