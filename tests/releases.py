@@ -197,8 +197,8 @@ def change_neighbouring_lines(template: Path) -> None:
         ("bulwark/proxy.py", *FIX),
         (
             "bulwark/templates/bulwark/layout.html",
-            "<p>Development.",
-            "<p>In development.",
+            "<p>Development mode.",
+            "<p>Mode: development.",
         ),
         ("compose.yaml.jinja", "pids_limit: 200", "pids_limit: 150"),
         ("deploy/docker/Dockerfile", "uv==", "uv>="),

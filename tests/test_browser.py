@@ -126,18 +126,18 @@ class Visitor:
 
     def sign_up(self, email: str) -> None:
         self.ask_for_account(email)
-        self.send("Make the account", {"Password": PASSWORD})
-        self.reads("Your account is made")
+        self.send("Create account", {"Password": PASSWORD})
+        self.reads("Your account was created")
 
     def ask_for_account(self, email: str) -> None:
         self.open("/register")
-        self.send("Send me a link", {"E-mail address": email})
-        self.reads(f"We sent a mail to {email}")
+        self.send("Send me a link", {"Email address": email})
+        self.reads(f"We sent an email to {email}")
         self.follow_link_in_letter(email, "Your account")
 
     def sign_in(self, email: str, password: str = PASSWORD) -> None:
         self.open("/login")
-        self.send("Sign in", {"E-mail address": email, "Password": password})
+        self.send("Sign in", {"Email address": email, "Password": password})
 
     def objections(self) -> list[str]:
         """Return what is wrong with the page in both colour schemes, on all screens."""
@@ -282,7 +282,7 @@ def test_a_page_of_an_account_suits_everybody(
 
 def test_a_letter_suits_everybody(visitor: Visitor, person: Person) -> None:
     visitor.open_letter(person.email, "Your account")
-    visitor.reads(f"wants an account at {NAME}")
+    visitor.reads(f"create an account at {NAME}")
     assert visitor.objections() == []
 
 
@@ -307,7 +307,7 @@ def test_a_mail_is_as_good_in_html(visitor: Visitor, person: Person) -> None:
     visitor.page.set_content(html.get_content())
     button = visitor.page.get_by_role("link", name="Open the link")
     expect(button).to_have_attribute("href", link)
-    expect(visitor.page.locator("body")).to_contain_text(f"wants an account at {NAME}")
+    expect(visitor.page.locator("body")).to_contain_text(f"create an account at {NAME}")
     assert visitor.page.title() == f"Your account at {NAME}"
 
 
@@ -316,9 +316,9 @@ def test_a_mail_is_as_good_in_html(visitor: Visitor, person: Person) -> None:
 
 def test_a_refused_form_says_why_where_it_is_heard(visitor: Visitor) -> None:
     visitor.ask_for_account(next(ADDRESSES))
-    visitor.send("Make the account", {"Password": "short"})
+    visitor.send("Create account", {"Password": "short"})
     password = visitor.page.get_by_label("Password", exact=True)
-    expect(visitor.page.locator(":focus")).to_contain_text("Look at Password")
+    expect(visitor.page.locator(":focus")).to_contain_text("Check Password")
     expect(password).to_have_attribute("aria-invalid", "true")
     expect(password).to_have_accessible_description(re.compile("^Use 15 characters"))
     expect(password).to_have_value("")
@@ -328,18 +328,18 @@ def test_a_refused_form_says_why_where_it_is_heard(visitor: Visitor) -> None:
 
 def test_a_refused_form_keeps_what_was_typed(visitor: Visitor) -> None:
     visitor.sign_in("zoe@example.com", "not this one")
-    expect(visitor.page.get_by_label("E-mail address")).to_have_value("zoe@example.com")
+    expect(visitor.page.get_by_label("Email address")).to_have_value("zoe@example.com")
 
 
 def test_a_refused_sign_in_says_what_to_check(visitor: Visitor) -> None:
     visitor.sign_in("nobody@example.com")
-    expect(visitor.page.locator(":focus")).to_contain_text("Check the address and the")
+    expect(visitor.page.locator(":focus")).to_contain_text("Incorrect email")
     assert visitor.objections() == []
 
 
 def test_a_form_that_was_taken_makes_room_for_what_is_next(visitor: Visitor) -> None:
     visitor.open("/reset")
-    visitor.send("Send the mail", {"E-mail address": "nobody@example.com"})
+    visitor.send("Send link", {"Email address": "nobody@example.com"})
     expect(visitor.page.get_by_role("status")).to_contain_text("is on its way")
     expect(visitor.page.locator("form")).to_have_count(0)
     assert visitor.objections() == []
@@ -388,7 +388,7 @@ def test_a_password_can_be_shown_and_is_hidden_when_it_is_sent(
     visitor.page.evaluate(
         "document.forms[0].addEventListener('submit', (e) => e.preventDefault())"
     )
-    visitor.send("Sign in", {"E-mail address": "zoe@example.com", "Password": "secret"})
+    visitor.send("Sign in", {"Email address": "zoe@example.com", "Password": "secret"})
     expect(password).to_have_attribute("type", "password")
     assert visitor.complaints == []
 
@@ -416,26 +416,26 @@ def test_the_life_of_an_account(
     visitor.open("/")
     visitor.follow("Sign up")
     visitor.sign_up(first)
-    visitor.send("Sign in", {"E-mail address": first, "Password": PASSWORD})
+    visitor.send("Sign in", {"Email address": first, "Password": PASSWORD})
     visitor.sees("Account")
     visitor.reads(first)
 
-    visitor.follow("Change the password")
+    visitor.follow("Change password")
     passwords = {"Current password": PASSWORD, "New password": OTHER_PASSWORD}
-    visitor.send("Change the password", passwords)
-    visitor.reads("Your password is changed")
+    visitor.send("Change password", passwords)
+    visitor.reads("Your password was changed")
     visitor.open_letter(first, "was changed")
-    visitor.reads("If not, set a new password at once")
+    visitor.reads("If not, set a new password immediately")
 
     visitor.open("/account")
-    visitor.follow("Change the address")
-    visitor.send("Send an email there", {"New email address": second})
+    visitor.follow("Change email address")
+    visitor.send("Send confirmation email", {"New email address": second})
     visitor.reads(f"We sent an email to {second}")
-    visitor.open_letter(first, "A new address was asked for")
+    visitor.open_letter(first, "Change of your email address requested")
     visitor.follow_link_in_letter(second, "Confirm your address")
     visitor.reads(f"changes from {first} to {second}")
-    visitor.press("Change the address")
-    visitor.reads("Your email address is changed")
+    visitor.press("Change email address")
+    visitor.reads("Your email address was changed")
     visitor.reads(second)
 
     visitor.press("Sign out")
@@ -443,14 +443,14 @@ def test_the_life_of_an_account(
     visitor.open("/account")
     expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
 
-    visitor.follow("Forgotten your password?")
-    visitor.send("Send the mail", {"E-mail address": second})
+    visitor.follow("Forgot your password?")
+    visitor.send("Send link", {"Email address": second})
     visitor.reads(f"If {second} has an account")
     visitor.follow_link_in_letter(second, "Set a new password")
-    visitor.send("Set the password", {"New password": PASSWORD})
+    visitor.send("Set password", {"New password": PASSWORD})
     visitor.reads("Your new password is set")
     visitor.sign_in(second, OTHER_PASSWORD)
-    visitor.reads("Check the address and the password")
+    visitor.reads("Incorrect email address or password")
     visitor.sign_in(second)
     visitor.sees("Account")
     assert visitor.complaints == []

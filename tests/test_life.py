@@ -147,7 +147,7 @@ def set_a_password(ada: Person, site: Site) -> None:
         env=ENVIRONMENT,
     )
     ada.open(said[said.index("/reset/") :].split()[0])
-    ada.send("Set the password", {"New password": PASSWORD})
+    ada.send("Set password", {"New password": PASSWORD})
     ada.reads("Your new password is set")
 
 
@@ -160,11 +160,11 @@ def set_up_a_passkey(ada: Person, site: Site) -> list[str]:
     ada.follow("Add a passkey")
     ada.page.get_by_label("Name", exact=True).fill("Phone")
     ada.touch_phone("Add a passkey", "Recovery codes")
-    ada.press("Make the codes")
+    ada.press("Generate codes")
     codes = ada.page.locator("code").all_inner_texts()
     assert len(codes) == 10
     assert ada.objections() == []
-    ada.follow("I have kept them")
+    ada.follow("I have saved these codes")
     ada.reads("10 left")
     assert letter_to(site, ADMIN, "second factor")
     return codes
@@ -177,8 +177,8 @@ def sign_in_with_the_passkey(ada: Person) -> None:
     ada.touch_phone("Sign in with a passkey", "Account")
     ada.sign_out()
     ada.sign_in(ADMIN, PASSWORD)
-    ada.sees("Now your passkey")
-    ada.touch_phone("Use the passkey", "Account")
+    ada.sees("Use your passkey")
+    ada.touch_phone("Use passkey", "Account")
 
 
 def lose_the_phone(ada: Person, recovery_code: str) -> str:
@@ -190,13 +190,13 @@ def lose_the_phone(ada: Person, recovery_code: str) -> str:
     ada.send("Sign in", {"Recovery code": recovery_code})
     ada.reads("9 left")
     ada.open("/account/authenticator")
-    ada.press("I have one, go on")
+    ada.press("I have an app, continue")
     key = ada.page.locator("code.key").inner_text().replace(" ", "")
     ada.send("Finish", {"Code": code_of(key, time.time() - 30)})
     ada.open("/account/passkeys")
     ada.page.locator("summary", has_text="Remove Phone").click()
-    ada.press("Remove the passkey")
-    ada.reads("is removed")
+    ada.press("Remove passkey")
+    ada.reads("was removed")
     return key
 
 
@@ -205,7 +205,7 @@ def end_a_session_elsewhere(ada: Person, other: Person, key: str, site: Site) ->
     ada.sign_out()
     for person, moment in ((ada, time.time()), (other, time.time() + 30)):
         person.sign_in(ADMIN, PASSWORD)
-        person.send("Go on", {"Code": code_of(key, moment)})
+        person.send("Continue", {"Code": code_of(key, moment)})
         person.sees("Account")
     assert "Chrom" in letter_to(site, ADMIN, "New sign-in")
     ada.open("/account/sessions")
@@ -223,7 +223,7 @@ def administer(ada: Person) -> None:
         ada.open(path)
         assert ada.objections() == []
     ada.open("/admin/users/invite")
-    ada.send("Invite", {"E-mail address": "new@example.org", "Reason": "She starts"})
+    ada.send("Invite", {"Email address": "new@example.org", "Reason": "She starts"})
     ada.reads("The invitation is on its way.")
     ada.follow("new@example.org")
     ada.follow("Lock the account")

@@ -1,6 +1,6 @@
-"""A person's own security page: second factors, sessions, and what happened lately.
+"""The account pages of the current user: second factors, sessions and recent activity.
 
-Setting up factors is Flask-Security's part, see `identity/factors.py`.
+Flask-Security handles the set-up of factors, see `identity/factors.py`.
 """
 
 from datetime import datetime
@@ -30,7 +30,7 @@ from bulwark.identity import devices, sessions
 
 LATEST = 5
 PAGE = 25
-NEWEST = 2**63 - 1  # The greatest id that a database holds.
+NEWEST = 2**63 - 1  # The maximum id in a database.
 FEW_CODES = 3
 TOLD = [name for name, kind in events.CATALOGUE.items() if kind.told]
 
@@ -38,14 +38,14 @@ blueprint = Blueprint("account", __name__)
 
 
 def init_app(app: Flask) -> None:
-    """Serve the pages."""
+    """Register the account pages."""
     app.register_blueprint(blueprint)
 
 
 @blueprint.get("/account")
 @signed_in
 def index() -> ResponseReturnValue:
-    """Show how somebody signs in, where they are signed in, and what happened."""
+    """Show the sign-in methods, sessions and recent activity of the user."""
     open_sessions = [sessions.facts(row) for row in sessions.of(current_user)]
     latest = db.session.scalars(_history().limit(LATEST))
     recent = [_facts_of_event(event) for event in latest]
@@ -78,7 +78,7 @@ def index() -> ResponseReturnValue:
 @blueprint.get("/account/sessions")
 @signed_in
 def session_list() -> ResponseReturnValue:
-    """Show where somebody is signed in."""
+    """List the sessions of the user."""
     open_sessions = [sessions.facts(row) for row in sessions.of(current_user)]
     if wants_json():
         return jsonify(sessions=_plain(open_sessions))
@@ -89,18 +89,18 @@ def session_list() -> ResponseReturnValue:
 @signed_in
 @recent
 def end_session(session_id: int) -> ResponseReturnValue:
-    """Sign out one of somebody's own sessions."""
+    """End one of the user's own sessions."""
     if not sessions.end(current_user, session_id):
         abort(404)
     events.record("session_revoked", current_user, ended=1)
-    return _ended(1, "That session is signed out.")
+    return _ended(1, "The session is signed out.")
 
 
 @blueprint.post("/account/sessions/end-others")
 @signed_in
 @recent
 def end_other_sessions() -> ResponseReturnValue:
-    """Sign out everywhere but here."""
+    """End all sessions of the user except the current one."""
     ended = sessions.end_others(current_user)
     if ended:
         events.record("session_revoked", current_user, ended=ended)
@@ -110,7 +110,7 @@ def end_other_sessions() -> ResponseReturnValue:
 @blueprint.get("/account/activity")
 @signed_in
 def activity() -> ResponseReturnValue:
-    """Show what happened to somebody's account, newest first, a page at a time."""
+    """List the activity of the account, newest first, a page at a time."""
     before = max(0, min(request.args.get("before", NEWEST, type=int), NEWEST))
     found = db.session.scalars(
         _history().where(SecurityEvent.id < before).limit(PAGE + 1)
@@ -126,14 +126,14 @@ def activity() -> ResponseReturnValue:
 @signed_in
 @while_setting_up
 def second_factor() -> ResponseReturnValue:
-    """Offer the second factors to somebody who must, or wants to, have one."""
+    """Offer a choice of second factors, to users who need or want one."""
     return render_template("bulwark/second_factor.html")
 
 
 @blueprint.get("/account/second-factor/done")
 @signed_in
 def factors_changed() -> ResponseReturnValue:
-    """Lead whoever has a factor and no recovery codes on to these."""
+    """Redirect users with a second factor but no recovery codes to those."""
     if current_user.has_second_factor and not current_user.mf_recovery_codes:
         return redirect(url_for("security.mf_recovery_codes"))
     return redirect(url_for(".index"))
@@ -155,7 +155,7 @@ def _history() -> Select[SecurityEvent]:
 
 
 def _facts_of_event(event: SecurityEvent) -> dict[str, Any]:
-    """Return what the person concerned may know; not where an administrator sits."""
+    """Return an event for its user, without the location of administrators."""
     return {
         "id": event.id,
         "at": event.at,
@@ -169,7 +169,7 @@ def _facts_of_event(event: SecurityEvent) -> dict[str, Any]:
 
 
 def _plain(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return facts with moments as JSON has them."""
+    """Return the dictionaries with their times as JSON strings."""
     return [
         {
             name: value.isoformat() if isinstance(value, datetime) else value

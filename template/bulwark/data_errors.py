@@ -1,8 +1,8 @@
-"""Errors of the database that a value of the request caused.
+"""Turns database errors caused by a value in the request into client errors.
 
-A text that is too long for its column, a number too large, a value of another type, a
-null where a column needs a value: the sender reads 400, or 404 where the value is part
-of the path. What the request did not bring stays a fault of the service.
+Examples are text that is too long for its column, numbers out of range, values of the
+wrong type, and null in a required column. The response is 400, or 404 if the value is
+part of the path. Errors from any other value remain server errors.
 """
 
 import sqlite3
@@ -21,24 +21,24 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 from bulwark import errors
 from bulwark.database import db
 
-# Of PostgreSQL, appendix A of its manual: too long, out of range, not of the type.
+# PostgreSQL error codes (appendix A of its manual): too long, invalid, out of range.
 UNFIT = frozenset({"22001", "22007", "22008", "22021", "22P02", "22P05"})
 OUT_OF_RANGE = "22003"
 NOT_NULL = ("23502", sqlite3.SQLITE_CONSTRAINT_NOTNULL)
-SMALL = 2**15 - 1  # in range of every type of integer
-# What types and drivers raise before the database gets a value.
+SMALL = 2**15 - 1  # within the range of every integer type
+# Raised by column types and drivers before the database receives a value.
 UNFIT_BEFORE = (AttributeError, LookupError, TypeError, ValueError)
 
 
 def init_app(app: Flask) -> None:
-    """Answer such errors."""
+    """Register the error handlers."""
     for kind in (StatementError, OverflowError, UnicodeEncodeError):
         app.register_error_handler(kind, _show)
 
 
 @event.listens_for(Engine, "handle_error")
 def _note(context: ExceptionContext) -> None:
-    """Keep with an error what the sender is answered, as only here values are known."""
+    """Attach the client error to the exception, as the values are known only here."""
     if has_request_context():
         raised: Any = context.sqlalchemy_exception or context.original_exception
         raised.answer = _answer_null(context) or _answer(_suspects(context))
@@ -53,24 +53,24 @@ def _show(error: Any) -> ResponseReturnValue:
 
 
 def _answer_null(context: ExceptionContext) -> HTTPException | None:
-    """Answer a null that the JSON may have brought where a column needs a value."""
+    """Return a client error if a null in the JSON may have violated NOT NULL."""
     code = _code(context.original_exception)
-    # With `is`: a value of a team's own type may compare in its own way.
+    # With `is`: custom types may override comparison.
     if code not in NOT_NULL or all(v is not None for v in _values(context.parameters)):
         return None
     if any(value is None for value in _sent_json()):
-        return BadRequest("Send a value in place of null.")
+        return BadRequest("Send a value instead of null.")
     return None
 
 
 def _code(error: BaseException) -> str | int | None:
-    """Return what PostgreSQL or SQLite calls an error."""
+    """Return the error code of PostgreSQL or SQLite."""
     code: str | int | None = getattr(error, "sqlstate", None)
     return code or getattr(error, "sqlite_errorcode", None)
 
 
 def _suspects(context: ExceptionContext) -> list[Any]:
-    """Return the values of a statement that the error may be about."""
+    """Return the values of the statement that may have caused the error."""
     original = context.original_exception
     values = [v for v in _values(context.parameters) if not isinstance(v, bool | None)]
     code = _code(original)
@@ -79,7 +79,7 @@ def _suspects(context: ExceptionContext) -> list[Any]:
     if code in UNFIT:
         return values
     if isinstance(context.sqlalchemy_exception, InterfaceError | ProgrammingError):
-        # No column of this type takes an object or a list.
+        # The driver does not accept objects or lists here.
         return [value for value in values if isinstance(value, dict | list)]
     if isinstance(original, UNFIT_BEFORE):
         return [*values, *_in_hand(original)]
@@ -87,9 +87,10 @@ def _suspects(context: ExceptionContext) -> list[Any]:
 
 
 def _in_hand(error: BaseException) -> Iterator[Any]:
-    """Yield what the function that raised was given, as a statement may hide that.
+    """Yield the local values of the function that raised.
 
-    `select(Note).where(Note.kind == kind)` holds its value itself, not as a parameter.
+    A statement may not list its values: `select(Note).where(Note.kind == kind)`
+    contains the value itself, not a parameter.
     """
     *_, (frame, _line) = walk_tb(error.__traceback__)
     for value in frame.f_locals.values():
@@ -103,29 +104,29 @@ def _answer(suspects: list[Any]) -> HTTPException | None:
     if _has_one_of(suspects, (request.view_args or {}).values()):
         return NotFound()
     if _has_one_of(suspects, _sent()):
-        return BadRequest("A value is too long, too large, or of another type.")
+        return BadRequest("A value is too long, too large, or of the wrong type.")
     return None
 
 
 def _values(parameters: Any) -> Iterator[Any]:
-    """Yield the values of one statement, or of many at once."""
+    """Yield the parameters of one statement, or of a batch."""
     rows = parameters if isinstance(parameters, list) else [parameters]
     for row in rows:
         yield from row.values() if isinstance(row, dict) else row or ()
 
 
 def _sent() -> Iterator[Any]:
-    """Yield all values of the query, the form and the JSON."""
+    """Yield all values from the query string, the form and the JSON body."""
     yield from request.args.values()
     form: list[str] = []
-    with suppress(HTTPException):  # a body that nobody has read may be refused now
+    with suppress(HTTPException):  # an unread body may be rejected now
         form += request.form.values()
     yield from form
     yield from _sent_json()
 
 
 def _sent_json() -> Iterator[Any]:
-    """Yield all values inside the JSON, and itself."""
+    """Yield the JSON body and all values inside it."""
     waiting: list[Any] = []
     with suppress(HTTPException):
         sent = request.get_json(silent=True)
@@ -143,7 +144,7 @@ def _has_one_of(parameters: list[Any], values: Any) -> bool:
 
 
 def _forms(value: Any) -> Iterator[str]:
-    """Yield a value as text, and as the number that a view may read from that."""
+    """Yield a value as text, and as the integer that a view may parse from it."""
     text = str(value).strip().casefold()
     yield text
     with suppress(ValueError):

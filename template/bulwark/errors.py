@@ -1,4 +1,4 @@
-"""What a visitor sees when something is wrong: a page or JSON, with the request id."""
+"""Error responses: a page or JSON, with the request id."""
 
 import math
 from typing import Any
@@ -21,44 +21,44 @@ from bulwark.outages import is_outage, roll_back
 
 A_FEW_SECONDS = 10
 SOON = 5
-# What a browser that shows our pages never sends.
+# A browser that uses our pages never causes these.
 UNFIT = (400, 413, 415, 422)
 PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
-# Plain words for what people meet; other codes show their standard name.
+# Titles of common errors; other codes show their standard name.
 TITLES = {
-    400: "That request can't be understood",
+    400: "Invalid request",
     401: "Please sign in",
-    403: "You may not do this",
-    404: "There is no such page",
-    405: "This page does not do that",
-    413: "That is too large",
-    429: "Too many tries",
-    500: "Something went wrong here",
-    503: "The service is busy",
+    403: "You don't have permission",
+    404: "Page not found",
+    405: "Method not allowed",
+    413: "Request too large",
+    429: "Too many requests",
+    500: "Something went wrong",
+    503: "Service temporarily unavailable",
 }
 HINTS = {
     401: "Sign in, then try again.",
-    403: "If you should be able to, ask an administrator for the permission.",
-    404: "Check the address, or start again at the home page.",
-    413: "Send something smaller.",
+    403: "If you need access, ask an administrator for the permission.",
+    404: "Check the URL, or start from the home page.",
+    413: "Send a smaller request.",
     429: "Wait a few minutes, then try again.",
-    500: "It is not your fault. Try again; if it stays, tell us the number below.",
+    500: "This is our fault. If it happens again, contact us with the details below.",
     503: "Try again in a minute.",
 }
 
 
 def init_app(app: Flask) -> None:
-    """Show every error in the service's own style."""
+    """Render all errors in the style of the service."""
     app.register_error_handler(HTTPException, show)
 
 
 def wants_json() -> bool:
-    """Tell whether the caller asks for JSON rather than a page, or is a script."""
+    """Return whether the client prefers JSON to a page, or is a script."""
     return prefers_json(request)
 
 
 def prefers_json(sent: Request) -> bool:
-    """Tell the same of a request that is not the current one any more."""
+    """Return the same for any request, such as one that is no longer current."""
     if "Authorization" in sent.headers:
         return True
     best = sent.accept_mimetypes.best_match(["text/html", "application/json"])
@@ -66,7 +66,7 @@ def prefers_json(sent: Request) -> bool:
 
 
 def in_words(seconds: int) -> str:
-    """Say how long that is, never less than it is."""
+    """Return a duration in words, rounded up."""
     if seconds <= A_FEW_SECONDS:
         return "a few seconds"
     minutes = math.ceil(seconds / 60)
@@ -74,9 +74,9 @@ def in_words(seconds: int) -> str:
 
 
 def tell_fault(error: BaseException, **details: Any) -> None:
-    """End the transaction, then log and count what was raised.
+    """Roll back the transaction, then log and count an exception.
 
-    What is raised while a fault is answered is a line only: each request has one event.
+    Exceptions during the error response are only logged: each request has one event.
     """
     roll_back()
     if "database_away" in g:
@@ -98,13 +98,13 @@ def show(error: HTTPException) -> ResponseReturnValue:
     if error.code in UNFIT:
         events.tell("input_validation_fail", reason=type(error).__name__)
     if isinstance(error, SecurityError):
-        # No page can be made for a host that is not ours: it could not link anywhere.
-        return "This service does not answer to that host name.\n", 400, PLAIN
+        # An unknown host gets no page, as its links would point to that host.
+        return "This service does not serve that host name.\n", 400, PLAIN
     code = error.code or InternalServerError.code
     title, hint = _words_for(error, code)
     headers = [(k, v) for k, v in error.get_headers() if k != "Content-Type"]
     if code >= InternalServerError.code:
-        # The page must not ask for the visitor again: the database may be away.
+        # The page must not load the user again: the database may be unavailable.
         roll_back()
         g._login_user = AnonymousUserMixin()
     if wants_json():
@@ -115,12 +115,12 @@ def show(error: HTTPException) -> ResponseReturnValue:
 
 
 def _words_for(error: HTTPException, code: int) -> tuple[str, str]:
-    """Return what the page of an error is called, and what it advises."""
+    """Return the title and the hint of an error."""
     title, hint = TITLES.get(code, error.name), HINTS.get(code, "")
     if isinstance(error, OriginError):
         return error.title, error.description or hint
     if isinstance(error, CSRFError):
-        return "This form is too old", "Go back, reload the page and send it again."
+        return "This form has expired", "Go back, reload the page and submit it again."
     if error.description != type(error).description:
         return title, error.description or hint
     if isinstance(wait := getattr(error, "retry_after", None), int):

@@ -1,8 +1,8 @@
-"""Faults: whatever raises, a visitor gets an answer, and an operator one event.
+"""Handling of all exceptions: the client gets a response, the operator one event.
 
-Flask answers what a view raises with the page of an error. Here is what it leaves to
-the server: a fault of that page, of a function that runs after a view or when all is
-over, and of a body that is still being made.
+Flask handles exceptions in views with error pages. This module handles those that Flask
+passes on to the server: exceptions in an error page, in functions that run after the
+view or at teardown, and in streamed response bodies.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 Method = Callable[..., Any]
-STREAM = "bulwark.stream"  # in the environment of a request: a body that has not begun
-# Of its own: no template, filter or context of the app can break this page.
+STREAM = "bulwark.stream"  # key in the environ: a body that has not started
+# Separate from the app, whose templates, filters and context can't break this page.
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True
 )
@@ -48,7 +48,7 @@ PAGE = TEMPLATES.get_template("bulwark/fault.html")
 
 
 class LastResort:
-    """Answers what has escaped Flask, where the server would show a page of its own."""
+    """Responds to exceptions that escape Flask, before the server does."""
 
     def __init__(self, app: Flask, wsgi_app: "WSGIApplication") -> None:
         self.app, self.wsgi_app = app, wsgi_app
@@ -56,7 +56,7 @@ class LastResort:
     def __call__(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> "Iterable[bytes]":
-        """Answer a request."""
+        """Handle a request."""
         try:
             return self._answer(environ, start_response)
         except Exception as error:
@@ -71,20 +71,20 @@ class LastResort:
     def _answer(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> "Iterable[bytes]":
-        """Answer a request; a stream, once its first part is there."""
+        """Handle a request; start a streamed response after its first chunk."""
         started: list[Any] = []
 
         def hold(*arguments: Any) -> Any:
             if STREAM in environ:
                 started[:] = arguments
-                return None  # nobody writes past the body
+                return None  # nothing uses the legacy write()
             return start_response(*arguments)
 
         body = self.wsgi_app(environ, hold)
         if stream := environ.pop(STREAM, None):
             try:
                 stream.begin()
-            except Exception as error:  # noqa: BLE001  whatever it is, it is answered
+            except Exception as error:  # noqa: BLE001  any exception gets a response
                 page = stream.in_request(_answer_as_view, stream, error)
                 return cast("Iterable[bytes]", stream.in_request(page, environ, hold))
             stream.context.run(start_response, *started)
@@ -92,12 +92,12 @@ class LastResort:
 
 
 class Stream:
-    """A body that is made while it is sent; a fault of it can only be told.
+    """A streamed body. Once it has started, an exception can only be logged.
 
-    It begins when the request is over, as Flask's streams do, and before its headers
-    are sent: until then a page can take its place. `context` is that of the request,
-    `in_request` calls a function in a new one, `front` is what Flask's methods take
-    first.
+    It starts after the request context has ended, as Flask's streams do, and before the
+    headers are sent, so that an error page can still replace it. `context` is that of
+    the request, `in_request` calls a function in a new request context, and `front` are
+    the first arguments of Flask's methods.
     """
 
     def __init__(self, app: Flask, response: Response, *front: Any) -> None:
@@ -111,7 +111,7 @@ class Stream:
         self.fields = {"method": request.method, "route": rule.rule if rule else None}
 
     def begin(self) -> None:
-        """Make the first part."""
+        """Generate the first chunk."""
         self.iterator = chain(list(islice(self.iterator, 1)), self.iterator)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -128,13 +128,13 @@ class Stream:
             raise
 
     def close(self) -> None:
-        """Let the body close what it has opened."""
+        """Close the underlying iterable."""
         if hasattr(self.parts, "close"):
             self.parts.close()
 
 
 def init_app(app: Flask) -> None:
-    """Catch what Flask does not."""
+    """Wrap the methods of Flask that handle exceptions."""
     app.wsgi_app = LastResort(app, app.wsgi_app)  # type: ignore[method-assign]
     for name, guard in (
         ("log_exception", _tell_instead),
@@ -148,23 +148,24 @@ def init_app(app: Flask) -> None:
 
 
 def _propagates(app: Flask) -> bool:
-    """Tell whether a fault goes on to the debugger, or to a test."""
+    """Return whether exceptions propagate to the debugger or a test."""
     set_to: bool | None = app.config["PROPAGATE_EXCEPTIONS"]
     return app.testing or app.debug if set_to is None else set_to
 
 
-# The methods of Flask 3.2 have one argument more in front, so the last one is read.
+# Flask 3.2 adds a first argument to these methods, so the wrappers use the last one.
 
 
 def _tell_instead(_: Flask, __: Method) -> Method:
-    """Replace Flask's own line, which has the path: it may hold a token."""
+    """Replace Flask's own log line, which includes the path: it may contain a token."""
     return lambda *args: errors.tell_fault(args[-1][1])
 
 
 def _show_outages(_: Flask, handle: Method) -> Method:
-    """Answer 503 while the database is away, in development and in tests, too.
+    """Respond with 503 while the database is down, also in development and tests.
 
-    A team's handler of another error may read the database that has failed a view.
+    For other database errors, roll back first, as the app's error handler may use the
+    database.
     """
 
     def handle_user_exception(*args: Any) -> Any:
@@ -180,7 +181,7 @@ def _show_outages(_: Flask, handle: Method) -> Method:
 
 
 def _answer_anyway(app: Flask, handle: Method) -> Method:
-    """Answer when the page of an error fails, too."""
+    """Respond even if the error page fails."""
 
     def handle_exception(*args: Any) -> Any:
         try:
@@ -197,7 +198,7 @@ def _answer_anyway(app: Flask, handle: Method) -> Method:
 
 
 def _finish_anyway(app: Flask, finish: Method) -> Method:
-    """Find faults of an answer while an error can still take its place."""
+    """Detect invalid responses while an error page can still replace them."""
 
     def finalize_request(*args: Any, from_error_handler: bool = False) -> Response:
         if from_error_handler:
@@ -205,7 +206,7 @@ def _finish_anyway(app: Flask, finish: Method) -> Method:
         else:
             response = finish(*args)
         _check_headers(response)
-        # HEAD wants no body, and a file is the server's to send.
+        # HEAD has no body, and the server sends files.
         made_while_sent = response.is_streamed and not response.direct_passthrough
         if made_while_sent and request.method != "HEAD":
             response.response = Stream(app, response, *args[:-1])
@@ -220,13 +221,13 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _answer_as_view(stream: Stream, error: Exception) -> Response:
-    """Return what answers a stream's fault as if its view had raised it."""
+    """Return the response to a stream's exception, as if its view had raised it."""
     app: Any = stream.app
     with _logged():
         stream.response.close()
     if not is_outage(error):
         with suppress(Exception):
-            bool(current_user)  # is looked up: the view's own went with its session
+            bool(current_user)  # reloads the user: the view's session is closed
     elif stream.visitor:
         g._login_user = stream.visitor
     try:
@@ -245,12 +246,12 @@ def _answer_as_view(stream: Stream, error: Exception) -> Response:
 
 
 def _encoded(part: Any) -> bytes:
-    """Refuse a part that is neither text nor bytes, before the server does."""
+    """Encode a chunk; raise if it is neither text nor bytes, before the server does."""
     return part.encode() if isinstance(part, str) else b"".join([part])
 
 
 def _finish_error(app: Flask, response: Response) -> Response:
-    """Do what follows each answer; what fails of it takes no header along."""
+    """Run the after-request functions; discard the changes of those that fail."""
     for name in (*request.blueprints, None):
         for function in reversed(app.after_request_funcs.get(name, ())):
             with _logged():
@@ -265,13 +266,13 @@ def _finish_error(app: Flask, response: Response) -> Response:
 
 
 def _check_headers(response: Response) -> None:
-    """Raise what the server would meet: no response at all, or a broken `Location`."""
+    """Raise if the server could not send the response, as with a broken `Location`."""
     response.get_wsgi_headers(request.environ)
 
 
 @contextmanager
 def _logged() -> Iterator[None]:
-    """Log a fault that follows another, which was told."""
+    """Log an exception that follows an earlier one, which has its event."""
     try:
         yield
     except Exception:  # noqa: BLE001
@@ -280,7 +281,7 @@ def _logged() -> Iterator[None]:
 
 
 def _end_anyway(app: Flask, end: Method) -> Method:
-    """Keep a fault of what a team does in the end from an answer that is ready."""
+    """Keep an exception in a teardown function from replacing the response."""
 
     def do_teardown(*args: Any) -> None:
         try:
@@ -289,13 +290,13 @@ def _end_anyway(app: Flask, end: Method) -> Method:
             if _propagates(app):
                 raise
             errors.tell_fault(error)
-            db.session.remove()  # what was skipped would have done it
+            db.session.remove()  # the skipped functions include this one
 
     return do_teardown
 
 
 def _bare_answer(sent: Request) -> Response:
-    """Return a page, or JSON, that needs nothing which may have failed."""
+    """Return a page, or JSON, that depends on nothing that may have failed."""
     away = g.get("database_away")
     code = ServiceUnavailable.code if away else InternalServerError.code
     title, hint = errors.TITLES[code], errors.HINTS[code]

@@ -1,7 +1,7 @@
-"""What a request may hold, checked before stock code or a view reads it.
+"""Validation of requests, before Flask, its extensions or a view read them.
 
-The headers, the path and the query are checked at once, a body when it is first read.
-What fails is answered with 400 and a reason, an address that can't exist with 404.
+The headers, path and query string are checked first, the body when it is first read. An
+invalid request gets 400 with a reason, or 404 for a path that can't exist.
 
 @blueprint.post("/photos")
 @signed_in
@@ -26,14 +26,14 @@ from werkzeug.formparser import FormDataParser
 
 View = TypeVar("View", bound=Callable[..., Any])
 
-# Holds every form of the base; a view that takes files declares its own `body_limit`.
+# Enough for every form of the base; views with uploads declare their own `body_limit`.
 MAX_BODY = 1024 * 1024
-FILENAME = 255  # characters, as many as file systems take
-DEPTH = 100  # lists and objects inside each other
-INTEGERS = range(-(2**63), 2**63)  # as databases store them
+FILENAME = 255  # characters, the limit of most file systems
+DEPTH = 100  # nested lists and objects
+INTEGERS = range(-(2**63), 2**63)  # the range of a database BIGINT
 DIGITS = len(str(INTEGERS.start))
 FORM = "application/x-www-form-urlencoded"
-# Neither has a place in UTF-8 text that a database stores.
+# NUL and lone surrogates, which databases can't store as UTF-8 text.
 UNFIT = re.compile("[\0\ud800-\udfff]")
 JSON_TYPES = {
     str: "text",
@@ -47,14 +47,14 @@ JSON_TYPES = {
 
 
 class UnfitError(ValueError):
-    """A value that no request may hold; its text tells the sender what to change."""
+    """An invalid value in a request; the message is shown to the client."""
 
 
 class StrictJSON(DefaultJSONProvider):
-    """Refuses what RFC 8259 does not know, and values that databases can't store."""
+    """Rejects JSON that RFC 8259 forbids, and values that databases can't store."""
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
-        """Read JSON; anything else is a `ValueError`, which is answered with 400."""
+        """Parse JSON; raise a `ValueError`, which becomes a 400, if it is invalid."""
         strict = {
             "parse_constant": _refuse,
             "parse_int": _integer,
@@ -69,7 +69,7 @@ class StrictJSON(DefaultJSONProvider):
 
 
 class Forms(FormDataParser):
-    """Reads a form, and refuses what no view expects in one."""
+    """Parses a form, and rejects values that no view expects."""
 
     def parse(
         self,
@@ -78,7 +78,7 @@ class Forms(FormDataParser):
         content_length: int | None,
         options: dict[str, str] | None = None,
     ) -> tuple[IO[bytes], MultiDict[str, str], MultiDict[str, FileStorage]]:
-        """Return what is left of the stream, the fields and the files."""
+        """Return the rest of the stream, the fields and the files."""
         if mimetype == FORM:
             body = stream.read()
             _check_encoded(body)
@@ -103,19 +103,19 @@ class CheckedRequest(Request):
 
     @property
     def authorization(self) -> Authorization | None:
-        """What the header says, if it is text at all; Werkzeug fails at other bytes."""
+        """The parsed header, or None if it is not ASCII, on which Werkzeug fails."""
         sent = self.headers.get("Authorization", "")
         return Authorization.from_header(sent) if sent.isascii() else None
 
     def on_json_loading_failed(self, e: ValueError | None) -> Any:
-        """Say what is wrong with the JSON."""
+        """Respond with 400 and the reason."""
         if isinstance(e, UnfitError):
             raise BadRequest(str(e)) from e
         return super().on_json_loading_failed(e)
 
 
 def body_limit(size: int) -> Callable[[View], View]:
-    """Let this view take a body of as many bytes, as one with files needs.
+    """Set the maximum body size of a view in bytes, such as for uploads.
 
     The proxy has a limit of its own, see docs/extend.md.
     """
@@ -128,11 +128,11 @@ def body_limit(size: int) -> Callable[[View], View]:
 
 
 def json_object(**types: type | UnionType) -> dict[str, Any]:
-    """Return the fields of the JSON object that was sent; another shape is a 400.
+    """Return the fields of the JSON object in the request, or respond with 400.
 
     Args:
-        types: each field with its type, as `number=str, cents=int, note=str | None`.
-            One that may be `None` may also be left out. Other fields are ignored.
+        types: each field with its type: `number=str, cents=int, note=str | None`.
+            A field that may be `None` is optional. Other fields are ignored.
     """
     sent = request.get_json()
     if not isinstance(sent, dict):
@@ -145,7 +145,7 @@ def json_object(**types: type | UnionType) -> dict[str, Any]:
 
 
 def init_app(app: Flask) -> None:
-    """Bound the body, read JSON and forms strictly, check the rest of a request."""
+    """Limit the body size, parse JSON and forms strictly, and check each request."""
     if app.config["MAX_CONTENT_LENGTH"] is None:
         app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json_provider_class = StrictJSON
@@ -155,7 +155,7 @@ def init_app(app: Flask) -> None:
 
 
 def _check() -> None:
-    """Check all but the body, and say how long that may be."""
+    """Check everything except the body, and set the maximum body size."""
     if any("\0" in value for _, value in request.headers):
         abort(400, "Send headers without NUL.")
     if not request.headers.get("Authorization", "").isascii():
@@ -172,7 +172,7 @@ def _check() -> None:
 
 
 def is_url(text: str) -> bool:
-    """Tell whether Python takes a text for a URL, or a part of one."""
+    """Return whether Python can parse a text as a URL, or as part of one."""
     try:
         for variant in (text, text.replace("\\", "/")):
             _ = urlsplit(variant).port
@@ -182,7 +182,7 @@ def is_url(text: str) -> bool:
 
 
 def _is_one_of(kinds: tuple[Any, ...], value: Any) -> bool:
-    if isinstance(value, bool):  # to Python an `int` as well
+    if isinstance(value, bool):  # in Python, a bool is an int too
         return bool in kinds
     return isinstance(value, kinds) or (isinstance(value, int) and float in kinds)
 
@@ -192,14 +192,14 @@ def _path_values() -> list[Any]:
 
 
 def _may_exist(value: Any) -> bool:
-    """Tell whether a value of the path can be one that is stored."""
+    """Return whether a value in the path could be stored in the database."""
     if isinstance(value, int):
         return value in INTEGERS
     return not isinstance(value, float) or math.isfinite(value)
 
 
 def _check_encoded(sent: bytes) -> None:
-    """Refuse an encoded form or query that holds no text."""
+    """Reject an encoded form or query string that is not valid UTF-8 text."""
     try:
         text = unquote_to_bytes(sent).decode()
     except UnicodeDecodeError:
@@ -218,11 +218,11 @@ def _check_field(name: str | None, value: str) -> None:
 def _check_file(name: str | None, filename: str) -> None:
     _check_field(name, filename)
     if len(filename) > FILENAME:
-        abort(400, f"Use {FILENAME} characters at most for the name of a file.")
+        abort(400, f"Use {FILENAME} characters at most for a file name.")
 
 
 def _check_json(read: Any) -> None:
-    """Look at each text and at the depth, one level after the other."""
+    """Check each text, and the depth, level by level."""
     level = [read]
     for _ in range(DEPTH + 1):
         inner: list[Any] = []
@@ -252,5 +252,5 @@ def _integer(digits: str) -> int:
 
 def _number(digits: str) -> float:
     if math.isinf(number := float(digits)):
-        raise UnfitError("Send numbers that are not infinite.")
+        raise UnfitError("Don't send infinite numbers.")
     return number

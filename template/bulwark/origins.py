@@ -1,7 +1,7 @@
-"""Which page sent a form: one of this service, as its browser says in some header.
+"""Checks that a form was sent from a page of this service, by request headers.
 
-Browsers and proxies may remove headers, so one that names this service is enough; none
-may name another site.
+Browsers and proxies may remove headers, so one header that names this service is
+enough. No header may name another site.
 """
 
 from collections.abc import Iterator
@@ -13,19 +13,19 @@ from flask_wtf.csrf import CSRFError, same_origin
 from bulwark import config
 
 HIDDEN = (
-    "We can't tell which page sent this form: a browser setting, an extension or a"
-    " proxy removed the referrer. Allow it for this site, or use another browser. Then"
-    " go back, reload the page and send it again."
+    "We can't verify which page sent this form, because a browser setting, an extension"
+    " or a proxy removed the referrer. Allow it for this site, or use another browser."
+    " Then go back, reload the page and submit the form again."
 )
 FOREIGN = (
-    "A page of another site sent it, so we did nothing. If you wanted this, go to the"
-    " page here yourself and do it there. If you didn't, someone may have tried to act"
-    " in your name."
+    "A page of another site sent this form, so we rejected it. If you intended this,"
+    " open the page on this site and submit the form there. If not, someone may have"
+    " tried to act on your behalf."
 )
 
 
 class OriginError(CSRFError):  # type: ignore[misc]
-    """No header says that a page of this service sent the request, or one denies it."""
+    """No header shows that a page of this service sent the request."""
 
     title = "This form may come from another site"
     description = HIDDEN
@@ -39,7 +39,7 @@ class ForeignOriginError(OriginError):
 
 
 def check() -> None:
-    """Refuse a request that a page of another site sent, or perhaps sent."""
+    """Reject a request unless a page of this service sent it."""
     said = list(_said())
     if not all(said):
         raise ForeignOriginError
@@ -48,9 +48,9 @@ def check() -> None:
 
 
 def ours() -> list[str]:
-    """Return what browsers may call this service in the current request.
+    """Return the origins that browsers may use for this service.
 
-    A proxy may leave out the port that visitors use, which APP_BASE_URL has.
+    A proxy may drop the public port from the host, so APP_BASE_URL is included.
     """
     found = [f"{request.scheme}://{request.host}"]
     base = config.current().base_url
@@ -60,12 +60,12 @@ def ours() -> list[str]:
 
 
 def _said() -> Iterator[bool]:
-    """Yield, for each header that says something, whether it was this service."""
+    """Yield, for each header that names an origin, whether it is this service."""
     site = request.headers.get("Sec-Fetch-Site", "none")
-    if site != "none":  # of what people do themselves, such as to reload
+    if site != "none":  # "none" means user actions, such as a reload
         yield site == "same-origin"
     origin = request.headers.get("Origin", "null")
-    if origin != "null":  # of a page that sends no referrer, among others
+    if origin != "null":  # "null" comes from pages without a referrer, among others
         yield _is_ours(origin)
     if request.referrer:
         yield _is_ours(request.referrer)

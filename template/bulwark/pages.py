@@ -1,4 +1,4 @@
-"""The base's templates and static files, and in development the mailbox."""
+"""The templates and static files of the base, and the mailbox in development."""
 
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -25,7 +25,7 @@ development = Blueprint("development", __name__, url_prefix="/dev")
 
 
 def init_app(app: Flask, settings: config.Config) -> None:
-    """Serve the files. The mailbox does not exist outside development."""
+    """Serve the files, and the mailbox in development only."""
     access.declare(app, access.PUBLIC, ["bulwark.static"])
     app.register_blueprint(pages)
     if settings.environment == "development":
@@ -39,7 +39,7 @@ def init_app(app: Flask, settings: config.Config) -> None:
 @development.get("/mailbox")
 @public
 def mailbox() -> ResponseReturnValue:
-    """List the mails that would have left, newest first."""
+    """List the emails that would have been sent, newest first."""
     letters = [(path.stem, _read(path)) for path in sorted(_folder().glob("*.eml"))]
     waiting = db.session.scalar(select(func.count()).select_from(OutgoingMail))
     return render_template(
@@ -50,7 +50,7 @@ def mailbox() -> ResponseReturnValue:
 @development.get("/mailbox/<name>")
 @public
 def letter(name: str) -> ResponseReturnValue:
-    """Show one mail as text, with its links."""
+    """Show one email as text, with its links."""
     path = _folder() / f"{name}.eml"
     if path.parent != _folder() or not path.is_file():
         abort(404)

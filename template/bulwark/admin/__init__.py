@@ -1,7 +1,7 @@
-"""Administration: an overview, people, roles, and everybody's security history.
+"""Administration pages: the overview, people, roles, and the whole security history.
 
-What is done is in `identity/accounts.py`. Each act has a page of its own that asks why:
-there one comes back to after showing once more that it is still oneself.
+The actions themselves are in `identity/accounts.py`. Each action has a page of its own
+that requires a reason. Reauthentication returns to that page.
 """
 
 from flask import Flask
@@ -13,5 +13,5 @@ __all__ = ["history", "init_app", "overview", "people", "roles"]
 
 
 def init_app(app: Flask) -> None:
-    """Serve the pages."""
+    """Register the administration pages."""
     app.register_blueprint(blueprint)

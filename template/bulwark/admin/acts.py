@@ -1,4 +1,4 @@
-"""What the pages share: the question why, who may be acted on, and paging."""
+"""Helpers of the administration pages: reasons, permission checks and pagination."""
 
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -36,23 +36,25 @@ Do = Callable[..., object]
 
 
 def reason_field() -> StringField:
-    """Return the field that every act has."""
+    """Return the reason field that every action requires."""
     return StringField(
         "Reason",
-        description="One line, kept in the security history. No secrets, nothing"
-        " personal.",
+        description="One line, stored in the security history. Don't include secrets"
+        " or personal data.",
         validators=[
             stock.IsString(),
-            DataRequired("Write in a few words why."),
-            Length(max=REASON_LENGTH, message=f"Use {REASON_LENGTH} letters at most."),
-            Regexp(r"^[^\x00-\x1f\x7f]*\Z", message="Write one line of plain text."),
+            DataRequired("Enter a reason."),
+            Length(
+                max=REASON_LENGTH, message=f"Use {REASON_LENGTH} characters at most."
+            ),
+            Regexp(r"^[^\x00-\x1f\x7f]*\Z", message="Enter one line of plain text."),
         ],
         render_kw={"autocomplete": "off", "maxlength": REASON_LENGTH},
     )
 
 
 class ReasonForm(stock.Form):
-    """Say why."""
+    """A form that asks for the reason only."""
 
     reason = reason_field()
     submit = SubmitField()
@@ -61,7 +63,7 @@ class ReasonForm(stock.Form):
 def act_on(
     person: BaseUser, do: Do, *, title: str, text: str, button: str, done: str
 ) -> ResponseReturnValue:
-    """Ask why, act on a person, and go back to them."""
+    """Ask for the reason, act on a user, and redirect to the page of the user."""
     form = ReasonForm()
     form.submit.label.text = button
     back = url_for(".user", user_id=person.id)
@@ -71,7 +73,7 @@ def act_on(
 def act(
     form: Any, do: Do, *, title: str, text: str, done: str, back: str
 ) -> ResponseReturnValue:
-    """Show a form until it is filled in well, then do what it asks for."""
+    """Show a form until it is valid, then perform its action."""
     status = 400
     if form.validate_on_submit():
         who = current_user._get_current_object()
@@ -104,38 +106,38 @@ def _deny(reason: str) -> NoReturn:
 
 
 def managed(user_id: int) -> BaseUser:
-    """Return somebody whom whoever is signed in may act on."""
+    """Return a user whom the current user may manage, or respond with 403."""
     person: BaseUser = db.get_or_404(person_model(), user_id)
     if not accounts.may_manage(current_user, person.roles):
-        _deny("This person may do more than you, so you can only look.")
+        _deny("This account has permissions that you don't have: you can only view it.")
     return person
 
 
 def managed_role(role_id: int) -> Role:
-    """Return a role that allows no more than whoever is signed in may do."""
+    """Return a role that the current user may manage, or respond with 403."""
     role = db.get_or_404(Role, role_id)
     if not accounts.may_manage(current_user, [role]):
-        _deny("This role allows more than you may do, so you can only look.")
+        _deny("This role has permissions that you don't have: you can only view it.")
     return role
 
 
 def person_model() -> type[BaseUser]:
-    """Return the app's class of people."""
+    """Return the app's user model."""
     model: type[BaseUser] = current_app.extensions["security"].datastore.user_model
     return model
 
 
 def argument(name: str) -> str:
-    """Return a part of the query, without the spaces around it."""
+    """Return a query parameter, stripped of surrounding spaces."""
     return request.args.get(name, "").strip()
 
 
 def search(*names: str) -> dict[str, str]:
-    """Return parts of the query by name, for links to more of what is found."""
+    """Return the named query parameters, for links that keep the search."""
     return {name: request.args[name] for name in names if name in request.args}
 
 
 def before(greatest: int) -> int:
-    """Return the id that a page begins below, as the page before it says."""
+    """Return the id that the page starts below, from the link of the previous page."""
     before = request.args.get("before", greatest, type=int)
     return max(0, min(before, greatest))

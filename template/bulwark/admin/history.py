@@ -1,4 +1,4 @@
-"""The security history of everybody, by kind, person, address and day."""
+"""The security history of all accounts, by event, person, address and date."""
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -33,14 +33,14 @@ from bulwark.identity import accounts, devices
 
 FILTERS = ("name", "person", "address", "to")
 USUAL_SPAN = timedelta(days=30)
-# The greatest numbers of columns: more would be a fault of the database.
+# The maximum of each column type: the database rejects larger numbers.
 INTEGER, BIG_INTEGER = 2**31 - 1, 2**63 - 1
 
 
 @blueprint.get("/history")
 @permission("users:read")
 def history() -> ResponseReturnValue:
-    """List what happened, the newest first: of 30 days, unless asked for more."""
+    """List events, newest first: those of the last 30 days by default."""
     query = _from_cursor(_events())
     query = query.order_by(SecurityEvent.at.desc(), SecurityEvent.id.desc())
     found = db.session.scalars(query.limit(PAGE + 1)).all()
@@ -61,7 +61,7 @@ def history() -> ResponseReturnValue:
 @permission("users:read")
 @recent
 def export() -> ResponseReturnValue:
-    """Send the rows of all that is found, on all pages, after it is recorded."""
+    """Record the export, then stream the rows of all matching events."""
     query = _events()
     events.record("sensitive_read", action="export")
     db.session.commit()
@@ -77,12 +77,12 @@ def export() -> ResponseReturnValue:
 
 
 def _first() -> str:
-    """Return the day that the search begins with; "" is the very first."""
+    """Return the first day of the search; "" means no limit."""
     return request.args.get("from", (utcnow() - USUAL_SPAN).date().isoformat())
 
 
 def _events() -> Select[SecurityEvent]:
-    """Return the events that the query asks for."""
+    """Return a query of the events that match the search."""
     query = select(SecurityEvent)
     if first := _first():
         start = datetime.combine(_day(first), time.min, UTC)
@@ -100,7 +100,7 @@ def _events() -> Select[SecurityEvent]:
 
 
 def _from_cursor(query: Select[SecurityEvent]) -> Select[SecurityEvent]:
-    """Begin where the page before ended."""
+    """Start where the previous page ended."""
     cursor = db.session.get(SecurityEvent, before(BIG_INTEGER))
     if cursor:
         query = query.where(
@@ -114,11 +114,14 @@ def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        abort(400, "Write a day like 2026-11-21.")
+        abort(400, "Enter a date such as 2026-11-21.")
 
 
 def _id_of(who: str) -> int:
-    """Return the id of a person, who may be deleted, from it or an address."""
+    """Return a user id, given as a number or as an email address.
+
+    The id may be that of a deleted user.
+    """
     if who.isdecimal():
         return min(int(who[:19]), INTEGER)
     found = accounts.find(who)
@@ -126,7 +129,7 @@ def _id_of(who: str) -> int:
 
 
 def facts_of_events(found: Sequence[SecurityEvent]) -> list[dict[str, Any]]:
-    """Return events as administrators see them, with addresses of people."""
+    """Return events as administrators see them, with email addresses of users."""
     ids = {event.user_id for event in found} | {event.actor_id for event in found}
     person = person_model()
     query = select(person.id, person.email).where(person.id.in_(ids - {None}))
@@ -156,5 +159,5 @@ def facts_of_events(found: Sequence[SecurityEvent]) -> list[dict[str, Any]]:
 
 
 def plain(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return facts of events as JSON has them."""
+    """Return events with their times as JSON strings."""
     return [fact | {"at": fact["at"].isoformat()} for fact in facts]

@@ -1,7 +1,8 @@
-"""The overview: what happened in the last day, and how things stand.
+"""The overview: the events of the last 24 hours, and the system status.
 
-For a service that nothing else watches. It is drawn here, out of the database and of
-what a worker noted: no page waits for anybody else. What can't be found out is unknown.
+It serves installations without other monitoring. All data comes from the database and
+from what the worker stored, so the page never waits for another system. Data that can't
+be read is shown as unknown.
 """
 
 import logging
@@ -27,7 +28,7 @@ from bulwark.logging import log
 from bulwark.mail import OutgoingMail
 from bulwark.watch import HOUR, HOURS
 
-# What is counted by the hour, by its key in JSON.
+# The events that each series counts, by its key in JSON.
 COUNTED = {
     "sign_ins": ("authn_login_success", "authn_login_successafterfail"),
     "failed_sign_ins": ("authn_login_fail", "authn_mfa_fail"),
@@ -37,14 +38,14 @@ COUNTED = {
 NAMES = {
     "sign_ins": "Sign-ins",
     "failed_sign_ins": "Failed sign-ins",
-    "limits": "Limits reached",
-    "refusals": "Refusals",
+    "limits": "Rate limits reached",
+    "refusals": "Denied requests",
     "server_errors": "Server errors",
 }
-# Counting stops here: a flood of events must not make this page slow.
+# Counting stops here, so that a flood of events does not slow down this page.
 MOST_COUNTED = 200_000
 LATEST = 8
-# When the alerts of deploy/monitoring would go off.
+# The same thresholds as the alerts in deploy/monitoring.
 LEAST_LIFE = 0.25
 CHECK_MAY_WAIT = timedelta(hours=1)
 BACKUP_MAY_WAIT = timedelta(hours=26)
@@ -54,41 +55,41 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Series:
-    """How often something happened in each hour; None is unknown."""
+    """The number of events in each hour; None is unknown."""
 
     key: str
     by_hour: Sequence[int | None]
 
     @property
     def name(self) -> str:
-        """What it counts, in words."""
+        """The name of the series, as shown on the page."""
         return NAMES[self.key]
 
     @property
     def count(self) -> int | None:
-        """How often in all, as far as is known."""
+        """The total of the known hours."""
         known = [count for count in self.by_hour if count is not None]
         return sum(known) if known else None
 
     @property
     def most(self) -> int:
-        """The most in an hour."""
+        """The number of events in the busiest hour."""
         return max((count or 0 for count in self.by_hour), default=0)
 
     @property
     def busiest(self) -> int:
-        """The place of the hour with the most."""
+        """The index of the busiest hour."""
         return self.by_hour.index(self.most)
 
     @property
     def hours_unknown(self) -> int:
-        """For how many hours nothing is known."""
+        """The number of unknown hours."""
         return sum(count is None for count in self.by_hour)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How things stand; None is unknown."""
+    """The system status; None is unknown."""
 
     certificate: watch.Certificate | None
     audit: audit.State | None
@@ -98,12 +99,12 @@ class Standing:
 
     @property
     def concerns(self) -> dict[str, str]:
-        """What somebody should look at, in words."""
+        """What needs attention, in words."""
         found = {
             "certificate": self._of_certificate(),
             "audit": self._of_audit(),
             "mails": self._of_mails(),
-            "worker": _late(self.worker, SILENCE, "No sign of life for 5 minutes."),
+            "worker": _late(self.worker, SILENCE, "Not seen for 5 minutes."),
             "backup": _late(self.backup, BACKUP_MAY_WAIT, "None for more than a day."),
         }
         return {name: said for name, said in found.items() if said}
@@ -112,8 +113,8 @@ class Standing:
         if self.certificate is None or self.certificate.life_left >= LEAST_LIFE:
             return ""
         if self.certificate.life_left == 0:
-            return "It has ended."
-        return "It should have been renewed."
+            return "It has expired."
+        return "Its renewal is overdue."
 
     def _of_audit(self) -> str:
         if self.audit is None:
@@ -125,13 +126,13 @@ class Standing:
     def _of_mails(self) -> str:
         if self.mails is None or self.mails[1] is None:
             return ""
-        return _late(self.mails[1], MAIL_MAY_WAIT, "One waits for over 15 minutes.")
+        return _late(self.mails[1], MAIL_MAY_WAIT, "One is queued for over 15 minutes.")
 
 
 @blueprint.get("")
 @permission("users:read")
 def overview() -> ResponseReturnValue:
-    """Show the last 24 hours, and how things stand."""
+    """Show the last 24 hours, and the system status."""
     first = watch.first_hour()
     hours = [first + number * HOUR for number in range(HOURS)]
     series = [*_series(first), Series("server_errors", _errors(hours))]
@@ -157,7 +158,7 @@ def overview() -> ResponseReturnValue:
 
 
 def _series(first: datetime) -> list[Series]:
-    """Count events by name and hour; where counting stopped, nothing is known."""
+    """Count events by name and hour; hours beyond the limit are unknown."""
     newest = (
         select(SecurityEvent.name, SecurityEvent.at)
         .where(
@@ -195,7 +196,7 @@ def _errors(hours: Sequence[datetime]) -> list[int | None]:
 
 
 def _noteworthy(first: datetime) -> Select[SecurityEvent]:
-    """Return the newest warnings that are not counted by the hour."""
+    """Return a query of the newest warnings that no series counts."""
     counted = {name for names in COUNTED.values() for name in names}
     names = [
         name
@@ -221,14 +222,14 @@ def _standing() -> Standing:
 
 
 def _mails() -> tuple[int, datetime | None]:
-    """Return how many mails wait, and since when the oldest of them does."""
+    """Return the number of queued emails, and when the oldest was queued."""
     query = select(func.count(), func.min(OutgoingMail.created_at))
     waiting, oldest = db.session.execute(query).one()
     return waiting, oldest
 
 
 def _unless_unknown(look: Callable[[], Found]) -> Found | None:
-    """Find something out; whatever is in the way, the rest of the page is shown."""
+    """Call `look`; return None if it fails, so that the rest of the page is shown."""
     try:
         return look()
     except Exception:  # noqa: BLE001
@@ -238,12 +239,12 @@ def _unless_unknown(look: Callable[[], Found]) -> Found | None:
 
 
 def _late(last: datetime | None, patience: timedelta, said: str) -> str:
-    """Say so if something was never done, or not for too long."""
+    """Return the message if the last time is missing or too long ago, else ""."""
     return said if last is None or utcnow() - last > patience else ""
 
 
 def _plain(standing: Standing) -> dict[str, Any]:
-    """Return how things stand as JSON has it."""
+    """Return the system status as JSON values."""
     certificate, trail, mails = standing.certificate, standing.audit, standing.mails
     return {
         "certificate": certificate

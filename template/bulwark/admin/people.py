@@ -1,4 +1,4 @@
-"""People: who has an account, and what administrators do about it."""
+"""People: the list of accounts, and the actions of administrators on them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,22 +37,22 @@ from bulwark.identity import accounts, sessions
 from bulwark.identity.models import EMAIL_LENGTH, BaseUser, Role, users_roles
 
 LATEST = 20
-# Counting stops here: what is counted is also read.
+# Counting stops here, as the database reads each row that it counts.
 MOST_COUNTED = 1000
-INTEGER = 2**31 - 1  # The greatest id: more would be a fault of the database.
+INTEGER = 2**31 - 1  # The maximum id: the database rejects larger numbers.
 USER = "/users/<int(max=2147483647):user_id>"
 SESSION = "/sessions/<int(max=2147483647):session_id>"
 
 
 class InviteForm(stock.Form):
-    """Say whom to invite."""
+    """The form that invites a person by email."""
 
     email = EmailField(
-        "E-mail address",
+        "Email address",
         validators=[
             stock.IsString(),
-            DataRequired("Write an e-mail address."),
-            Length(max=EMAIL_LENGTH, message="This is too long for an address."),
+            DataRequired("Enter an email address."),
+            Length(max=EMAIL_LENGTH, message="This email address is too long."),
         ],
         render_kw={"autocomplete": "off"},
     )
@@ -63,7 +63,7 @@ class InviteForm(stock.Form):
 @blueprint.get("/users")
 @permission("users:read")
 def users() -> ResponseReturnValue:
-    """List people, the newest first, a page at a time."""
+    """List people, newest first, a page at a time."""
     query = _people()
     person = person_model()
     counted = query.with_only_columns(person.id).limit(MOST_COUNTED + 1).subquery()
@@ -97,7 +97,7 @@ def users() -> ResponseReturnValue:
 @blueprint.get(USER)
 @permission("users:read")
 def user(user_id: int) -> ResponseReturnValue:
-    """Show one person: roles, factors, sessions and what happened to the account."""
+    """Show one person: roles, second factors, sessions and recent events."""
     person = db.get_or_404(person_model(), user_id)
     open_sessions = sessions.of(person)
     if person.id != current_user.id:
@@ -127,7 +127,7 @@ def user(user_id: int) -> ResponseReturnValue:
 @permission("users:write")
 @recent
 def invite() -> ResponseReturnValue:
-    """Make an account for an address, and mail its owner a link."""
+    """Create an account for an email address, and email its owner a link."""
     form = InviteForm()
 
     def do(**why: Any) -> None:
@@ -137,8 +137,8 @@ def invite() -> ResponseReturnValue:
     return act(
         form,
         do,
-        title="Invite somebody",
-        text="They get a mail with a link, and choose a password themselves.",
+        title="Invite a person",
+        text="They receive an email with a link to choose their own password.",
         done="The invitation is on its way.",
         back=url_for(".users"),
     )
@@ -148,14 +148,14 @@ def invite() -> ResponseReturnValue:
 @permission("users:write")
 @recent
 def lock(user_id: int) -> ResponseReturnValue:
-    """Keep a person out."""
+    """Lock an account."""
     person = managed(user_id)
     return act_on(
         person,
         lambda **why: accounts.lock(person, **why),
         title=f"Lock {person.email}",
-        text="They are signed out everywhere at once, and can't sign in until somebody"
-        " unlocks the account.",
+        text="They are signed out everywhere immediately, and can't sign in until the"
+        " account is unlocked.",
         button="Lock the account",
         done=f"{person.email} is locked and signed out.",
     )
@@ -165,13 +165,13 @@ def lock(user_id: int) -> ResponseReturnValue:
 @permission("users:write")
 @recent
 def unlock(user_id: int) -> ResponseReturnValue:
-    """Let a person sign in again."""
+    """Unlock an account."""
     person = managed(user_id)
     return act_on(
         person,
         lambda **why: accounts.unlock(person, **why),
         title=f"Unlock {person.email}",
-        text="They can sign in again, with the password and factors they had.",
+        text="They can sign in again, with their existing password and second factors.",
         button="Unlock the account",
         done=f"{person.email} can sign in again.",
     )
@@ -181,17 +181,17 @@ def unlock(user_id: int) -> ResponseReturnValue:
 @permission("users:write")
 @recent
 def reset(user_id: int) -> ResponseReturnValue:
-    """Make a person choose a new password."""
+    """Require a person to choose a new password."""
     person = managed(user_id)
     return act_on(
         person,
         lambda **why: accounts.force_reset(person, **why),
-        title=f"A new password for {person.email}",
+        title=f"Reset the password of {person.email}",
         text="Their password stops working, they are signed out everywhere, access"
-        " tokens are revoked, and a mail lets them choose another password. Second"
-        " factors stay.",
-        button="Ask for a new password",
-        done=f"{person.email} is signed out and gets a mail to choose a new password.",
+        " tokens are revoked, and they receive an email to choose a new password. Their"
+        " second factors stay.",
+        button="Reset the password",
+        done=f"{person.email} is signed out. An email with a link is on its way.",
     )
 
 
@@ -199,15 +199,15 @@ def reset(user_id: int) -> ResponseReturnValue:
 @permission("users:write")
 @recent
 def require_factor(user_id: int) -> ResponseReturnValue:
-    """Make a person have a second factor."""
+    """Require a second factor for an account."""
     person = managed(user_id)
     return act_on(
         person,
         lambda **why: accounts.require_second_factor(person, True, **why),
-        title=f"Require a second factor of {person.email}",
-        text="Until they have one, they can do nothing here but set it up.",
-        button="Require it",
-        done=f"{person.email} needs a second factor now.",
+        title=f"Require a second factor for {person.email}",
+        text="Until they set one up, they can't do anything else here.",
+        button="Require second factor",
+        done=f"{person.email} now needs a second factor.",
     )
 
 
@@ -215,15 +215,15 @@ def require_factor(user_id: int) -> ResponseReturnValue:
 @permission("users:write")
 @recent
 def allow_without_factor(user_id: int) -> ResponseReturnValue:
-    """Leave a second factor to a person's roles, and to their own wish."""
+    """Stop requiring a second factor for an account, unless a role requires one."""
     person = managed(user_id)
     return act_on(
         person,
         lambda **why: accounts.require_second_factor(person, False, **why),
-        title=f"No longer require a second factor of {person.email}",
-        text="A role that they have may still require one. What they set up stays.",
-        button="No longer require it",
-        done=f"{person.email} needs no second factor, unless a role requires it.",
+        title=f"Stop requiring a second factor for {person.email}",
+        text="One of their roles may still require one. Their existing factors stay.",
+        button="Stop requiring it",
+        done=f"{person.email} needs no second factor, unless a role requires one.",
     )
 
 
@@ -237,7 +237,7 @@ def end_sessions(user_id: int) -> ResponseReturnValue:
         person,
         lambda **why: accounts.sign_out(person, **why),
         title=f"Sign {person.email} out",
-        text="All their sessions end at once. They can sign in again.",
+        text="All their sessions end immediately. They can sign in again.",
         button="End all sessions",
         done=f"{person.email} is signed out everywhere.",
     )
@@ -259,7 +259,7 @@ def end_session(user_id: int, session_id: int) -> ResponseReturnValue:
         title=f"End a session of {person.email}",
         text=f"{facts['device']}, from {facts['address']}. They can sign in again.",
         button="End the session",
-        done="The session is ended.",
+        done="The session has ended.",
     )
 
 
@@ -267,15 +267,15 @@ def end_session(user_id: int, session_id: int) -> ResponseReturnValue:
 @permission("roles:write")
 @recent
 def give_role(user_id: int, role_id: int) -> ResponseReturnValue:
-    """Give a person a role."""
+    """Assign a role to a person."""
     person, role = managed(user_id), managed_role(role_id)
     return act_on(
         person,
         lambda **why: accounts.give_role(person, role, **why),
-        title=f"Give {person.email} the role {role.name}",
-        text=f"From their next click on they may: {_may(role)}",
-        button="Give the role",
-        done=f"{person.email} has the role {role.name}.",
+        title=f"Assign the role {role.name} to {person.email}",
+        text=f"From their next request on, they have these permissions: {_may(role)}",
+        button="Assign role",
+        done=f"{person.email} now has the role {role.name}.",
     )
 
 
@@ -283,28 +283,28 @@ def give_role(user_id: int, role_id: int) -> ResponseReturnValue:
 @permission("roles:write")
 @recent
 def take_role(user_id: int, role_id: int) -> ResponseReturnValue:
-    """Take a role from a person."""
+    """Remove a role from a person."""
     person, role = managed(user_id), managed_role(role_id)
     return act_on(
         person,
         lambda **why: accounts.take_role(person, role, **why),
-        title=f"Take the role {role.name} from {person.email}",
-        text=f"From their next click on they may no longer: {_may(role)}",
-        button="Take the role away",
-        done=f"{person.email} has the role {role.name} no longer.",
+        title=f"Remove the role {role.name} from {person.email}",
+        text=f"From their next request on, they lose these permissions: {_may(role)}",
+        button="Remove role",
+        done=f"{person.email} no longer has the role {role.name}.",
     )
 
 
 def _may(role: Role) -> str:
     meanings = current_app.extensions["permissions"]
     allowed = sorted(meanings.get(name, name) for name in role.get_permissions())
-    return "; ".join(allowed) + "." if allowed else "nothing yet."
+    return "; ".join(allowed) + "." if allowed else "none."
 
 
 def _people() -> Select[BaseUser]:
-    """Return the people whom the query asks for.
+    """Return a query of the people who match the search.
 
-    A whole address is looked up; a part of one reads every address.
+    A complete email address uses the index; a part of one scans all addresses.
     """
     person = person_model()
     query = select(person)

@@ -1,4 +1,4 @@
-"""Roles: what they allow, who may change that."""
+"""Roles: their permissions, and the pages to change them."""
 
 from typing import Any
 
@@ -28,20 +28,20 @@ from bulwark.identity.models import ADMINISTRATOR, Role, permissions_of, users_r
 
 
 class RoleForm(stock.Form):
-    """Say what a role allows."""
+    """The form that defines a role."""
 
     name = StringField(
         "Name",
-        description="Small letters, digits, blanks, - and _, such as “night shift”.",
-        validators=[stock.IsString(), DataRequired("Give the role a name.")],
+        description="Lowercase letters, digits, spaces, - and _. Example: night shift",
+        validators=[stock.IsString(), DataRequired("Enter a name for the role.")],
         render_kw={"autocomplete": "off", "maxlength": 80},
     )
     permissions = SelectMultipleField(
-        "What people with this role may do",
+        "Permissions",
         widget=ListWidget(),
         option_widget=CheckboxInput(),
     )
-    requires_second_factor = BooleanField("People with this role need a second factor")
+    requires_second_factor = BooleanField("Require a second factor")
     reason = reason_field()
     submit = SubmitField("Save")
 
@@ -58,7 +58,7 @@ class RoleForm(stock.Form):
 @blueprint.get("/roles")
 @permission("users:read")
 def roles() -> ResponseReturnValue:
-    """List roles, what they allow and how many people have them."""
+    """List roles with their permissions and the number of people who have them."""
     query = select(users_roles.c.role_id, func.count()).group_by(users_roles.c.role_id)
     held: dict[int, int] = dict(db.session.execute(query).all())
     found = db.session.scalars(select(Role).order_by(Role.name)).all()
@@ -90,14 +90,14 @@ def roles() -> ResponseReturnValue:
 @permission("roles:write")
 @recent
 def new_role() -> ResponseReturnValue:
-    """Make a role."""
+    """Create a role."""
     form = RoleForm()
     return act(
         form,
         lambda **why: accounts.make_role(form.name.data.strip(), *_chosen(form), **why),
-        title="Make a role",
-        text="You can put into it what you may do yourself.",
-        done="The role is made.",
+        title="Create a role",
+        text="You can only grant permissions that you have yourself.",
+        done="The role was created.",
         back=url_for(".roles"),
     )
 
@@ -106,7 +106,7 @@ def new_role() -> ResponseReturnValue:
 @permission("roles:write")
 @recent
 def role(role_id: int) -> ResponseReturnValue:
-    """Change what a role allows."""
+    """Change the permissions of a role."""
     found = managed_role(role_id)
     form = RoleForm(obj=found)
     del form.name
@@ -114,8 +114,8 @@ def role(role_id: int) -> ResponseReturnValue:
         form,
         lambda **why: accounts.change_role(found, *_chosen(form), **why),
         title=f"Change the role {found.name}",
-        text="People who have it notice at their next click.",
-        done=f"The role {found.name} is changed.",
+        text="Changes apply from the next request of everyone with this role.",
+        done=f"The role {found.name} was changed.",
         back=url_for(".roles"),
     )
 
@@ -124,7 +124,7 @@ def role(role_id: int) -> ResponseReturnValue:
 @permission("roles:write")
 @recent
 def delete_role(role_id: int) -> ResponseReturnValue:
-    """Delete a role that nobody has."""
+    """Delete a role that no one has."""
     found = managed_role(role_id)
     name = found.name
     form = ReasonForm()
@@ -133,8 +133,8 @@ def delete_role(role_id: int) -> ResponseReturnValue:
         form,
         lambda **why: accounts.delete_role(found, **why),
         title=f"Delete the role {name}",
-        text="Only a role that nobody has can be deleted.",
-        done=f"The role {name} is deleted.",
+        text="You can only delete a role that no one has.",
+        done=f"The role {name} was deleted.",
         back=url_for(".roles"),
     )
 

@@ -1,4 +1,4 @@
-"""Accounts: registration, sign-in, passwords and mails, by Flask-Security-Too."""
+"""Accounts: sign-up, sign-in, passwords and emails, with Flask-Security-Too."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -44,7 +44,7 @@ PUBLIC_VIEWS = (
     "reset_password",
 )
 SIGNED_IN_VIEWS = ("change_password", "wan_delete")
-# Also for somebody who must set up a second factor before anything else.
+# Also open to users who must set up a second factor first.
 SETUP_VIEWS = (
     "logout",
     "verify",
@@ -56,7 +56,7 @@ SETUP_VIEWS = (
     "wan_register",
     "wan_register_response",
 )
-# Flask-Security asks again at these; said here too, so that the matrix shows it.
+# Flask-Security requires a recent sign-in here; declared for the access matrix, too.
 RECENT_VIEWS = (
     "two_factor_setup",
     "mf_recovery_codes",
@@ -76,7 +76,7 @@ def init_app(
     user_model: type[BaseUser],
     roles: Mapping[str, Sequence[str]],
 ) -> None:
-    """Serve the pages of accounts, and refuse unsafe requests without a CSRF token."""
+    """Serve the account pages, and reject unsafe requests without a CSRF token."""
     app.config.update(_settings(config) | MESSAGES | factor_forms.MESSAGES)
     csrf.init_app(app)
     security = Security(
@@ -100,7 +100,7 @@ def init_app(
     passkeys.init_app(security)
     reauthentication.init_app(app)
     sessions.init_app(app)
-    # Also takes the place of Flask-Security's own tokens, which work in an URL too.
+    # Replaces Flask-Security's own tokens, which are also accepted in URLs.
     tokens.init_app(app)
     signals.init_app(app)
     notices.init_app(app)
@@ -138,30 +138,30 @@ def _settings(config: Config) -> dict[str, Any]:
         # Flask-Security calls it a salt; it is the key of an HMAC before bcrypt.
         "PASSWORD_SALT": config.password_pepper,
         "PASSWORD_CONFIRM_REQUIRED": False,
-        # The hash inside a reset link; a slow one would tell known from unknown.
+        # The hash inside a reset link; a slow one would reveal who has an account.
         "HASHING_SCHEMES": ["hex_sha256"],
         "RETURN_GENERIC_RESPONSES": True,
-        # Its join takes SQLite longer the more people there are; see `with_roles`.
+        # Its join is slow in SQLite with many users; see `with_roles`.
         "JOIN_USER_ROLES": False,
         "USER_IDENTITY_ATTRIBUTES": [{"email": {"mapper": uia_email_mapper}}],
         "RESET_PASSWORD_WITHIN": RESET_LINK_WORKS,
         "AUTO_LOGIN_AFTER_RESET": False,
-        # `notices` tells of both.
+        # `notices` sends both.
         "SEND_PASSWORD_CHANGE_EMAIL": False,
         "SEND_PASSWORD_RESET_NOTICE_EMAIL": False,
         "POST_LOGIN_VIEW": "/account",
         "POST_CHANGE_VIEW": "/account",
         "LOGOUT_METHODS": ["POST"],
-        # Stock, `no-store=True`, which is no directive (RFC 9111, 5.2.2.5).
+        # The default, `no-store=True`, is not a directive (RFC 9111, 5.2.2.5).
         "CACHE_CONTROL": {"no-store": None, "private": None},
         "FRESHNESS": timedelta(minutes=15),
-        # None: it would be prolonged by each visit.
+        # No grace period: each visit would extend it.
         "FRESHNESS_GRACE_PERIOD": timedelta(0),
         "FRESHNESS_ALLOW_AUTH_TOKEN": False,
         "API_ENABLED_METHODS": ["session"],
         "DATETIME_FACTORY": utcnow,
         "EMAIL_SENDER": config.sender,
-        # The HTML part is made from the text, so there is one text to keep right.
+        # The HTML part is generated from the text part.
         "EMAIL_HTML": False,
         "SCRIPT_NONCE_KEY": "csp_nonce",
         "STATIC_FOLDER": None,
@@ -171,13 +171,13 @@ def _settings(config: Config) -> dict[str, Any]:
     }
     return {f"SECURITY_{name}": value for name, value in options.items()} | {
         "WTF_CSRF_TIME_LIMIT": None,  # A token lives as long as its session.
-        "WTF_CSRF_SSL_STRICT": False,  # It knows the referrer alone; see `origins`.
+        "WTF_CSRF_SSL_STRICT": False,  # It only checks the referrer; see `origins`.
     }
 
 
 def _subjects(name: str) -> dict[str, str]:
     return {
-        # Without the code: a locked screen shows subjects.
+        # Without the code: lock screens show subjects.
         "EMAIL_SUBJECT_TWO_FACTOR": f"Your code for {name}",
         "EMAIL_SUBJECT_PASSWORD_RESET": f"Set a new password for {name}",
     }
@@ -186,7 +186,7 @@ def _subjects(name: str) -> dict[str, str]:
 def _render_json(
     payload: dict[str, Any], code: int, headers: Any = None, user: Any = None
 ) -> Response:
-    """Answer a JSON client without the user: his presence tells who has an account."""
+    """Respond without the user: their presence would reveal who has an account."""
     payload.pop("user", None)
     response = jsonify(meta={"code": code}, response=payload)
     response.status_code = code
@@ -195,7 +195,7 @@ def _render_json(
 
 
 def _ask_to_sign_in() -> ResponseReturnValue:
-    """Lead to the sign-in page, and back to where the visitor wanted to go."""
+    """Redirect to the sign-in page, and from there back to the requested page."""
     if wants_json():
         return tokens.challenge()
     wanted = request.full_path.rstrip("?") if request.method == "GET" else None

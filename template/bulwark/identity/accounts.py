@@ -1,7 +1,8 @@
-"""What administrators and operators do: invite, lock, sign out, give and take roles.
+"""Account administration: invitations, locks, sign-outs and roles.
 
-Each function adds its one event to the current transaction, which the caller commits.
-`by` is who asks; None is the operator at the command line, who may do everything.
+Each function records one event in the current transaction, which the caller commits.
+`by` is the administrator who acts; None is the operator at the command line, who may do
+everything.
 """
 
 import re
@@ -31,36 +32,36 @@ from bulwark.identity.models import (
 ROLE_NAME = re.compile(r"[a-z0-9][a-z0-9 _-]{0,79}")
 FIRST = "the first administrator"
 HOUR = timedelta(hours=1)
-EMAILS_AN_HOUR = 5  # to one address, by whichever administrators
-BEYOND = "This takes permissions that you do not have yourself."
+EMAILS_AN_HOUR = 5  # to one address, from all administrators together
+BEYOND = "This requires permissions that you don't have yourself."
 
 
 class RefusedError(Exception):
-    """It was not done; the text says why, to whoever asked."""
+    """The action was refused; the message gives the reason to the caller."""
 
 
 class NotAllowedError(RefusedError):
-    """It takes rights that whoever asked does not have."""
+    """The action requires permissions that the caller does not have."""
 
 
 # --- Accounts -------------------------------------------------------------------------
 
 
 def lock(user: BaseUser, *, by: BaseUser | None, reason: str) -> None:
-    """Keep somebody out, from their next request until `unlock`."""
+    """Lock an account, from its next request until `unlock`."""
     _one_at_a_time()
     check_rights(by, user.roles)
     if not user.active:
-        raise RefusedError("This account is locked already.")
+        raise RefusedError("This account is already locked.")
     _keep_an_administrator(user)
     user.active = False
-    _datastore().set_uniquifier(user)  # Links that were mailed before end with it.
+    _datastore().set_uniquifier(user)  # Invalidates links sent earlier.
     sessions.end_all(user)
     _record("authn_login_lock", user, by, reason)
 
 
 def unlock(user: BaseUser, *, by: BaseUser | None, reason: str) -> None:
-    """Let somebody sign in again."""
+    """Unlock an account."""
     _one_at_a_time()
     check_rights(by, user.roles)
     if user.active:
@@ -72,21 +73,21 @@ def unlock(user: BaseUser, *, by: BaseUser | None, reason: str) -> None:
 def sign_out(
     user: BaseUser, session_id: int | None = None, *, by: BaseUser | None, reason: str
 ) -> None:
-    """End one session of somebody, or all."""
+    """End one session of a user, or all of them."""
     check_rights(by, user.roles)
     if session_id is None:
         ended = sessions.end_all(user)
     else:
         ended = int(sessions.end(user, session_id))
         if not ended:
-            raise RefusedError("This session has ended already.")
+            raise RefusedError("This session has already ended.")
     _record("session_revoked", user, by, reason, ended=ended)
 
 
 def force_reset(user: BaseUser, *, by: BaseUser | None, reason: str) -> None:
-    """Take the password away, and mail its owner a link to choose another.
+    """Remove the password, and email the user a link to choose a new one.
 
-    Nobody else ever chooses it. Passkeys and the authenticator app stay.
+    Only the user ever chooses the password. Passkeys and the authenticator app stay.
     """
     check_rights(by, user.roles)
     if not user.active:
@@ -105,20 +106,21 @@ def force_reset(user: BaseUser, *, by: BaseUser | None, reason: str) -> None:
 def require_second_factor(
     user: BaseUser, required: bool, *, by: BaseUser | None, reason: str
 ) -> None:
-    """Let somebody do nothing without a second factor, or no longer so."""
+    """Require a second factor for an account, or stop requiring one."""
     check_rights(by, user.roles)
     if user.second_factor_required == required:
-        raise RefusedError("It is so already.")
+        state = "already" if required else "not"
+        raise RefusedError(f"A second factor is {state} required for this account.")
     user.second_factor_required = required
     action = "require_second_factor" if required else "no_longer_require_second_factor"
     _record("authz_admin", user, by, reason, action=action)
 
 
 def reset_factors(user: BaseUser, *, by: BaseUser | None, reason: str) -> None:
-    """Remove authenticator app, passkeys and recovery codes of somebody who lost them.
+    """Remove the authenticator app, passkeys and recovery codes of a user.
 
-    Only for operators: it needs proof of who asks, as strong as when the factors were
-    added (OWASP ASVS 5.0, 6.4.4), which no page can see.
+    Only for operators: it requires proof of identity as strong as when the factors were
+    added (OWASP ASVS 5.0, 6.4.4), which a web page can't check.
     """
     check_rights(by, user.roles)
     if not (user.has_second_factor or user.mf_recovery_codes):
@@ -134,14 +136,14 @@ def reset_factors(user: BaseUser, *, by: BaseUser | None, reason: str) -> None:
 
 
 def invite(email: str, *, by: BaseUser | None, reason: str) -> tuple[BaseUser, str]:
-    """Make an account without a password; return it, and the link to choose one.
+    """Create an account without a password; return it, and a link to choose one.
 
-    Somebody who has not used a link yet gets another.
+    An invited user who has not used their link yet gets another one.
     """
     try:
         email = current_app.extensions["security"].mail_util.validate(email)
     except EmailValidateException:
-        raise RefusedError("Write an address like name@example.com.") from None
+        raise RefusedError("Enter an email address such as name@example.com.") from None
     known = find(email)
     if known is not None and not known.active:
         raise RefusedError("This account is locked. Unlock it first.")
@@ -152,32 +154,32 @@ def invite(email: str, *, by: BaseUser | None, reason: str) -> tuple[BaseUser, s
         return user, _password_link(user)
     check_rights(by, known.roles)
     if known.password or known.webauthn:
-        raise RefusedError(f"{email} has an account already.")
+        raise RefusedError(f"{email} already has an account.")
     _record("authz_admin", known, by, reason, action="invite_again")
     return known, _password_link(known)
 
 
 def _count_email(email: str, by: BaseUser | None) -> None:
-    """Refuse an administrator who has one address sent too much; not the operator."""
+    """Limit the emails that administrators, but not the operator, send an address."""
     if by is None:
         return
     if limits.count("administrator's email", email, HOUR).count > EMAILS_AN_HOUR:
         raise RefusedError(
-            f"{email} was sent {EMAILS_AN_HOUR} links within an hour. The last works."
+            f"{email} got {EMAILS_AN_HOUR} links within an hour. The last one works."
         )
 
 
 def mail_invitation(user: BaseUser, link: str) -> None:
-    """Mail somebody the link that `invite` returned."""
+    """Email a user the link that `invite` returned."""
     _mail_link(user, link, f"Your account at {config.current().name}", "invitation")
 
 
 def invitation(*, again: bool = True) -> str:
-    """Return a one-time link with which the first administrator sets a password.
+    """Return a message with a one-time link for the first administrator's password.
 
-    Their address is the setting `admin_email`. Once they have a password there is no
-    link any more: a forgotten password is mended by mail, as everybody's. Unless
-    `again`, somebody who was invited gets no second link.
+    Their address is the setting `admin_email`. Once they have a password, there is no
+    link: like everyone else, they reset a forgotten password by email. Without `again`,
+    an administrator who was already invited gets no second link.
     """
     email = config.current().admin_email.lower()
     user, link = find(email), ""
@@ -189,28 +191,28 @@ def invitation(*, again: bool = True) -> str:
     if not user.password and not link:
         return (
             f"{email} has not set a password yet."
-            " For a new link: bin/flask accounts invite"
+            " For a new link, run: bin/flask accounts invite"
         )
     if not link:
-        return f"The administrator {email} has a password already."
-    return f"{email} sets a password here, once, within an hour:\n{link}"
+        return f"The administrator {email} already has a password."
+    return f"Set the password of {email} here, once, within an hour:\n{link}"
 
 
 # --- Roles ----------------------------------------------------------------------------
 
 
 def give_role(user: BaseUser, role: Role, *, by: BaseUser | None, reason: str) -> None:
-    """Let somebody do what a role may, from their next request on."""
+    """Assign a role to a user, from their next request on."""
     _one_at_a_time()
     check_rights(by, [*user.roles, role])
     if role in user.roles:
-        raise RefusedError(f"They have the role {role.name} already.")
+        raise RefusedError(f"They already have the role {role.name}.")
     user.roles.append(role)
     _record("authz_change", user, by, reason, role=role.name, given=True)
 
 
 def take_role(user: BaseUser, role: Role, *, by: BaseUser | None, reason: str) -> None:
-    """Let somebody no longer do what a role may, from their next request on."""
+    """Remove a role from a user, from their next request on."""
     _one_at_a_time()
     check_rights(by, [*user.roles, role])
     if role not in user.roles:
@@ -222,15 +224,15 @@ def take_role(user: BaseUser, role: Role, *, by: BaseUser | None, reason: str) -
 
 
 def make_roles() -> Iterator[str]:
-    """Add the roles that the code declares and the database lacks; yield their names.
+    """Create declared roles that are missing in the database; yield their names.
 
-    A role that exists keeps its permissions: they are data, changed by administrators.
+    Existing roles keep their permissions: these are data that administrators change.
     """
     there = set(db.session.scalars(select(Role.name)))
     for name, permissions in current_app.extensions["roles"].items():
         if name in there:
             continue
-        with suppress(IntegrityError):  # another process made it meanwhile
+        with suppress(IntegrityError):  # another process created it meanwhile
             with db.session.begin_nested():
                 db.session.add(
                     Role(
@@ -250,9 +252,9 @@ def make_role(
     by: BaseUser | None,
     reason: str,
 ) -> Role:
-    """Make a role that the code does not declare."""
+    """Create a role that the code does not declare."""
     if not ROLE_NAME.fullmatch(name):
-        raise RefusedError("A name is of small letters, digits, blanks, - and _.")
+        raise RefusedError("Use lowercase letters, digits, spaces, - and _ in names.")
     granted = sorted(permissions)
     check_grant(by, granted)
     role = Role(
@@ -263,7 +265,7 @@ def make_role(
         db.session.flush()
     except IntegrityError:
         db.session.rollback()
-        raise RefusedError(f"There is a role {name} already.") from None
+        raise RefusedError(f"The role {name} already exists.") from None
     _record_role("made", role, by, reason, granted, [])
     return role
 
@@ -276,7 +278,7 @@ def change_role(
     by: BaseUser | None,
     reason: str,
 ) -> None:
-    """Give a role other permissions; people with it notice at their next request."""
+    """Change the permissions of a role, from the next request of its users on."""
     _one_at_a_time()
     _keep_role_of_administrators(role)
     before, after = set(role.permissions), set(permissions)
@@ -290,20 +292,20 @@ def change_role(
 
 
 def delete_role(role: Role, *, by: BaseUser | None, reason: str) -> None:
-    """Delete a role that nobody has."""
+    """Delete a role that no one has."""
     _one_at_a_time()
     _keep_role_of_administrators(role)
     check_rights(by, [role])
     if role.name in current_app.extensions["roles"]:
-        raise RefusedError("The code declares this role: remove it there first.")
+        raise RefusedError("The code declares this role. Remove it there first.")
     if holders(role):
-        raise RefusedError("Somebody has this role: take it from them first.")
+        raise RefusedError("People have this role. Remove it from them first.")
     _record_role("deleted", role, by, reason, [], role.permissions)
     db.session.delete(role)
 
 
 def holders(role: Role) -> int:
-    """Return how many people have a role."""
+    """Return the number of users who have a role."""
     query = select(func.count()).where(users_roles.c.role_id == role.id)
     return db.session.scalar(query) or 0
 
@@ -312,39 +314,39 @@ def holders(role: Role) -> int:
 
 
 def find(email: str) -> BaseUser | None:
-    """Return who has an address."""
+    """Return the user with an email address, if any."""
     found: BaseUser | None = _datastore().find_user(email=email.lower())  # type: ignore[assignment]
     return found
 
 
 def may_grant(by: BaseUser | None, permissions: Iterable[str]) -> bool:
-    """Tell whether somebody has these permissions, and so may give them."""
+    """Return whether a user has these permissions, and so may grant them."""
     if by is None or _is_administrator(by.roles):
         return True
     return set(permissions) <= permissions_of(by.roles)
 
 
 def may_manage(by: BaseUser | None, roles: Sequence[Role]) -> bool:
-    """Tell whether somebody may do everything that people with these roles may."""
+    """Return whether a user has every permission that these roles grant."""
     if _is_administrator(roles) and by is not None:
         return _is_administrator(by.roles)
     return may_grant(by, permissions_of(roles))
 
 
 def check_grant(by: BaseUser | None, permissions: Iterable[str]) -> None:
-    """Refuse permissions that whoever asks does not have."""
+    """Refuse to grant permissions that the caller does not have."""
     if not may_grant(by, permissions):
         raise NotAllowedError(BEYOND)
 
 
 def check_rights(by: BaseUser | None, roles: Sequence[Role]) -> None:
-    """Refuse to touch what allows more than whoever asks may do."""
+    """Refuse changes of users or roles with permissions that the caller lacks."""
     if not may_manage(by, roles):
         raise NotAllowedError(BEYOND)
 
 
 def count_administrators() -> int:
-    """Return how many people are administrators."""
+    """Return the number of administrators."""
     person: Any = _datastore().user_model
     administrators = person.roles.any(Role.name == ADMINISTRATOR)
     return db.session.scalar(select(func.count()).where(administrators)) or 0
@@ -355,10 +357,11 @@ def _is_administrator(roles: Iterable[Role]) -> bool:
 
 
 def _one_at_a_time() -> None:
-    """Let nobody else change roles or locks until this transaction has ended.
+    """Block other changes of roles or locks until this transaction has ended.
 
-    The lock is the row of the administrators' role, by an update that changes nothing:
-    SQLite has no SELECT … FOR UPDATE. What was read before it may be old by now.
+    It locks the row of the administrator role with an update that changes nothing, as
+    SQLite has no SELECT … FOR UPDATE. It expires what was read before, which may be
+    stale.
     """
     db.session.flush()
     db.session.execute(
@@ -371,17 +374,17 @@ def _one_at_a_time() -> None:
 
 
 def _keep_an_administrator(user: BaseUser) -> None:
-    """Refuse to lose the last administrator who can sign in."""
+    """Refuse to lock or demote the last administrator who can sign in."""
     person: Any = _datastore().user_model
     query = select(person.id).where(
         person.roles.any(Role.name == ADMINISTRATOR),
         person.active,
-        # An invitation that nobody accepted yet is no administrator.
+        # A pending invitation does not count.
         person.confirmed_at.is_not(None),
     )
     if list(db.session.scalars(query.limit(2))) == [user.id]:
         raise RefusedError(
-            f"{user.email} is the last administrator. Make somebody else one first."
+            f"{user.email} is the last administrator. Appoint another one first."
         )
 
 
@@ -432,9 +435,9 @@ def _new(email: str) -> BaseUser:
     user: Any = _datastore().create_user(email=email, password=None)
     try:
         db.session.flush()
-    except IntegrityError:  # Somebody was faster.
+    except IntegrityError:  # Another request was faster.
         db.session.rollback()
-        raise RefusedError(f"{email} has an account already.") from None
+        raise RefusedError(f"{email} already has an account.") from None
     return user  # type: ignore[no-any-return]
 
 
@@ -451,6 +454,6 @@ def _mail_link(user: BaseUser, link: str, subject: str, template: str) -> None:
 
 
 def _password_link(user: BaseUser) -> str:
-    """Return a link for choosing a password, which works once."""
+    """Return a one-time link to choose a password."""
     token: str = generate_reset_password_token(user)  # type: ignore[no-untyped-call]
     return mail.link("security.reset_password", token=token)

@@ -1,8 +1,8 @@
-"""The change of an email address: requested, confirmed at the new address, or stopped.
+"""Changes of an email address: request, confirmation at the new address, and stop.
 
-The link that is mailed only opens a page. The change takes a click there by somebody
-who is signed in to the account, so no mail scanner makes it, and no mailbox alone. It
-ends with whatever ends sessions: a new password, a lock, another change.
+The emailed link only opens a page. To confirm, the user must be signed in and submit
+the form there, so neither a mail scanner nor access to the mailbox is enough. Whatever
+ends sessions also cancels the change: a new password, a lock, another change.
 """
 
 import secrets
@@ -43,18 +43,18 @@ from bulwark.jobs import queue
 
 TOKEN_BYTES = 32
 LINK_WORKS = timedelta(hours=1)
-# In `LINK_WORKS`: to one address, whoever asks, and by one account.
+# Within `LINK_WORKS`: emails to one address from all users, requests by one account.
 EMAILS, REQUESTS = 5, 5
 ENDED = (
-    "The link was used already, is too old or not complete, or was made for another"
-    " account. Start again here."
+    "The link was already used, is expired or incomplete, or belongs to another"
+    " account. Request a new one here."
 )
 
 blueprint = Blueprint("addresses", __name__)
 
 
 class AddressChange(Model):
-    """A change that waits for its confirmation: one for each account."""
+    """A change that awaits confirmation, one per account."""
 
     __tablename__ = "address_changes"
 
@@ -64,13 +64,13 @@ class AddressChange(Model):
     email: Mapped[str] = mapped_column(String(EMAIL_LENGTH), info=PERSONAL)
     token_hash: Mapped[str] = mapped_column(String(64), unique=True, info=SECRET)
     stop_token_hash: Mapped[str] = mapped_column(String(64), unique=True, info=SECRET)
-    # Of what names the account in its sessions: with them, the change ends.
+    # A hash of `fs_uniquifier`: when that changes, the change is void.
     state_hash: Mapped[str] = mapped_column(String(64), info=SECRET)
     expires_at: Mapped[datetime] = mapped_column(UTCDateTime, index=True)
 
 
 class ChangeAddressForm(stock.Form):
-    """Ask for the email that confirms a new address."""
+    """The form that requests a change of address."""
 
     email = EmailField(
         "New email address",
@@ -81,31 +81,31 @@ class ChangeAddressForm(stock.Form):
         ],
         render_kw={"autocomplete": "email", "maxlength": EMAIL_LENGTH},
     )
-    submit = SubmitField("Send an email there")
+    submit = SubmitField("Send confirmation email")
 
     def validate(self, **options: Any) -> bool:
-        """Refuse the present address, and too many requests of one account."""
+        """Reject the current address, and too many requests by one account."""
         if not super().validate(**options):
             return False
         if self.email.data == current_user.email:
-            self.email.errors = ["This is your address already."]
+            self.email.errors = ["This is already your email address."]
             return False
         made = limits.count("address change", str(current_user.id), LINK_WORKS)
         if made.count > REQUESTS:
             wait = errors.in_words(made.seconds_left)
-            self.form_errors.append(f"You asked too often. Try again in {wait}.")
+            self.form_errors.append(f"Too many requests. Try again in {wait}.")
             return False
         return True
 
 
 class AnswerForm(stock.Form):
-    """Confirm a change, or stop it."""
+    """The form that confirms or stops a change."""
 
     submit = SubmitField()
 
 
 def init_app(app: Flask) -> None:
-    """Serve the pages; the first two have the names that Flask-Security gave them."""
+    """Register the pages; the first two replace those of Flask-Security."""
     for rule, name, view in (
         ("/change-email", "change_email", change_email),
         ("/change-email/<token>", "change_email_confirm", confirm),
@@ -117,14 +117,14 @@ def init_app(app: Flask) -> None:
 @signed_in
 @recent
 def change_email() -> ResponseReturnValue:
-    """Ask for the new address, and send it a link."""
+    """Ask for the new address, and email it a link."""
     form = ChangeAddressForm(formdata=_sent())
     if form.validate_on_submit():
         _request(current_user, form.email.data)
         if not wants_json():
             flash(
-                f"We sent an email to {form.email.data}. Open the link in it to change"
-                " to this address; until then nothing changes.",
+                f"We sent an email to {form.email.data}. Open the link in it to confirm"
+                " the change. Until then, your address stays the same.",
                 "success",
             )
     email = current_user.email
@@ -139,7 +139,7 @@ def change_email() -> ResponseReturnValue:
 @signed_in
 @recent
 def confirm(token: str) -> ResponseReturnValue:
-    """Show what changes, and change it at a click."""
+    """Show the change, and apply it when the form is submitted."""
     waiting = _waiting(current_user, token)
     if waiting is None:
         return _answer(ENDED, "error", "security.change_email")
@@ -147,7 +147,7 @@ def confirm(token: str) -> ResponseReturnValue:
     if form.validate_on_submit():
         if not _change(current_user, waiting):
             return _answer(ENDED, "error", "security.change_email")
-        return _answer("Your email address is changed.", "success", "account.index")
+        return _answer("Your email address was changed.", "success", "account.index")
     return render_template(
         "bulwark/confirm_address.html", form=form, email=waiting.email
     )
@@ -156,7 +156,7 @@ def confirm(token: str) -> ResponseReturnValue:
 @blueprint.route("/change-email/stop/<token>", methods=["GET", "POST"])
 @public
 def stop(token: str) -> ResponseReturnValue:
-    """Let whoever has the old address stop a change that they did not ask for."""
+    """Let the owner of the old address stop a change that they did not request."""
     hashed = sessions.hash_of(token)
     mine = AddressChange.stop_token_hash == hashed, AddressChange.expires_at > utcnow()
     waiting = db.session.scalar(select(AddressChange).where(*mine))
@@ -170,13 +170,13 @@ def stop(token: str) -> ResponseReturnValue:
     ended = sessions.end_all(user)
     events.record("user_email_change_stopped", user, ended=ended)
     db.session.commit()
-    done = "The change is stopped, and all devices are signed out. Set a new password."
+    done = "The change was stopped and all devices are signed out. Set a new password."
     return _answer(done, "success", "security.forgot_password")
 
 
 @queue.periodic_task(crontab(minute="29"), name="forget_address_changes")  # type: ignore[untyped-decorator]
 def forget_old() -> None:
-    """Delete the changes that nobody confirmed in time."""
+    """Delete expired changes."""
     db.session.execute(
         delete(AddressChange).where(AddressChange.expires_at <= utcnow())
     )
@@ -184,9 +184,9 @@ def forget_old() -> None:
 
 
 def _request(user: BaseUser, email: str) -> None:
-    """Send the link, and tell the old address. A taken address costs the same work."""
+    """Email the link, and notify the old address. A taken address takes as long."""
     if limits.count("address change to", email, LINK_WORKS).count > EMAILS:
-        return  # The link that is there still works.
+        return  # The earlier link still works.
     token, stop_token = (secrets.token_urlsafe(TOKEN_BYTES) for _ in range(2))
     db.session.execute(delete(AddressChange).where(AddressChange.user_id == user.id))
     db.session.add(
@@ -219,7 +219,7 @@ def _request(user: BaseUser, email: str) -> None:
 
 
 def _waiting(user: BaseUser, token: str) -> AddressChange | None:
-    """Return the change that a link confirms, if it is of this account as it is now."""
+    """Return the change that a link confirms, if it is valid for this account."""
     return db.session.scalar(
         select(AddressChange).where(
             AddressChange.token_hash == sessions.hash_of(token),
@@ -231,10 +231,10 @@ def _waiting(user: BaseUser, token: str) -> AddressChange | None:
 
 
 def _change(user: BaseUser, waiting: AddressChange) -> bool:
-    """Change the address, if it is free and the account as it was; tell both.
+    """Change the address if it is free and the account unchanged; notify both.
 
-    What names the account in links and sessions is renewed, so earlier links to set a
-    password end. This session goes on.
+    A new `fs_uniquifier` invalidates earlier links to set a password, and all other
+    sessions. The current session continues.
     """
     old, person, named = user.email, _person(), uuid.uuid4().hex
     taken = delete(AddressChange).where(AddressChange.token_hash == waiting.token_hash)
@@ -249,10 +249,10 @@ def _change(user: BaseUser, waiting: AddressChange) -> bool:
         .execution_options(synchronize_session=False)
     )
     try:
-        # Of many at once, one finds the row.
+        # Of several concurrent requests, only one finds the row.
         done = db.session.scalar(taken.returning(AddressChange.user_id)) is not None
         done = done and db.session.scalar(changed.returning(person.id)) is not None
-    except IntegrityError:  # The address has got an account meanwhile.
+    except IntegrityError:  # The address has an account by now.
         done = False
     if not done:
         db.session.rollback()
@@ -276,7 +276,7 @@ def _answer(message: str, category: str, endpoint: str) -> ResponseReturnValue:
 
 
 def _sent() -> MultiDict[str, Any] | None:
-    """Return what was sent, as a form or as JSON."""
+    """Return the submitted form or JSON data."""
     if request.method != "POST":
         return None
     return MultiDict(request.get_json()) if request.is_json else request.form

@@ -1,7 +1,7 @@
-"""Asks a breach service whether a password was leaked, without disclosing it.
+"""Checks whether a password has been leaked, without disclosing it.
 
-Only the first five digits of its SHA-1 hash leave this service; the answer holds the
-rest of each leaked hash that begins with them (k-anonymity,
+Only the first five digits of its SHA-1 hash are sent to a breach service. The response
+contains the rest of each leaked hash with this prefix (k-anonymity,
 https://haveibeenpwned.com/API/v3#PwnedPasswords).
 """
 
@@ -14,19 +14,19 @@ from urllib.request import Request, urlopen
 from bulwark import config
 from bulwark.logging import log
 
-DEADLINE = 2  # seconds that one sign-up may wait for the service
-PREFIX = 5  # digits of the hash that the service gets
-# About 1,000 hashes begin with the same digits, 43 characters each.
+DEADLINE = 2  # seconds that a request waits for the service
+PREFIX = 5  # digits of the hash that are sent to the service
+# About 1,000 hashes share a prefix, with 43 characters each.
 MOST_READ = 256 * 1024
-# A lookup of a name has no time limit of its own, so a thread waits for it.
+# DNS lookups have no timeout of their own, so they run in a thread.
 _askers = ThreadPoolExecutor(4, thread_name_prefix="breach-service")
 
 
 def is_breached(password: str) -> bool:
-    """Return whether the service knows the password.
+    """Return whether the breach service knows the password.
 
-    False as well where no service is set, or it does not answer in time: that others
-    are down must keep nobody from a new password.
+    Also False if no service is configured or it does not respond in time: an outage
+    must not prevent anyone from setting a new password.
     """
     service = config.current().breach_service
     if not service:
@@ -42,8 +42,8 @@ def is_breached(password: str) -> bool:
 
 
 def _ask(service: str, prefix: str) -> frozenset[str]:
-    """Return the rest of each leaked hash that begins with these digits."""
-    # Padding hides from listeners how long the answer is, so which digits were asked.
+    """Return the rest of each leaked hash with this prefix."""
+    # Padding hides the length of the response, which would reveal the prefix.
     request = Request(f"{service}/{prefix}", headers={"Add-Padding": "true"})  # noqa: S310
     with urlopen(request, timeout=DEADLINE) as response:  # noqa: S310
         return frozenset(_suffixes(response.read(MOST_READ).decode("utf-8-sig")))
@@ -52,5 +52,5 @@ def _ask(service: str, prefix: str) -> frozenset[str]:
 def _suffixes(answer: str) -> Iterator[str]:
     for line in answer.splitlines():
         suffix, _, count = line.partition(":")
-        if int(count) > 0:  # padding was leaked 0 times
+        if int(count) > 0:  # padding has the count 0
             yield suffix.strip().upper()

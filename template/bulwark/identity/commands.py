@@ -1,4 +1,4 @@
-"""`flask accounts`: what an operator does at the command line, each act an event."""
+"""`flask accounts`: account administration for operators, recorded as events."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +15,9 @@ from bulwark.identity.models import BaseUser, Role
 
 commands = AppGroup("accounts", help="Accounts and roles.")
 
-why = click.option("--reason", default="", help="Why, for the security history.")
+why = click.option("--reason", default="", help="The reason, for the security history.")
 why_required = click.option(
-    "--reason", required=True, help="Why, for the security history."
+    "--reason", required=True, help="The reason, for the security history."
 )
 
 
@@ -25,7 +25,7 @@ why_required = click.option(
 @click.option("--role", "role_name", help="Only people with this role.")
 @click.option("--locked", is_flag=True, help="Only locked accounts.")
 def list_accounts(role_name: str | None, locked: bool) -> None:
-    """List people, with roles and second factors."""
+    """List people with their roles and second factors."""
     person = current_app.extensions["security"].datastore.user_model
     query = select(person).order_by(person.email)
     query = query.options(selectinload(person.roles), selectinload(person.webauthn))
@@ -39,12 +39,12 @@ def list_accounts(role_name: str | None, locked: bool) -> None:
 
 @commands.command()
 @click.argument("email", required=False)
-@click.option("--role", "role_name", help="A role to give them.")
+@click.option("--role", "role_name", help="A role to assign to them.")
 @why
 def invite(email: str | None, role_name: str | None, reason: str) -> None:
-    """Make an account, and print a one-time link for its owner to set a password.
+    """Create an account, and print a one-time link to set its password.
 
-    Without EMAIL, it is for the first administrator, the setting admin_email.
+    Without EMAIL, invite the first administrator, from the setting admin_email.
     """
     with _transaction():
         said = _invite(email, role_name, reason) if email else accounts.invitation()
@@ -56,11 +56,12 @@ def invite(email: str | None, role_name: str | None, reason: str) -> None:
 @click.argument("role")
 @why
 def grant(email: str, role: str, reason: str) -> None:
-    """Give a person a role."""
+    """Assign a role to a person."""
     with _transaction():
         user = _person(email)
         accounts.give_role(user, _role(role), by=None, reason=reason)
-    click.echo(f"{user.email} has {', '.join(sorted(r.name for r in user.roles))}.")
+    roles = ", ".join(sorted(role.name for role in user.roles))
+    click.echo(f"{user.email} has these roles: {roles}.")
 
 
 @commands.command()
@@ -68,18 +69,18 @@ def grant(email: str, role: str, reason: str) -> None:
 @click.argument("role")
 @why
 def take(email: str, role: str, reason: str) -> None:
-    """Take a role from a person."""
+    """Remove a role from a person."""
     with _transaction():
         user = _person(email)
         accounts.take_role(user, _role(role), by=None, reason=reason)
-    click.echo(f"{user.email} has the role {role} no longer.")
+    click.echo(f"{user.email} no longer has the role {role}.")
 
 
 @commands.command()
 @click.argument("email")
 @why_required
 def lock(email: str, reason: str) -> None:
-    """Sign a person out and keep them out."""
+    """Lock an account and end its sessions."""
     with _transaction():
         accounts.lock(_person(email), by=None, reason=reason)
     click.echo(f"{email} is locked and signed out.")
@@ -89,7 +90,7 @@ def lock(email: str, reason: str) -> None:
 @click.argument("email")
 @why
 def unlock(email: str, reason: str) -> None:
-    """Let a person sign in again."""
+    """Unlock an account."""
     with _transaction():
         accounts.unlock(_person(email), by=None, reason=reason)
     click.echo(f"{email} can sign in again.")
@@ -101,11 +102,11 @@ def unlock(email: str, reason: str) -> None:
 def reset_factors(email: str, reason: str) -> None:
     """Remove all second factors of a person who lost them.
 
-    Be sure first that it is them who asks: by video or in person, never by mail alone.
+    Verify their identity first, by video or in person, never by email alone.
     """
     with _transaction():
         accounts.reset_factors(_person(email), by=None, reason=reason)
-    click.echo(f"{email} has no second factor any more, and is signed out.")
+    click.echo(f"{email} no longer has a second factor, and is signed out.")
 
 
 @commands.command()
@@ -123,12 +124,12 @@ def _invite(email: str, role_name: str | None, reason: str) -> str:
     user, link = accounts.invite(email, by=None, reason=reason)
     if role:
         accounts.give_role(user, role, by=None, reason=reason)
-    return f"{user.email} sets a password here, once, within an hour:\n{link}"
+    return f"Set the password of {user.email} here, once, within an hour:\n{link}"
 
 
 @contextmanager
 def _transaction() -> Iterator[None]:
-    """Keep what was done, or say why it was refused."""
+    """Commit, or roll back and report why the action was refused."""
     try:
         yield
     except accounts.RefusedError as error:
@@ -140,7 +141,7 @@ def _transaction() -> Iterator[None]:
 def _person(email: str) -> BaseUser:
     user = accounts.find(email)
     if user is None:
-        raise click.ClickException(f"nobody has an account with the address {email}")
+        raise click.ClickException(f"no account has the email address {email}")
     return user
 
 
@@ -148,7 +149,7 @@ def _role(name: str) -> Role:
     role = db.session.scalar(select(Role).where(Role.name == name))
     if role is None:
         names = ", ".join(db.session.scalars(select(Role.name).order_by(Role.name)))
-        raise click.ClickException(f"there is no role {name!r}; there are {names}")
+        raise click.ClickException(f"there is no role {name!r}; the roles are {names}")
     return role
 
 

@@ -1,7 +1,7 @@
-"""Passwords that many people use: a list of hashes, looked up in microseconds.
+"""Common passwords: a list of hashes with a lookup in microseconds.
 
-`common_passwords.bin` has the first bytes of the SHA-256 of each, sorted. Of ten
-million other passwords, three are taken for one of the list. The file is mapped, so
+`common_passwords.bin` contains the first bytes of the SHA-256 of each password, sorted.
+Of ten million other passwords, three are false positives. The file is memory-mapped, so
 all processes share it.
 """
 
@@ -17,7 +17,7 @@ SIZE = 5  # bytes of each hash
 
 
 def is_common(password: str) -> bool:
-    """Tell whether a password is in the list, however its letters are written."""
+    """Return whether a password is in the list, in any case or Unicode form."""
     hashes, wanted = _hashes(), digest(fold(password))
     count = len(hashes) // SIZE
     place = bisect_left(
@@ -27,12 +27,12 @@ def is_common(password: str) -> bool:
 
 
 def fold(password: str) -> str:
-    """Return what the spellings of a password have in common."""
+    """Return a password in normalized form."""
     return unicodedata.normalize("NFKC", password).casefold()
 
 
 def digest(folded: str) -> bytes:
-    """Return what the file has of a password."""
+    """Return the truncated hash of a password, as stored in the file."""
     return sha256(folded.encode(errors="surrogatepass")).digest()[:SIZE]
 
 

@@ -1,4 +1,4 @@
-"""Browsers that somebody signed in with before, and what they are called."""
+"""Browsers that a user has signed in with, and their names."""
 
 import hashlib
 import re
@@ -17,13 +17,13 @@ from bulwark.identity.models import BaseUser
 from bulwark.jobs import queue
 
 COOKIE = "device"
-KEPT = timedelta(days=400)  # the longest that browsers keep a cookie (RFC 6265bis, 5.5)
+KEPT = timedelta(days=400)  # the maximum lifetime of cookies (RFC 6265bis, 5.5)
 TOKEN_BYTES = 32
-NOBODY = 0  # no user's id
+NOBODY = 0  # not the id of any user
 TOKEN = re.compile(r"[\w-]{43}", re.ASCII)
 
-# What a User-Agent holds and what that is called; the first that is found counts, for
-# most browsers also give the names of those that came before them.
+# Parts of a User-Agent, with the names to display. The first match counts, as most
+# browsers also include the names of older ones.
 BROWSERS = {
     "Edg/": "Edge",
     "EdgA/": "Edge",
@@ -34,7 +34,7 @@ BROWSERS = {
     "Firefox/": "Firefox",
     "FxiOS/": "Firefox",
     "CriOS/": "Chrome",
-    "HeadlessChrome/": "Chrome without a window",
+    "HeadlessChrome/": "Headless Chrome",
     "Chrome/": "Chrome",
     "Version/": "Safari",
     "curl/": "curl",
@@ -58,7 +58,7 @@ SYSTEMS = {
 
 
 class KnownDevice(Model):
-    """A browser that somebody signed in with: a hash of its cookie."""
+    """A browser that a user has signed in with, identified by a hash of its cookie."""
 
     __tablename__ = "known_devices"
 
@@ -71,9 +71,9 @@ class KnownDevice(Model):
 
 
 def name_of(user_agent: str | None) -> str:
-    """Return what a browser is called, such as `Firefox on Linux`.
+    """Return the name of a browser, such as `Firefox on Linux`.
 
-    Nothing of what it says of itself is returned, only names from the two tables.
+    It only uses names from the two tables, nothing from the header itself.
     """
     text = (user_agent or "")[: events.USER_AGENT_LENGTH]
     browser = _first(BROWSERS, text) or "Unknown browser"
@@ -84,7 +84,7 @@ def name_of(user_agent: str | None) -> str:
 def known_to(user: BaseUser | None) -> str:
     """Return a stable id of this browser if the user signed in with it, else "".
 
-    It takes as long whether there is a user or not.
+    It takes the same time whether there is a user or not.
     """
     token = _token()
     if not token:
@@ -101,7 +101,7 @@ def known_to(user: BaseUser | None) -> str:
 
 
 def remember(user: BaseUser) -> None:
-    """Know this browser from now on, with this transaction: the user has signed in."""
+    """Store this browser, in the current transaction, after the user has signed in."""
     token, now = _token() or secrets.token_urlsafe(TOKEN_BYTES), utcnow()
     dialect = postgresql if db.engine.dialect.name == "postgresql" else sqlite
     row = dialect.insert(KnownDevice).values(
@@ -132,7 +132,7 @@ def remember(user: BaseUser) -> None:
 
 
 def forget_others(user: BaseUser) -> None:
-    """Know only this browser, if it was known: whoever was in others is new again."""
+    """Delete all browsers of the user except this one."""
     db.session.execute(
         delete(KnownDevice).where(
             KnownDevice.user_id == user.id, KnownDevice.token_hash != known_to(user)
@@ -142,7 +142,7 @@ def forget_others(user: BaseUser) -> None:
 
 @queue.periodic_task(crontab(hour="3", minute="41"), name="forget_old_devices")  # type: ignore[untyped-decorator]
 def forget_old() -> None:
-    """Delete browsers whose cookie has ended."""
+    """Delete browsers whose cookie has expired."""
     db.session.execute(
         delete(KnownDevice).where(KnownDevice.last_seen_at <= utcnow() - KEPT)
     )
@@ -159,5 +159,5 @@ def _token() -> str:
 
 
 def _hash(user_id: int, token: str) -> str:
-    # With the user, so that the table does not show who shares a browser.
+    # Includes the user, so that the table does not reveal who shares a browser.
     return hashlib.sha256(f"{user_id}:{token}".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The forms of second factors in plain words, and what is said about factors."""
+"""The forms of second factors, and the messages about them."""
 
 from typing import Any
 
@@ -10,18 +10,18 @@ from wtforms import RadioField, StringField, SubmitField
 
 from bulwark.identity.guessing import CODE, RECOVERY_CODE, CountsGuesses
 
-METHODS = {"authenticator": "Authenticator app", "email": "Code by e-mail"}
-CODE_LENGTH = 7  # six digits, and the space that apps show between them
+METHODS = {"authenticator": "Authenticator app", "email": "Code by email"}
+CODE_LENGTH = 7  # six digits, and the space that apps display in the middle
 
 
 class SetupForm(stock.TwoFactorSetupForm):
-    """Begin with an authenticator app, or remove it."""
+    """Start the set-up of an authenticator app, or remove it."""
 
-    # Flask-Security checks it against what is allowed.
+    # Flask-Security validates the choice.
     setup = RadioField(
         "How do you want to get codes?", default="authenticator", validate_choice=False
     )
-    submit = SubmitField("Go on")
+    submit = SubmitField("Continue")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -30,7 +30,7 @@ class SetupForm(stock.TwoFactorSetupForm):
 
 
 class CodeForm(CountsGuesses, stock.TwoFactorVerifyCodeForm):
-    """Type a code, to sign in or to show that the app is set up."""
+    """Enter a code, to sign in or to confirm the set-up of an app."""
 
     secret = CODE
     code = StringField(
@@ -44,7 +44,7 @@ class CodeForm(CountsGuesses, stock.TwoFactorVerifyCodeForm):
             "autofocus": True,
         },
     )
-    submit = SubmitField("Go on")
+    submit = SubmitField("Continue")
 
 
 class RecoveryForm(CountsGuesses, MfRecoveryForm):
@@ -53,7 +53,7 @@ class RecoveryForm(CountsGuesses, MfRecoveryForm):
     secret = RECOVERY_CODE
     code = StringField(
         "Recovery code",
-        description="26 letters and digits, 16 in older ones. Each code works once.",
+        description="26 letters and digits (older codes: 16). Each code works once.",
         validators=MfRecoveryForm.code.kwargs["validators"],
         render_kw={
             "autocomplete": "off",
@@ -66,10 +66,10 @@ class RecoveryForm(CountsGuesses, MfRecoveryForm):
 
 
 class RecoveryCodesForm(MfRecoveryCodesForm):
-    """Make recovery codes."""
+    """Generate recovery codes."""
 
     def validate(self, **options: Any) -> bool:
-        """Make none for somebody without the factor that they stand in for."""
+        """Reject users without a second factor, for which the codes are a fallback."""
         if not super().validate(**options):
             return False
         if not current_user.has_second_factor:
@@ -88,50 +88,50 @@ FORMS: dict[str, Any] = {
 MESSAGES = {
     f"SECURITY_MSG_{name}": message
     for name, message in {
-        "CODE_HAS_BEEN_SENT": ("We sent you a mail with a code.", "info"),
+        "CODE_HAS_BEEN_SENT": ("We sent you an email with a code.", "info"),
         "FAILED_TO_SEND_CODE": (
-            "The mail with the code could not be sent. Try again in a minute.",
+            "We couldn't send the email with the code. Try again in a minute.",
             "error",
         ),
-        "INVALID_INPUT": ("Leave out signs such as < and >.", "error"),
+        "INVALID_INPUT": ("Don't use characters such as < and >.", "error"),
         "INVALID_INPUT_LENGTH": ("Use %(length)s characters at most.", "error"),
         "INVALID_RECOVERY_CODE": (
-            "This is not one of your recovery codes, or it was used already.",
+            "This is not one of your recovery codes, or it was already used.",
             "error",
         ),
         "NO_RECOVERY_CODES_SETUP": ("You have no recovery codes yet.", "info"),
         "TWO_FACTOR_CHANGE_METHOD_SUCCESSFUL": (
-            "That worked. From now on signing in asks for a code.",
+            "Codes are set up. From now on, you need a code to sign in.",
             "success",
         ),
-        "TWO_FACTOR_DISABLED": ("Your authenticator app is removed.", "success"),
+        "TWO_FACTOR_DISABLED": ("Your authenticator app was removed.", "success"),
         "TWO_FACTOR_INVALID_TOKEN": (
-            "This code is not right, too old, or used already. Wait until the app"
-            " shows the next one, and type that.",
+            "This code is incorrect, expired or already used. Wait for the next code,"
+            " then enter that one.",
             "error",
         ),
         "TWO_FACTOR_LOGIN_SUCCESSFUL": ("You are signed in.", "success"),
         "TWO_FACTOR_METHOD_NOT_AVAILABLE": (
-            "You can't choose this. If you want to remove the app and your account"
-            " needs a second factor, add a passkey first.",
+            "This option is not available. If your account requires a second factor,"
+            " add a passkey before you remove the app.",
             "error",
         ),
         "TWO_FACTOR_PERMISSION_DENIED": (
-            "That step is over, or took too long. Please sign in again.",
+            "This step has expired. Please sign in again.",
             "error",
         ),
         "TWO_FACTOR_SETUP_EXPIRED": (
-            "That took longer than %(within)s. Please start again.",
+            "This took longer than %(within)s. Please start over.",
             "error",
         ),
         "WEBAUTHN_CREDENTIAL_DELETED": (
-            "The passkey “%(name)s” is removed. Delete it on its device too, so that"
-            " it is not offered any more.",
+            "The passkey “%(name)s” was removed. Delete it on your device too, so that"
+            " it is no longer offered.",
             "success",
         ),
-        "WEBAUTHN_CREDENTIAL_ID_INUSE": ("This passkey is here already.", "error"),
+        "WEBAUTHN_CREDENTIAL_ID_INUSE": ("This passkey was already added.", "error"),
         "WEBAUTHN_EXPIRED": (
-            "That took longer than %(within)s. Please try again.",
+            "This took longer than %(within)s. Please try again.",
             "error",
         ),
         "WEBAUTHN_MISMATCH_USER_HANDLE": (
@@ -143,21 +143,22 @@ MESSAGES = {
             "error",
         ),
         "WEBAUTHN_NAME_INUSE": (
-            "You have a passkey called “%(name)s” already.",
+            "You already have a passkey called “%(name)s”.",
             "error",
         ),
-        "WEBAUTHN_NAME_NOT_FOUND": ("You have no passkey “%(name)s”.", "error"),
-        "WEBAUTHN_NAME_REQUIRED": ("Give it a name.", "error"),
+        "WEBAUTHN_NAME_NOT_FOUND": ("You have no passkey called “%(name)s”.", "error"),
+        "WEBAUTHN_NAME_REQUIRED": ("Enter a name.", "error"),
         "WEBAUTHN_NO_VERIFY": (
-            "The passkey could not be checked. Please try again.",
+            "We couldn't verify the passkey. Please try again.",
             "error",
         ),
         "WEBAUTHN_REGISTER_SUCCESSFUL": (
-            "The passkey “%(name)s” is added. You can sign in with it alone.",
+            "The passkey “%(name)s” was added. You can sign in with it alone.",
             "success",
         ),
         "WEBAUTHN_UNKNOWN_CREDENTIAL_ID": (
-            "No account here knows this passkey. Was it removed? Sign in another way.",
+            "This passkey is not registered here. It may have been removed. Sign in"
+            " another way.",
             "error",
         ),
     }.items()

@@ -1,4 +1,4 @@
-"""The authenticator app and recovery codes, each code good for one use."""
+"""The authenticator app and recovery codes. Each code works once."""
 
 import base64
 import hashlib
@@ -20,17 +20,17 @@ from bulwark import config, events
 from bulwark.database import db
 from bulwark.identity.models import RecoveryCode
 
-TOTP_STEP = 30  # seconds (RFC 6238, 5.2); codes are good one step before and after
-# The keys are random, so stretching them protects nothing: it took 15 ms for each code.
+TOTP_STEP = 30  # seconds (RFC 6238, 5.2); codes are valid one step before and after
+# The keys are random, so stretching adds no security; it took 15 ms for each code.
 KEY_COST = 0
-SETTING_UP = "validating_profile"  # as Flask-Security says
+SETTING_UP = "validating_profile"  # the value that Flask-Security uses
 RECOVERY_CODES = 10
-RECOVERY_CODE_BYTES = 16  # 128 bits: a stolen table of keyed hashes can't be searched
+RECOVERY_CODE_BYTES = 16  # 128 bits, so that stolen keyed hashes can't be searched
 
 
 def init_app(app: Flask) -> None:
-    """Change what two of Flask-Security's pages do."""
-    # It would mail the administrator at anybody's wish; codes are the way back.
+    """Override two of Flask-Security's pages."""
+    # The stock page lets anyone email the administrator; recovery codes replace it.
     app.view_functions["security.two_factor_rescue"] = lambda: redirect(
         url_for("security.mf_recovery")
     )
@@ -38,7 +38,7 @@ def init_app(app: Flask) -> None:
 
     @wraps(code)
     def code_when_asked() -> Any:
-        """Stock, a link to this page signs out whoever is not setting up an app."""
+        """Redirect users outside a set-up, whom the stock page would sign out."""
         if current_user.is_authenticated and session.get("tf_state") != SETTING_UP:
             return redirect(url_for("account.index"))
         return code()
@@ -47,34 +47,34 @@ def init_app(app: Flask) -> None:
 
 
 def issuer(settings: config.Config) -> str:
-    """Return the service's name as apps show it; their format has no colon in it."""
+    """Return the service's name for authenticator apps, which don't allow colons."""
     return re.sub(r"[\s:]*:[\s:]*", " ", settings.name).strip() or settings.slug
 
 
 class OneTimeTotp(Totp):
-    """Accepts a code once, and the codes of one step either side of now."""
+    """Accepts each code once, within one time step of now."""
 
     def __init__(self, secrets: Mapping[str, str], issuer: str) -> None:
-        # Newest first, as the settings have them; passlib would take the greatest id.
+        # The first key is the newest; by default, passlib uses the greatest id.
         wallet = AppWallet(dict(secrets), next(iter(secrets)), encrypt_cost=KEY_COST)
         self._totp = TOTP.using(issuer=issuer, wallet=wallet)
 
     def verify_totp(
         self, token: str, totp_secret: str, user: UserMixin, window: int = 0
     ) -> bool:
-        """Tell whether the code is right, near in time and newer than the last one."""
+        """Return whether the code is correct, current and newer than the last one."""
         try:
             totp = self._totp.from_source(totp_secret)
             match = totp.match(token, window=window)
         except (TokenError, ValueError):
             return False
         if totp.changed and user.tf_totp_secret == totp_secret:
-            user.tf_totp_secret = totp.to_json()  # as seeds are sealed today
+            user.tf_totp_secret = totp.to_json()  # with the current key and cost
         return self._is_newest(user, match.counter)
 
     @staticmethod
     def _is_newest(user: UserMixin, counter: int) -> bool:
-        """Take the time step for this use: of many at once, the database lets one."""
+        """Claim the time step; of concurrent requests, only one succeeds."""
         person = current_app.extensions["security"].datastore.user_model
         taken = db.session.execute(
             update(person)
@@ -90,13 +90,13 @@ class OneTimeTotp(Totp):
 
 
 class HashedRecoveryCodes(MfRecoveryCodesUtil):
-    """Recovery codes of which only keyed hashes are stored."""
+    """Recovery codes, stored as keyed hashes only."""
 
     def __init__(self, app: Flask) -> None:
-        """Need no key of their own: the pepper is one."""
+        """Require no key of their own: the pepper serves as the key."""
 
     def create_recovery_codes(self, user: UserMixin) -> list[str]:
-        """Replace somebody's codes by new ones, and return them this once."""
+        """Replace the user's codes, and return the new ones, only this once."""
         codes = [_new_code() for _ in range(RECOVERY_CODES)]
         user.mf_recovery_codes = [
             RecoveryCode(code_hash=_hash(user, code))  # type: ignore[misc]
@@ -106,11 +106,11 @@ class HashedRecoveryCodes(MfRecoveryCodesUtil):
         return codes
 
     def get_recovery_codes(self, user: UserMixin) -> list[str]:
-        """Return none: a code is shown when it is made, and never again."""
+        """Return none: codes are only shown when they are generated."""
         return []
 
     def check_recovery_code(self, user: UserMixin, code: str) -> bool:
-        """Take a code out, and tell whether it was there: of many at once, one wins."""
+        """Delete a code and return whether it existed, once for concurrent uses."""
         taken = db.session.execute(
             delete(RecoveryCode)
             .where(
@@ -126,12 +126,12 @@ class HashedRecoveryCodes(MfRecoveryCodesUtil):
         return found
 
     def delete_recovery_code(self, user: UserMixin, code: str) -> bool:
-        """Do nothing more: `check_recovery_code` took it."""
+        """Do nothing: `check_recovery_code` has already deleted it."""
         return True
 
 
 def totp_secrets(keys: Mapping[str, bytes]) -> dict[str, str]:
-    """Return the keys that seal a seed while it is set up, made from those of data."""
+    """Derive the keys that encrypt a seed during set-up from the data keys."""
     return {
         key_id: hmac.digest(key, b"totp", "sha256").hex()
         for key_id, key in keys.items()
@@ -139,7 +139,7 @@ def totp_secrets(keys: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def _new_code() -> str:
-    """Make a code of 26 letters and digits, four by four."""
+    """Generate a code of 26 letters and digits, in groups of four."""
     code = base64.b32encode(secrets.token_bytes(RECOVERY_CODE_BYTES))
     text = code.decode().rstrip("=").lower()
     return "-".join(text[i : i + 4] for i in range(0, len(text), 4))
@@ -153,7 +153,7 @@ def _hash(user: UserMixin, code: str) -> str:
 
 
 def settings(settings: config.Config) -> dict[str, Any]:
-    """Return what Flask-Security has to know of second factors."""
+    """Return Flask-Security's settings for second factors."""
     methods = ["authenticator", *(["email"] if settings.email_codes else [])]
     return {
         "TWO_FACTOR": True,

@@ -1,7 +1,7 @@
-"""Flask-Security's forms in plain words, each new password typed once, none remembered.
+"""Flask-Security's forms with our labels, without password repeats or "remember me".
 
-The forms keep Flask-Security's checks; labels, hints and what password managers need
-are ours. `templates/bulwark/forms.html` shows them.
+The forms keep Flask-Security's validation; labels, hints and attributes for password
+managers are ours. `templates/bulwark/forms.html` renders them.
 """
 
 from datetime import timedelta
@@ -19,17 +19,17 @@ from bulwark.database import db
 from bulwark.identity import guessing
 
 RESET_LINK_WORKS = timedelta(hours=1)
-RESET_MAILS = 5  # to one address, while a link works
+RESET_MAILS = 5  # to one address, within the lifetime of a link
 
 
 class NewPasswordField(PasswordField):  # type: ignore[misc]
-    """A password to be made up, with a hint on how to make a good one."""
+    """A field for a new password, with a hint on how to choose a good one."""
 
     def __init__(self, **options: Any) -> None:
         least = config.current().password_min_length
         options["description"] = (
-            f"{least} characters or more. A few words that don't belong together are"
-            " easy to remember and hard to guess."
+            f"{least} characters or more. A few unrelated words are easy to remember"
+            " and hard to guess."
         )
         super().__init__(**options)
 
@@ -50,8 +50,8 @@ def _reworded(cls: type, field: Any, label: str, autocomplete: str) -> Any:
     )
 
 
-def _email(field: Any, label: str = "E-mail address") -> Any:
-    """Reword the address that names an account, to password managers too."""
+def _email(field: Any, label: str = "Email address") -> Any:
+    """Return the email field, marked as the username for password managers."""
     return _reworded(EmailField, field, label, "username")
 
 
@@ -66,9 +66,9 @@ def _new_password(field: Any, label: str = "Password") -> Any:
 class SignInForm(stock.LoginForm):
     """Sign in, for this browser session only."""
 
-    # Where browsers offer passkeys too.
+    # Browsers also offer passkeys in this field.
     email = _reworded(
-        EmailField, stock.LoginForm.email, "E-mail address", "username webauthn"
+        EmailField, stock.LoginForm.email, "Email address", "username webauthn"
     )
     password = _password(stock.LoginForm.password)
     remember = None
@@ -76,11 +76,11 @@ class SignInForm(stock.LoginForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Flask-Security's link to the forgotten password; the page has its own.
+        # Flask-Security's link to reset the password; the page has its own.
         self.password.description = ""
 
     def validate(self, **options: Any) -> bool:
-        """Count the try, then do as much for an unknown address as for a known one."""
+        """Count the attempt, then take the same time whether the address is known."""
         if not stock.Form.validate(self, **options):
             return False
         email, user = self.email.data, _find(self.email.data)
@@ -89,45 +89,45 @@ class SignInForm(stock.LoginForm):
         valid = bool(super().validate(**options))
         if valid:
             guessing.take_back(guessing.PASSWORD, email, user)
-            # Else Flask-Security leads from the second step back to this page.
+            # Otherwise Flask-Security redirects from the second step back to this page.
             self.next.data = self.next.data or url_for("account.index")
         elif self.user is None or self.user_authenticated:
-            # An unknown address, or a locked account: Flask-Security signals neither.
+            # Flask-Security sends no signal for unknown addresses and locked accounts.
             events.record("authn_login_fail", self.user, factor="password")
         return valid
 
 
 class ForgotPasswordForm(stock.ForgotPasswordForm):
-    """Ask for the mail with which a new password is set.
+    """Request an email with a link to set a new password.
 
-    Each address is sent one, as at the sign-up. Who has no account reads that there;
-    neither the answer nor the time it takes tells it to anybody else.
+    As with sign-up, every address gets an email. If there is no account, only that
+    email reveals it. The response and its timing are the same in both cases.
     """
 
     email = _email(stock.LoginForm.email)
-    submit = SubmitField("Send the mail")
+    submit = SubmitField("Send link")
 
     def validate(self, **options: Any) -> bool:
-        """Find whom to write to; after some mails, nobody."""
+        """Find the recipient; reject too many requests for one address."""
         if not stock.Form.validate(self, **options):
             return False
         email = self.email.data
-        # Their links are as good as another one, for as long.
+        # The links already sent work just as long.
         mails = limits.count("reset", email, RESET_LINK_WORKS)
-        # After the count: what it commits, would be read anew of a known one only.
+        # After the count: its commit would expire a known user, which takes time.
         self.user = _find(email) or _datastore().user_model(email=email)
         return mails.count <= RESET_MAILS
 
 
 class ResetPasswordForm(stock.ResetPasswordForm):
-    """Set a new password, with the link from that mail."""
+    """Set a new password, with the emailed link."""
 
     password = _new_password(stock.ResetPasswordForm.password, "New password")
     password_confirm = None
-    submit = SubmitField("Set the password")
+    submit = SubmitField("Set password")
 
     def validate(self, **options: Any) -> bool:
-        """Hold the link until the commit: of many at once, one finds it unused."""
+        """Lock the user's row until the commit, so that the link works only once."""
         if self.user is None or not super().validate(**options):
             return False
         person = _datastore().user_model
@@ -149,13 +149,13 @@ class ResetPasswordForm(stock.ResetPasswordForm):
 
 
 class VerifyForm(stock.VerifyForm):
-    """Show once more that it is you."""
+    """Confirm your identity with the password."""
 
     password = _password(stock.VerifyForm.password)
-    submit = SubmitField("Go on")
+    submit = SubmitField("Continue")
 
     def validate(self, **options: Any) -> bool:
-        """Count the try: a session that was left open is no way to guess either."""
+        """Count the attempt, so that an open session can't be used to guess."""
         if not guessing.may_try(self, current_user.email, current_user):
             return False
         valid = bool(super().validate(**options))
@@ -165,16 +165,16 @@ class VerifyForm(stock.VerifyForm):
 
 
 class ChangePasswordForm(stock.ChangePasswordForm):
-    """Change the password, knowing the current one."""
+    """Change the password, after entering the current one."""
 
-    # With the checks of the other form: this one's own takes what is no text.
+    # With the validators of the other form, as the stock field accepts non-text values.
     password = _password(stock.VerifyForm.password, "Current password")
     new_password = _new_password(stock.ChangePasswordForm.new_password, "New password")
     new_password_confirm = None
-    submit = SubmitField("Change the password")
+    submit = SubmitField("Change password")
 
     def validate(self, **options: Any) -> bool:
-        """Count the try at the current password."""
+        """Count the attempt at the current password."""
         if not guessing.may_try(self, current_user.email, current_user):
             return False
         valid = bool(super().validate(**options))
@@ -192,37 +192,40 @@ FORMS: dict[str, Any] = {
     "change_password_form": ChangePasswordForm,
 }
 
-# What Flask-Security says, by its names. An answer to somebody who is not signed in is
-# the same whether an account exists or not.
+# Flask-Security's messages, by its names. Responses to visitors are the same whether an
+# account exists or not.
 MESSAGES = {
     f"SECURITY_MSG_{name}": message
     for name, message in {
-        "ANONYMOUS_USER_REQUIRED": ("You are signed in already.", "info"),
-        "API_ERROR": ("This can't be used any more. Start again here.", "error"),
-        "EMAIL_NOT_PROVIDED": ("Write your e-mail address.", "error"),
+        "ANONYMOUS_USER_REQUIRED": ("You are already signed in.", "info"),
+        "API_ERROR": ("This is no longer valid. Start over here.", "error"),
+        "EMAIL_NOT_PROVIDED": ("Enter your email address.", "error"),
         "GENERIC_AUTHN_FAILED": (
-            "Check the address and the password.",
+            "Incorrect email address or password.",
             "error",
         ),
-        "INVALID_EMAIL_ADDRESS": ("Write an address like name@example.com.", "error"),
-        "INVALID_PASSWORD": ("This is not your password. Try again.", "error"),
+        "INVALID_EMAIL_ADDRESS": (
+            "Enter an email address such as name@example.com.",
+            "error",
+        ),
+        "INVALID_PASSWORD": ("Incorrect password.", "error"),
         "INVALID_REDIRECT": (
-            "The link that led here wanted to go on to a place outside this service."
-            " That is not allowed, so you stay here.",
+            "The link that you followed redirects to another site. We don't allow"
+            " this, so you stay here.",
             "error",
         ),
         "INVALID_RESET_PASSWORD_TOKEN": (
-            "The link is not complete, or was used already. We can send a new one.",
+            "The link is incomplete, or was already used. Request a new one.",
             "error",
         ),
         "PASSWORD_CHANGE": (
-            "Your password is changed. You are signed out everywhere else.",
+            "Your password was changed. You are signed out everywhere else.",
             "success",
         ),
-        "PASSWORD_IS_THE_SAME": ("This is your password already.", "error"),
-        "PASSWORD_NOT_PROVIDED": ("Write a password.", "error"),
+        "PASSWORD_IS_THE_SAME": ("This is already your password.", "error"),
+        "PASSWORD_NOT_PROVIDED": ("Enter a password.", "error"),
         "PASSWORD_RESET_EXPIRED": (
-            "The link was too old: it works for %(within)s. We can send a new one.",
+            "The link has expired: it works for %(within)s. Request a new one.",
             "error",
         ),
         "PASSWORD_RESET_NO_LOGIN": (
@@ -230,16 +233,16 @@ MESSAGES = {
             "success",
         ),
         "PASSWORD_RESET_REQUEST": (
-            "If %(email)s has an account, a mail with a link is on its way. No mail?"
-            " Look among the spam, and at the spelling of the address.",
+            "If %(email)s has an account, an email with a link is on its way. If it"
+            " doesn't arrive, check your spam folder and the spelling of the address.",
             "success",
         ),
         "REAUTHENTICATION_REQUIRED": (
-            "Before you go on, please show once more that it is you.",
+            "Please confirm your identity to continue.",
             "info",
         ),
-        "REAUTHENTICATION_SUCCESSFUL": ("Thank you. You can go on.", "success"),
+        "REAUTHENTICATION_SUCCESSFUL": ("Thank you. You can continue.", "success"),
         "UNAUTHENTICATED": ("Please sign in first.", "info"),
-        "UNAUTHORIZED": ("You may not do this.", "error"),
+        "UNAUTHORIZED": ("You don't have permission to do this.", "error"),
     }.items()
 }

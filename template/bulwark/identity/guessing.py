@@ -1,9 +1,9 @@
-"""Guessing at accounts: slowed down by network and by account, never for the owner.
+"""Limits on guessing, by network and by account, that don't lock out the owner.
 
-A try is counted before it is checked, so that those sent at once count too. A limit
-closes one way in: this secret, typed where its owner has never signed in. Open stay a
-passkey, a browser that the owner uses, and the mail for a new password. Each forgets
-the tries.
+Attempts are counted before they are checked, so concurrent ones count too. A limit only
+blocks one secret in browsers where its owner has never signed in. A passkey, a browser
+that the owner uses, and a new password by email still work. Each of them resets the
+counts.
 """
 
 import itertools
@@ -27,8 +27,8 @@ WINDOW = timedelta(minutes=15)
 IN_A_ROW = 100
 REMEMBERED = timedelta(days=365)
 
-# What one network may send. The first keeps its hashing to an eighth of a core (0.25 s
-# each), and lets an office of 300 people behind one address start its day.
+# Limits for each network. The first one keeps its hashing within an eighth of a core
+# (0.25 s each), and still lets an office of 300 people behind one address sign in.
 HASHING = "30 per minute; 300 per hour"
 CHECKING = "30 per minute; 300 per hour"
 MAILING = "10 per minute; 60 per hour"
@@ -48,7 +48,7 @@ LIMITS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "security.two_factor_token_validation",
             "security.mf_recovery",
-            # Where an answer is checked; each sign-in page asks for a question.
+            # Where a response is verified; each sign-in page requests a challenge.
             "security.wan_signin_response",
             "security.wan_verify_response",
         ),
@@ -67,7 +67,7 @@ LIMITS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Secret:
-    """What may be guessed at, and how often in `WINDOW`."""
+    """A secret to guess, and the allowed attempts within `WINDOW`."""
 
     name: str
     plural: str
@@ -75,18 +75,18 @@ class Secret:
 
 
 PASSWORD = Secret("password", "passwords", 10)
-# Of a million codes three are right at a time; OWASP ASVS 5.0, 6.6.3.
+# Three of a million codes are valid at any time; OWASP ASVS 5.0, 6.6.3.
 CODE = Secret("totp", "codes", 5)
 RECOVERY_CODE = Secret("recovery_code", "recovery codes", 5)
 SECRETS = (PASSWORD, CODE, RECOVERY_CODE)
 
 
 class CountsGuesses:
-    """A form for a second factor: the first base, before Flask-Security's form."""
+    """A mixin for forms of second factors; the first base, before the stock form."""
 
     secret: ClassVar[Secret]
-    user: Any  # A `BaseUser`, as the view has it.
-    is_setup = False  # Then there is nothing to guess yet.
+    user: Any  # A `BaseUser`, set by the view.
+    is_setup = False  # During set-up, there is nothing to guess.
 
     def validate(self, **options: Any) -> bool:
         """Count the code before it is checked; after too many, end the sign-in."""
@@ -102,14 +102,14 @@ class CountsGuesses:
 
 
 def init_app(app: Flask) -> None:
-    """Limit what one network may send, and forget tries once a mail was answered."""
+    """Limit the requests of each network, and reset counts after a password reset."""
     for name, (rule, endpoints) in LIMITS.items():
         limits.share(app, rule, name, endpoints)
     signals.password_reset.connect(_password_reset, app)
 
 
 def may_try(form: Form, email: str, user: BaseUser | None) -> bool:
-    """Count a try at a password; after too many, say so in its form instead."""
+    """Count an attempt at a password; after too many, add an error to the form."""
     hashing.refuse_when_full(known=bool(devices.known_to(user)))
     refusal = count(PASSWORD, email, user)
     if refusal is None:
@@ -126,11 +126,11 @@ def may_try(form: Form, email: str, user: BaseUser | None) -> bool:
 
 
 def count(secret: Secret, email: str, user: BaseUser | None) -> TooManyRequests | None:
-    """Count a try that is about to be checked; return why it must not be.
+    """Count an attempt before it is checked; return an error if there are too many.
 
     Args:
-        secret: what is tried.
-        email: whose, whether they have an account or not.
+        secret: the kind of secret.
+        email: the address entered, whether it has an account or not.
         user: the account, if there is one.
     """
     subject = _subject(email, user)
@@ -140,9 +140,9 @@ def count(secret: Secret, email: str, user: BaseUser | None) -> TooManyRequests 
             events.record("authn_login_fail_max", user, factor=secret.name)
         seconds = lately.seconds_left
         return TooManyRequests(
-            f"There were too many wrong {secret.plural}. Try again in"
-            f" {errors.in_words(seconds)}. A passkey, and a new password by mail, work"
-            " at once.",
+            f"Too many incorrect {secret.plural}. Try again in"
+            f" {errors.in_words(seconds)}. You can still sign in with a passkey, or set"
+            " a new password by email.",
             retry_after=seconds,
         )
     in_a_row = limits.count(_in_a_row(secret), subject, REMEMBERED)
@@ -150,27 +150,27 @@ def count(secret: Secret, email: str, user: BaseUser | None) -> TooManyRequests 
         if in_a_row.count == IN_A_ROW + 1:
             events.record("authn_login_fail_max", user, factor=secret.name)
         return TooManyRequests(
-            f"There were too many wrong {secret.plural}, so no more are taken. Sign in"
-            " with a passkey, or set a new password by mail.",
+            f"Too many incorrect {secret.plural}, so we don't accept any more. Sign in"
+            " with a passkey, or set a new password by email.",
         )
     after_this_request(partial(_take_back_unchecked, secret, subject))
     return None
 
 
 def take_back(secret: Secret, email: str, user: BaseUser | None) -> None:
-    """Count a try no longer: it was right."""
+    """Undo the count of an attempt that was correct."""
     _take_back(secret, _subject(email, user))
 
 
 def succeeded(user: BaseUser) -> bool:
-    """Forget the tries at somebody who signed in; tell whether any had been wrong."""
+    """Reset the counts of a user who signed in; return whether there were any."""
     subjects = {user.email, _subject(user.email, user)}
     kinds = [kind for secret in SECRETS for kind in (secret.name, _in_a_row(secret))]
     return bool(limits.forget(*itertools.product(kinds, subjects)))
 
 
 def _subject(email: str, user: BaseUser | None) -> str:
-    """Return what tries count for: an account, apart from each browser known to it."""
+    """Return the key of the counts: the account, and the browser if it is known."""
     return f"{email} {devices.known_to(user)}".rstrip()
 
 
@@ -184,7 +184,7 @@ def _take_back(secret: Secret, subject: str) -> None:
 
 
 def _take_back_unchecked(secret: Secret, subject: str, response: Response) -> Response:
-    """Count a try no longer for which there was no time: see `hashing`."""
+    """Undo the count of an attempt that was not checked, see `hashing`."""
     if response.status_code == ServiceUnavailable.code:
         _take_back(secret, subject)
     return response

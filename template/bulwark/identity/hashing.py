@@ -1,12 +1,12 @@
-"""One password at a time is hashed in each process, and few wait for their turn.
+"""Limits password hashing to one hash at a time in each process, with a short queue.
 
-Hashing is slow on purpose. Without a bound, sixteen connections that post sign-ins take
-all threads and cores, and nobody else is answered.
+Hashing is slow on purpose. Without a limit, sixteen connections that post sign-ins
+occupy all threads and cores, and no other request gets a response.
 
-Who waits goes in order of trust: a browser that the account knows, then the network
-that tried least lately. Known browsers wait in places of their own; in the others, a
-request with more trust takes the place of one with less. So guessing from many
-networks, each within its limits, keeps few people out.
+The queue is ordered by trust: browsers that the account knows come first, then networks
+with the fewest recent attempts. Known browsers have separate places. In the other
+places, a more trusted request displaces a less trusted one. So guessing from many
+networks, each within its limits, keeps out few users.
 """
 
 import os
@@ -29,37 +29,37 @@ from bulwark import limits
 
 T = TypeVar("T")
 
-# One is hashed; so many wait. The other threads of a process serve everybody else.
+# Places in the queue. The other threads of the process serve all other requests.
 KNOWN_PLACES = 2
 OTHER_PLACES = 1
-PATIENCE = 2.0  # seconds that one waits
-RETRY_AFTER = 2  # seconds until the refused one should come again
-NICENESS = 10  # a page is made before a hash; see the template's benchmark_storm.py
+PATIENCE = 2.0  # seconds in the queue
+RETRY_AFTER = 2  # seconds until a rejected client should retry
+NICENESS = 10  # pages come before hashes; see the template's benchmark_storm.py
 
-HALVED_AFTER = 30.0  # seconds in which half of a network's tries are forgotten
-MOST_NETWORKS = 10_000  # whose tries a process remembers
+HALVED_AFTER = 30.0  # seconds after which the counts of all networks are halved
+MOST_NETWORKS = 10_000  # that a process counts
 
 
 class BoundedContext(CryptContext):  # type: ignore[misc]
-    """Hashes and checks passwords, in turn."""
+    """Hashes and verifies passwords one at a time."""
 
     def hash(self, *args: Any, **options: Any) -> str:
-        """Hash a password when it is its turn."""
+        """Hash a password when its turn comes."""
         return str(_in_turn(super().hash, *args, **options))
 
     def verify(self, *args: Any, **options: Any) -> bool:
-        """Compare a password with a hash when it is its turn."""
+        """Compare a password with a hash when its turn comes."""
         return bool(_in_turn(super().verify, *args, **options))
 
 
 class Rank(NamedTuple):
-    """Who goes first; the smaller rank does."""
+    """The priority of a request; the smallest goes first."""
 
-    unknown: bool  # whether the account does not know the browser
-    tries: int  # of the network, lately
+    unknown: bool  # whether the browser is unknown to the account
+    tries: int  # recent attempts by the network
 
 
-FIRST = Rank(unknown=False, tries=0)  # a command, and what else is no request
+FIRST = Rank(unknown=False, tries=0)  # commands, and other calls outside a request
 
 
 @dataclass(eq=False)
@@ -73,7 +73,7 @@ class _Turn:
             return
         try:
             self.result.set_result(self.work())
-        except BaseException as error:  # noqa: BLE001  It is raised where it is awaited.
+        except BaseException as error:  # noqa: BLE001  It is raised in the waiting thread.
             self.result.set_exception(error)
 
     def refuse(self) -> None:
@@ -82,7 +82,7 @@ class _Turn:
 
 
 class Line:
-    """Those whose password is hashed next, in order of rank."""
+    """The queue of passwords to hash, in order of rank."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -90,15 +90,15 @@ class Line:
         self._busy = False
 
     def has_place(self, rank: Rank) -> bool:
-        """Tell whether somebody of this rank would be let in."""
+        """Return whether the queue accepts a request of this rank."""
         with self._lock:
             return not self._busy or self._place(rank) is not None
 
     def join(self, rank: Rank, work: Callable[[], T]) -> Future[T]:
-        """Let somebody in, perhaps instead of somebody else; return the result to be.
+        """Add a request, displacing one of lower rank if necessary; return its future.
 
         Raises:
-            ServiceUnavailable: who waits already goes first.
+            ServiceUnavailable: the queue is full of requests that go first.
         """
         turn = _Turn(rank, work)
         with self._lock:
@@ -116,7 +116,7 @@ class Line:
         return turn.result
 
     def leave(self, result: Future[Any]) -> bool:
-        """Leave before the turn comes; tell whether it had not come yet."""
+        """Leave the queue; return whether the work had not started yet."""
         with self._lock:
             self._waiting = [
                 turn for turn in self._waiting if turn.result is not result
@@ -124,7 +124,7 @@ class Line:
         return result.cancel()
 
     def _place(self, rank: Rank) -> list[_Turn] | None:
-        """Return who has to leave for somebody of this rank; None if nobody would."""
+        """Return the turns to displace for this rank; None if there is no place."""
         those = [turn for turn in self._waiting if turn.rank.unknown == rank.unknown]
         if len(those) < (OTHER_PLACES if rank.unknown else KNOWN_PLACES):
             return []
@@ -143,7 +143,7 @@ class Line:
 
 
 class Tries:
-    """How often each network had something hashed lately, in this process."""
+    """Counts the recent attempts of each network in this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -151,7 +151,7 @@ class Tries:
         self._halved_at = time.monotonic()
 
     def count(self, network: str) -> int:
-        """Count a try, and return how many there were before it."""
+        """Count an attempt; return the number of earlier ones."""
         with self._lock:
             while (now := time.monotonic()) - self._halved_at > HALVED_AFTER:
                 halves = {name: n // 2 for name, n in self._counts.items() if n > 1}
@@ -164,20 +164,20 @@ class Tries:
 
 
 def init_app(security: Security) -> None:
-    """Bound what Flask-Security hashes passwords with."""
+    """Replace Flask-Security's password context with the limited one."""
     bounded = BoundedContext()
     bounded.load(security.pwd_context)
     security.pwd_context = bounded
 
 
 def refuse_when_full(*, known: bool) -> None:
-    """Refuse at once what would be refused later, after more work.
+    """Reject a request early if its password could not be hashed.
 
     Args:
-        known: whether the account knows the browser. It counts for the whole request.
+        known: whether the account knows the browser. It applies to the whole request.
 
     Raises:
-        ServiceUnavailable: all places are taken.
+        ServiceUnavailable: the queue is full.
     """
     g.hashing_rank = Rank(not known, _tries.count(limits.network()))
     if not _line.has_place(g.hashing_rank):
@@ -185,10 +185,10 @@ def refuse_when_full(*, known: bool) -> None:
 
 
 def _in_turn(work: Callable[..., T], *args: Any, **options: Any) -> T:
-    """Return what `work` does in the one thread that hashes.
+    """Run `work` in the hashing thread and return its result.
 
     Raises:
-        ServiceUnavailable: others wait already, or it takes too long.
+        ServiceUnavailable: the queue is full, or the wait is too long.
     """
     turn = _line.join(_rank(), lambda: work(*args, **options))
     try:
@@ -200,7 +200,7 @@ def _in_turn(work: Callable[..., T], *args: Any, **options: Any) -> T:
 
 
 def _rank() -> Rank:
-    """Return the rank of this request: who is signed in is known."""
+    """Return the rank of this request; signed-in users are known."""
     if not has_request_context():
         return FIRST
     if "hashing_rank" not in g:
@@ -212,11 +212,11 @@ def _rank() -> Rank:
 
 def _step_back() -> None:
     if sys.platform == "linux":
-        os.nice(NICENESS)  # there it is the thread's own: nice(2)
+        os.nice(NICENESS)  # on Linux, it only applies to this thread: nice(2)
 
 
 def _begin() -> None:
-    """Make the thread that hashes; after a fork anew, for threads are not copied."""
+    """Create the hashing thread, also after a fork, which does not copy threads."""
     global _hasher, _line, _tries  # noqa: PLW0603
     _hasher = ThreadPoolExecutor(1, "hasher", initializer=_step_back)
     _line, _tries = Line(), Tries()

@@ -1,4 +1,4 @@
-"""Users, roles and passkeys. Your own columns go into `User` in `app/models.py`."""
+"""Users, roles and passkeys. Add your own columns to `User` in `app/models.py`."""
 
 import json
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ users_roles = Table(
 
 
 class Role(Model, RoleMixin):
-    """A named set of permissions. The administrator's is every one there is."""
+    """A named set of permissions. Administrators have every permission."""
 
     __tablename__ = "roles"
 
@@ -57,25 +57,25 @@ class Role(Model, RoleMixin):
     requires_second_factor: Mapped[bool] = mapped_column(default=False)
 
     def get_permissions(self) -> set[str]:
-        """Return what the role lets people do."""
+        """Return the permissions of the role."""
         if self.name == ADMINISTRATOR:
             return set(current_app.extensions["permissions"])
         return set(self.permissions)
 
 
 class Extensions(TypeDecorator[str]):
-    """What a browser said about a new passkey, as JSON; anything else reads as None."""
+    """The extensions that a browser sent with a new passkey, as JSON; else None."""
 
     impl = Text
     cache_ok = True
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        """Return what Flask-Security can show."""
+        """Return the value if Flask-Security can display it."""
         return value if value and self.are(value) else None
 
     @staticmethod
     def are(value: Any) -> bool:
-        """Tell whether a value is a JSON object whose `credProps` is another one."""
+        """Return whether a value is a JSON object whose `credProps` is an object."""
         try:
             read = json.loads(value)
             return isinstance(read.get("credProps", {}), dict)
@@ -84,7 +84,7 @@ class Extensions(TypeDecorator[str]):
 
 
 class Passkey(Model, WebAuthnMixin):
-    """A passkey or security key; the columns are named as Flask-Security wants them."""
+    """A passkey or security key, with the column names that Flask-Security expects."""
 
     __tablename__ = "passkeys"
 
@@ -108,7 +108,7 @@ class Passkey(Model, WebAuthnMixin):
 
 
 class RecoveryCode(Model):
-    """A recovery code that was not used yet: a keyed hash, from which none is read."""
+    """An unused recovery code, stored as a keyed hash."""
 
     __tablename__ = "recovery_codes"
 
@@ -119,23 +119,23 @@ class RecoveryCode(Model):
 
 
 class BaseUser(Model, UserMixin):
-    """What the base needs to know of a person."""
+    """The columns of the user that the base requires."""
 
     __abstract__ = True
     __tablename__ = "users"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     email: Mapped[str] = mapped_column(String(EMAIL_LENGTH), unique=True, info=PERSONAL)
-    # None until a person who was invited sets one.
+    # None until an invited user sets one.
     password: Mapped[str | None] = mapped_column(String(255), info=SECRET)
     # False while an administrator has locked the account.
     active: Mapped[bool] = mapped_column(default=True)
-    # Names the user in sessions and links; a new one ends them all.
+    # Identifies the user in sessions and links; a new value invalidates all of them.
     fs_uniquifier: Mapped[str] = mapped_column(String(64), unique=True, info=SECRET)
     confirmed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utcnow)
 
-    # Second factors, under Flask-Security's names where it reads them.
+    # Second factors, with Flask-Security's names where it uses them.
     second_factor_required: Mapped[bool] = mapped_column(default=False)
     tf_primary_method: Mapped[str | None] = mapped_column(String(16))
     sealed_totp_secret: Mapped[bytes | None] = mapped_column(LargeBinary, info=SECRET)
@@ -146,10 +146,10 @@ class BaseUser(Model, UserMixin):
     )
     tf_phone_number = None  # Codes by SMS are not offered.
 
-    # What the access token of this request may do; None when it came without one.
+    # The permissions of this request's access token; None without a token.
     token_permissions = cast("frozenset[str] | None", None)
 
-    # Flask-Security fills these; it declares them as if they were never empty.
+    # Set by Flask-Security, which declares them as never None.
     last_login_at: Mapped[datetime | None] = mapped_column(UTCDateTime)  # type: ignore[assignment]
     current_login_at: Mapped[datetime | None] = mapped_column(UTCDateTime)  # type: ignore[assignment]
     last_login_ip: Mapped[str | None] = mapped_column(String(64), info=PERSONAL)
@@ -158,24 +158,24 @@ class BaseUser(Model, UserMixin):
 
     @declared_attr
     def roles(cls) -> Mapped[list[Role]]:  # type: ignore[override]  # noqa: N805
-        """The roles that this person has."""
+        """The roles of this user."""
         return relationship(Role, secondary=users_roles)
 
     @declared_attr
     def webauthn(cls) -> Mapped[list[Passkey]]:  # type: ignore[override]  # noqa: N805
-        """The passkeys of this person, oldest first."""
+        """The passkeys of this user, oldest first."""
         return relationship(
             Passkey, cascade="all, delete-orphan", order_by=Passkey.created_at
         )
 
     @declared_attr
     def mf_recovery_codes(cls) -> Mapped[list[RecoveryCode]]:  # type: ignore[override]  # noqa: N805
-        """The recovery codes that this person has left."""
+        """The unused recovery codes of this user."""
         return relationship(RecoveryCode, cascade="all, delete-orphan")
 
     @property
     def tf_totp_secret(self) -> str | None:
-        """The seed of the authenticator app, which only this row can hold."""
+        """The seed of the authenticator app, encrypted for this row only."""
         if self.sealed_totp_secret is None:
             return None
         return crypto.decrypt(
@@ -197,7 +197,7 @@ class BaseUser(Model, UserMixin):
 
     @property
     def has_second_factor(self) -> bool:
-        """Whether signing in takes more than a password."""
+        """Whether sign-in requires more than a password."""
         return self.sealed_totp_secret is not None or bool(self.webauthn)
 
     @property
@@ -210,27 +210,27 @@ class BaseUser(Model, UserMixin):
         )
 
     def has_permission(self, permission: str) -> bool:
-        """Tell whether they may do this, by a role and by the token that they used."""
+        """Return whether a role, and the access token if any, grant a permission."""
         limits = self.token_permissions
         return (limits is None or permission in limits) and super().has_permission(
             permission
         )
 
     def check_tf_required_setup(self) -> bool:
-        """Tell Flask-Security whether the authenticator app may not be removed."""
+        """Return whether Flask-Security must keep the authenticator app."""
         return self.must_have_second_factor and not self.webauthn
 
 
 def permissions_of(roles: Sequence[Role]) -> set[str]:
-    """Return what somebody with these roles may do."""
+    """Return the permissions that these roles grant together."""
     return {name for role in roles for name in role.get_permissions()}
 
 
 def with_roles(query: Any, person: Any) -> Any:
-    """Let a query of people load their roles too.
+    """Extend a query of users to load their roles, too.
 
-    SQLAlchemy's `joinedload` nests two joins, and SQLite answers the inner one first,
-    for everybody: 400 ms among 100,000 people.
+    SQLAlchemy's `joinedload` nests two joins, and SQLite evaluates the inner one first,
+    for all users: 400 ms with 100,000 users.
     """
     held = users_roles.c
     return (

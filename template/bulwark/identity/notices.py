@@ -1,7 +1,7 @@
-"""What is told by mail: changes of an account's security, and what looks like misuse.
+"""Email notifications about security changes of an account, and signs of misuse.
 
-A notice is written where its event is recorded, in the same transaction, so an action
-that is recorded is told, whether its person, an administrator or the operator did it.
+A notification is queued in the transaction that records its event. So every recorded
+action is reported, whether the user, an administrator or the operator performed it.
 """
 
 from dataclasses import dataclass
@@ -20,27 +20,27 @@ from bulwark.identity.models import BaseUser
 RESET, TOKENS = "security.forgot_password", "tokens.index"
 SELDOM = timedelta(hours=1)
 
-# What to do "if not": if it was not the person who is told.
-SIGN_OUT = "set a new password at once: it signs out whoever is in."
+# What to do "if not": if the recipient did not do it.
+SIGN_OUT = "set a new password immediately. It signs out everyone else."
 TAKEN = (
-    "somebody else is in your account. Set a new password at once, it signs them out."
-    " If you can't sign in any more, write to {admin}."
+    "someone else has access to your account. Set a new password immediately to sign"
+    " them out. If you can no longer sign in, contact {admin}."
 )
-ASK = "write to {admin}."
+ASK = "contact {admin}."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """What one kind of event tells its person.
+    """The notification for one kind of event.
 
     Args:
-        subject: of the mail.
+        subject: the subject of the email.
         what: what happened.
-        otherwise: what to do if it was not the person.
-        endpoint: the page where they do it.
-        only_if: the detail of the event without which it is not told.
-        seldom: tell it once an hour, however often it happens.
-        apart: whoever records it sends it, with a link of its own.
+        otherwise: what to do if it was not the user.
+        endpoint: the page to do it.
+        only_if: send it only if the event has this detail.
+        seldom: send it at most once an hour.
+        apart: the code that records the event sends it, with a link of its own.
     """
 
     subject: str
@@ -54,8 +54,8 @@ class Notice:
 
 NEW_DEVICE = Notice(
     subject="New sign-in to {service}",
-    what="Somebody signed in to your account at {service} with a device that it has"
-    " not seen before.",
+    what="Someone signed in to your account at {service} with a device that was not"
+    " used before.",
     otherwise=TAKEN,
     endpoint=RESET,
     only_if="new_device",
@@ -65,36 +65,36 @@ NOTICES = {
     "authn_login_success": NEW_DEVICE,
     "authn_login_successafterfail": NEW_DEVICE,
     "authn_login_fail_max": Notice(
-        subject="Too many wrong tries for {service}",
-        what="Somebody tried to sign in to your account at {service} and was wrong too"
-        " often ({factor}). They did not get in, and further tries have to wait.",
-        otherwise="your account held. Do you use its password elsewhere too, or is it"
-        " easy to guess? Then set a better one.",
+        subject="Too many failed sign-ins to {service}",
+        what="Someone tried to sign in to your account at {service} and failed too"
+        " often ({factor}). They did not get in. Further attempts are blocked for now.",
+        otherwise="your account is still safe. If you use its password elsewhere, or if"
+        " it is easy to guess, set a better one.",
         endpoint=RESET,
         seldom=True,
     ),
     "authn_mfa_fail": Notice(
-        subject="Right password, wrong second step for {service}",
-        what="Somebody gave your right password for {service}, then failed at the"
+        subject="Failed second step at sign-in to {service}",
+        what="Someone entered your correct password for {service}, then failed at the"
         " second step ({factor}). They did not get in.",
-        otherwise="somebody knows your password. Set a new one at once, and change it"
-        " wherever else you use it.",
+        otherwise="someone knows your password. Set a new one immediately, and change"
+        " it wherever else you use it.",
         endpoint=RESET,
         seldom=True,
     ),
     "authn_password_change": Notice(
         subject="Your password for {service} was changed",
         what="The password of your account at {service} was changed. All other devices"
-        " are signed out; access tokens go on working.",
+        " are signed out. Access tokens still work.",
         otherwise=SIGN_OUT,
         endpoint=RESET,
     ),
     "authn_reset_completed": Notice(
-        subject="Your password for {service} was set anew",
+        subject="Your password for {service} was set",
         what="The password of your account at {service} was set with a link that we"
-        " mailed you. All devices are signed out, and access tokens are revoked.",
-        otherwise="somebody may read your mail. Change the password of your mailbox"
-        " first, then set a new one here.",
+        " emailed you. All devices are signed out, and access tokens are revoked.",
+        otherwise="someone may have access to your email. Change the password of your"
+        " email account first, then set a new one here.",
         endpoint=RESET,
     ),
     "authn_mfa_enrolled": Notice(
@@ -105,29 +105,29 @@ NOTICES = {
     ),
     "authn_mfa_removed": Notice(
         subject="A second factor was removed at {service}",
-        what="Your account at {service} lost a second factor: {factor}.",
+        what="A second factor of your account at {service} was removed: {factor}.",
         otherwise=TAKEN,
         endpoint=RESET,
     ),
     "authn_recovery_codes_made": Notice(
         subject="New recovery codes for {service}",
-        what="New recovery codes for your account at {service} were made. Codes from"
-        " before work no longer.",
+        what="New recovery codes were generated for your account at {service}. Earlier"
+        " codes no longer work.",
         otherwise=TAKEN,
         endpoint=RESET,
     ),
     "authn_recovery_code_used": Notice(
         subject="A recovery code was used at {service}",
-        what="Somebody signed in to your account at {service} with your password and"
-        " one of your recovery codes. That code works no longer.",
-        otherwise="somebody has your password and your codes. Set a new password at"
-        " once, then make new codes.",
+        what="Someone signed in to your account at {service} with your password and one"
+        " of your recovery codes. That code no longer works.",
+        otherwise="someone has your password and your codes. Set a new password"
+        " immediately, then generate new codes.",
         endpoint=RESET,
     ),
     "authn_token_created": Notice(
         subject="A new access token at {service}",
-        what="An access token for your account at {service} was made. A program that"
-        " has it may act in your name.",
+        what="An access token was created for your account at {service}. A program that"
+        " has it can act on your behalf.",
         otherwise="revoke it here, then change your password.",
         endpoint=TOKENS,
     ),
@@ -144,41 +144,41 @@ NOTICES = {
     ),
     "authz_change": Notice(
         subject="Your roles at {service} were changed",
-        what="An administrator of {service} gave you a role, or took one from you. Your"
-        " account's activity says which.",
+        what="An administrator of {service} assigned a role to you, or removed one. See"
+        " the activity of your account for details.",
         otherwise=ASK,
     ),
     "user_email_change_requested": Notice(
-        subject="A new address was asked for at {service}",
-        what="Somebody who is signed in to your account at {service} asked to change"
-        " its email address to {new_address}. It changes once that is confirmed.",
-        otherwise="stop the change here. It signs out all devices; then set a new"
+        subject="Change of your email address requested at {service}",
+        what="Someone who is signed in to your account at {service} requested to change"
+        " its email address to {new_address}. It changes after confirmation.",
+        otherwise="stop the change here. This signs out all devices. Then set a new"
         " password.",
         apart=True,
     ),
     "user_email_changed": Notice(
         subject="Your address for {service} was changed",
-        what="Your account at {service} has a new e-mail address. From now on you sign"
-        " in with that one, and mails go there.",
-        otherwise="write to {admin} at once. A new password would not help: its link"
-        " goes to the new address.",
+        what="Your account at {service} has a new email address. Use it to sign in from"
+        " now on. We will also send our emails there.",
+        otherwise="contact {admin} immediately. A new password would not help, as its"
+        " link is sent to the new address.",
     ),
 }
 
 
 def init_app(app: Flask) -> None:
-    """Listen to what is recorded."""
+    """Subscribe to recorded events."""
     events.recorded.connect(_tell, app)
 
 
 def send(event: SecurityEvent, recipient: str, *, link: str = "", **more: str) -> None:
-    """Mail the notice of an event, with the current transaction.
+    """Queue the notification of an event in the current transaction.
 
     Args:
-        event: what happened.
-        recipient: whom to tell.
-        link: where to act, instead of the page that the notice names.
-        more: words that this one notice has besides.
+        event: the event.
+        recipient: the email address.
+        link: the link to include, instead of the notice's page.
+        more: additional placeholders of the notice.
     """
     notice = NOTICES[event.name]
     settings = config.current()
@@ -219,7 +219,7 @@ def _tell(_: Flask, event: SecurityEvent, user: BaseUser | None, **__: Any) -> N
 
 
 def _was_told(event: SecurityEvent) -> bool:
-    """Tell whether a mail about the same went out less than an hour ago."""
+    """Return whether the user was notified of the same within the last hour."""
     earlier = db.session.scalars(
         select(SecurityEvent.details).where(
             SecurityEvent.user_id == event.user_id,

@@ -1,7 +1,7 @@
-"""Passkeys and security keys: the only step of a sign-in, or the second after one.
+"""Passkeys and security keys, as the only step of a sign-in or as the second one.
 
-Each verifies its user by a PIN, finger or face, so each is good for both, and
-Flask-Security's split into keys for the first and for the second step is not shown.
+Each passkey verifies its user with a PIN, fingerprint or face, so it is suitable for
+both. Flask-Security's distinction between first and second factor keys is not exposed.
 """
 
 import json
@@ -37,11 +37,11 @@ from bulwark import config, limits, origins
 from bulwark.identity.models import Extensions
 from bulwark.identity.sessions import HALF_SIGNED_IN
 
-USAGE = "first"  # What Flask-Security calls a key that may be the only step.
+USAGE = "first"  # Flask-Security's name for a key that can be the only step.
 NAME_LENGTH = 64
 ID_LENGTH = 1023  # bytes: WebAuthn Level 3, 4, "Credential ID"
-SIGN_COUNT = 2**31 - 1  # what the column holds
-# What stock code raises at an answer that no browser gives.
+SIGN_COUNT = 2**31 - 1  # the maximum of the column
+# Raised by stock code for malformed responses.
 MALFORMED = (
     ArithmeticError,
     AttributeError,
@@ -55,31 +55,31 @@ MALFORMED = (
 
 
 class States(URLSafeTimedSerializer):
-    """Signs what a page asked of a passkey, so that only the answer to it may use that.
+    """Signs the state of each page separately.
 
-    Stock, a state of one page is taken at every other.
+    By default, Flask-Security accepts the state of one page on every other page.
     """
 
     def dumps(self, obj: Any, salt: str | bytes | None = None) -> str:
-        """Return a state of this page."""
+        """Sign a state for the current page."""
         return str(super().dumps(obj, salt or _page()))
 
     def loads(self, s: str | bytes, *args: Any, **options: Any) -> Any:
-        """Return a state of this page; any other is a `BadSignature`."""
+        """Load a state of the current page; raise `BadSignature` for any other."""
         return super().loads(s, *args, **{"salt": _page(), **options})
 
 
 class Passkeys(WebauthnUtil):
-    """Asks browsers for any authenticator that verifies its user."""
+    """Accepts all authenticators that verify their user."""
 
-    def origin(self) -> list[str]:  # type: ignore[override]  # py_webauthn takes any
-        """Return what a browser may call this service, with the visitors' port."""
+    def origin(self) -> list[str]:  # type: ignore[override]  # py_webauthn accepts lists
+        """Return the origins of this service, with the public port."""
         return origins.ours()
 
     def authenticator_selection(
         self, user: UserMixin, usage: str
     ) -> AuthenticatorSelectionCriteria:
-        """Take phones, laptops and security keys alike; stock, phones fail silently."""
+        """Accept phones, laptops and keys alike; by default, phones fail silently."""
         return AuthenticatorSelectionCriteria(
             resident_key=ResidentKeyRequirement.REQUIRED,
             user_verification=UserVerificationRequirement.REQUIRED,
@@ -88,7 +88,7 @@ class Passkeys(WebauthnUtil):
     def authentication_options(
         self, user: UserMixin | None, usage: list[str], existing_options: dict[str, Any]
     ) -> dict[str, Any]:
-        """Name the keys of somebody whose password was right, and of nobody else."""
+        """List the keys of a user after the password step only."""
         return existing_options | {
             "user_verification": UserVerificationRequirement.REQUIRED,
             "allow_credentials": [_descriptor(key) for key in user.webauthn]
@@ -98,21 +98,21 @@ class Passkeys(WebauthnUtil):
 
 
 class SecondStep(WebAuthnTfPlugin):
-    """Offers passkeys after a password to whoever has one."""
+    """Offers passkeys as the second step to users who have one."""
 
     def get_setup_methods(self, user: UserMixin) -> list[tuple[str, str]]:
-        """Return the passkey as a way to go on, if there is one."""
+        """Return the passkey method if the user has a passkey."""
         if not user.webauthn:
             return []
         return [("webauthn", "Passkey")]
 
 
 class PasskeyForm(WebAuthnRegisterForm):
-    """Add a passkey under a name."""
+    """Add a passkey with a name."""
 
     name = StringField(
         "Name",
-        description="So that you know it again, such as “Phone” or “Blue key”.",
+        description="To recognize it later, such as “Phone” or “Blue key”.",
         validators=WebAuthnRegisterForm.name.kwargs["validators"],
         render_kw={"autocomplete": "off", "maxlength": NAME_LENGTH},
     )
@@ -120,18 +120,18 @@ class PasskeyForm(WebAuthnRegisterForm):
     submit = SubmitField("Add a passkey")
 
     def validate(self, **options: Any) -> bool:
-        """Take what anybody says of its usage for what it is here."""
+        """Ignore the submitted usage."""
         self.usage.data = USAGE
         return bool(super().validate(**options))
 
 
 class _Answer:
-    """Holds what is sent as a passkey's answer to what stock code can read."""
+    """Rejects passkey responses that stock code can't parse."""
 
     credential: HiddenField
 
     def validate(self, **options: Any) -> bool:
-        """Refuse whatever no browser sends."""
+        """Reject malformed responses."""
         valid = False
         with suppress(*MALFORMED):
             valid = _is_readable(self.credential.data) and super().validate(**options)  # type: ignore[misc]
@@ -142,10 +142,10 @@ class _Answer:
 
 
 class NewPasskeyForm(_Answer, WebAuthnRegisterResponseForm):
-    """What a new passkey answered."""
+    """The response of a new passkey."""
 
     def validate(self, **options: Any) -> bool:
-        """Refuse what could not be stored, or is stored under another id."""
+        """Reject keys that can't be stored, or whose id does not match."""
         if not super().validate(**options):
             return False
         new = self.registration_verification
@@ -161,17 +161,17 @@ class NewPasskeyForm(_Answer, WebAuthnRegisterResponseForm):
 
 
 class PasskeyResponseForm(_Answer, WebAuthnSigninResponseForm):
-    """What a passkey answered, at a sign-in or to show that it is still you."""
+    """The response of a passkey at sign-in or reauthentication."""
 
     def validate(self, **options: Any) -> bool:
-        """Close what Flask-Security leaves open: replay, other people's, locked."""
-        self.is_secondary = False  # Each is good for both steps.
+        """Also reject replays, keys of other users and locked accounts."""
+        self.is_secondary = False  # Each key is valid for both steps.
         self.remember.data = ""
         once = limits.count("passkey", self.challenge, timedelta(minutes=5))
         if once.count > 1:
             self.credential.errors = [get_message("API_ERROR")[0]]
             return False
-        # An error that it adds for a locked account does not make it return False.
+        # For a locked account, the stock form adds an error but returns True.
         if not super().validate(**options) or self.credential.errors:
             return False
         if self.authentication_verification.new_sign_count > SIGN_COUNT:
@@ -190,7 +190,7 @@ class PasskeyRemovalForm(WebAuthnDeleteForm):
     submit = SubmitField("Remove")
 
     def validate(self, **options: Any) -> bool:
-        """Leave a factor to somebody whose role requires one, as for the app."""
+        """Reject the removal of the last factor if the account requires one."""
         if not super().validate(**options):
             return False
         if (
@@ -199,7 +199,7 @@ class PasskeyRemovalForm(WebAuthnDeleteForm):
             and len(current_user.webauthn) == 1
         ):
             self.name.errors = [
-                "Your account needs a second factor. Add another one first, then"
+                "Your account requires a second factor. Add another one first, then"
                 " remove this passkey."
             ]
             return False
@@ -215,13 +215,13 @@ FORMS: dict[str, Any] = {
 
 
 def init_app(security: Security) -> None:
-    """Sign the states of each page with a key of its own."""
+    """Sign the states of each page with a separate key."""
     stock = security.wan_serializer
     security.wan_serializer = States(stock.secret_keys, salt=stock.salt)
 
 
 def settings(settings: config.Config) -> dict[str, Any]:
-    """Return what Flask-Security has to know of passkeys."""
+    """Return Flask-Security's settings for passkeys."""
     return {
         "WEBAUTHN": True,
         "WAN_RP_NAME": settings.name,
@@ -231,7 +231,7 @@ def settings(settings: config.Config) -> dict[str, Any]:
         "WAN_ALLOW_AS_VERIFY": [USAGE],
         "WAN_POST_REGISTER_VIEW": "/account/second-factor/done",
         "WAN_NAME_MAX_LENGTH": NAME_LENGTH,
-        # Letters with their marks, digits, punctuation and spaces, as Unicode has them.
+        # Unicode categories: letters, marks, digits, punctuation and spaces.
         "WAN_NAME_ALLOWED_CHARS": ["L", "M", "N", "P", "Zs"],
         "WAN_REGISTER_URL": "/account/passkeys",
         "WAN_DELETE_URL": "/account/passkeys/remove",
@@ -242,12 +242,12 @@ def settings(settings: config.Config) -> dict[str, Any]:
 
 
 def _page() -> str:
-    """Return the page that asks a passkey, also where its answer goes."""
+    """Return the salt of the current page, which its response view shares."""
     return f"bulwark.{(request.endpoint or '').removesuffix('_response')}"
 
 
 def _is_readable(answer: str | None) -> bool:
-    """Tell whether an answer is a JSON object with extensions that can be shown."""
+    """Return whether a response is a JSON object with valid extensions."""
     read = current_app.json.loads(answer or "")
     return isinstance(read, dict) and (
         read.get("extensions") is None or Extensions.are(read["extensions"])

@@ -1,12 +1,12 @@
-"""How many guesses a password takes, from the parts that people make passwords of.
+"""Estimates the guesses that a password takes, from the parts that it consists of.
 
-Attackers try words, names, dates, walks over the keyboard and repetitions before they
-try single characters. Each part takes some guesses; a password takes the product, for
-the split that makes it smallest.
+Attackers try words, names, dates, keyboard patterns and repetitions before they try
+single characters. Each part takes some guesses. The estimate is their product, for the
+split with the smallest product.
 
-The words and their ranks are those of zxcvbn. Its own search tries every way to read
-signs as letters, which takes seconds for some passwords. Here signs are read in three
-ways, so the work is bounded by the square of `LENGTH_RATED`.
+The words and their ranks are those of zxcvbn. Its own search tries all combinations of
+symbols that stand for letters, which takes seconds for some passwords. This one tries
+three substitutions, so the work is bounded by the square of `LENGTH_RATED`.
 """
 
 import math
@@ -18,25 +18,25 @@ from typing import NamedTuple
 
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
-LENGTH_RATED = 40  # characters; more of them only add guesses
+LENGTH_RATED = 40  # characters; further ones only add guesses
 LONGEST_WORD = 16
-BEGINNING = 4  # letters that are looked up before longer words are
+BEGINNING = 4  # letters that are looked up before the longer words
 SHORTEST_COPY = 3
 
-# How many guesses each kind of part takes, as a base 10 logarithm.
+# The guesses for each kind of part, as a base 10 logarithm.
 DIGIT, CHARACTER = 1.0, 1.4
 PUNCTUATION = 0.5  # between words, or after them
 YEAR = 2.0  # recent ones first
-DATE = 4.3  # a day of sixty years, in one of the usual orders
-COPY = 0.3  # of what stands before it: the length and the distance are added
-STEPS = 0.3  # more, for a copy of steps
-ALTERED = 0.3  # reversed, with capitals, or with signs for letters
+DATE = 4.3  # a day within sixty years, in one of the usual formats
+COPY = 0.3  # of an earlier part: the length and the distance are added
+STEPS = 0.3  # in addition, for a copy of steps
+ALTERED = 0.3  # reversed, with capitals, or with symbols for letters
 
 BETWEEN_WORDS = frozenset(" -_.,!?")
 MONTHS = frozenset(f"{month:02}" for month in range(1, 13)) | {""}
 DAYS = frozenset(f"{day:02}" for day in range(1, 32)) | {""}
 YEARS = frozenset(map(str, range(1900, 2100))) | {f"{year:02}" for year in range(100)}
-# Where the year, the month and the day are, by the number of digits.
+# The positions of the year, month and day, by the number of digits.
 DATES = {
     4: ((slice(4), slice(0), slice(0)),),
     6: (
@@ -52,7 +52,7 @@ DATES = {
 }
 SIGNS = str.maketrans("@4830$5!|+%26(<{[", "aabeossiitxzgcccc")
 SHIFTED = str.maketrans('!@#$%^&*()_+{}:"<>?', "1234567890-=[];',./")
-# Two signs stand for two letters each; a whole word may be typed with Shift.
+# Some symbols stand for two letters; a whole word may be typed with Shift.
 READINGS = (SIGNS | {ord("1"): "i", ord("7"): "t"}, SIGNS | {ord("1"): "l"}, SHIFTED)
 KEYS = {
     key: complex(column, row)
@@ -64,7 +64,7 @@ KEYS = {
 
 
 class Rating(NamedTuple):
-    """The guesses of a password, as a base 10 logarithm, and how many common words."""
+    """The guesses as a base 10 logarithm, and the number of common words."""
 
     guesses: float
     words: int
@@ -78,13 +78,14 @@ class _Part(NamedTuple):
 
 
 def rate(password: str, enough: float = math.inf) -> Rating:
-    """Return how many guesses a password takes at least.
+    """Estimate the minimum number of guesses for a password.
 
-    What is longer than `LENGTH_RATED` takes as many as its beginning or its end.
+    For passwords longer than `LENGTH_RATED`, it is that of the beginning or the end,
+    whichever is greater.
 
     Args:
-        password: what is rated.
-        enough: guesses of the beginning with which the end needs no look.
+        password: the password.
+        enough: if the beginning takes this many guesses, the end is not rated.
     """
     rating = _rate(password[:LENGTH_RATED])
     if len(password) > LENGTH_RATED and rating.guesses < enough:
@@ -94,7 +95,7 @@ def rate(password: str, enough: float = math.inf) -> Rating:
 
 
 def _rate(password: str) -> Rating:
-    """Find the cheapest way to make a password of parts."""
+    """Find the split of a password into parts with the fewest guesses."""
     written = _without_accents(password)
     text = "".join(c.lower() if len(c.lower()) == 1 else c for c in written)
     ending: list[list[_Part]] = [[] for _ in range(len(text) + 1)]
@@ -126,7 +127,7 @@ def _without_accents(password: str) -> str:
 
 @cache
 def _places() -> dict[str, float]:
-    """Return what each word costs: the logarithm of its place in its best list."""
+    """Return the cost of each word: the logarithm of its best rank in any list."""
     costs: dict[str, float] = {}
     for words in FREQUENCY_LISTS.values():
         for place, word in enumerate(words, 2):
@@ -141,7 +142,7 @@ def _beginnings() -> frozenset[str]:
 
 
 def _words(text: str, written: str) -> Iterator[_Part]:
-    """Find words as they are, with signs for letters, and reversed."""
+    """Find words: unchanged, with symbols for letters, and reversed."""
     costs, length = _places(), len(text)
     for start, end in _spans(text):
         cost = costs[text[start:end]] + _capitals(written[start:end])
@@ -159,7 +160,7 @@ def _words(text: str, written: str) -> Iterator[_Part]:
 
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where words begin and end."""
+    """Yield the start and end of each word."""
     costs, beginnings = _places(), _beginnings()
     for start in range(len(text)):
         for end in range(start + 2, min(start + LONGEST_WORD, len(text)) + 1):
@@ -171,14 +172,14 @@ def _spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _capitals(word: str) -> float:
-    """Return what the capitals of a word add: little where people put them."""
+    """Return the cost of the capitals in a word: low for common positions."""
     capitals = sum(c.isupper() for c in word)
     usual = word in (word.upper(), word.capitalize())
     return ALTERED * (min(capitals, 1) if usual else capitals + 1)
 
 
 def _dates(text: str) -> Iterator[_Part]:
-    """Find years, and dates of six or eight digits in the usual orders."""
+    """Find years, and dates of six or eight digits in the usual formats."""
     for start in range(len(text)):
         for length, forms in DATES.items():
             digits = text[start : start + length]
@@ -196,7 +197,7 @@ def _dates(text: str) -> Iterator[_Part]:
 
 
 def _copies(text: str) -> Iterator[_Part]:
-    """Find what repeats: characters, steps over the keyboard, steps in the alphabet."""
+    """Find repeated characters, keyboard patterns and alphabet sequences."""
     keys = [KEYS.get(c.translate(SHIFTED)) for c in text]
     walk: list[Hashable] = [
         object() if a is None or b is None else b - a for a, b in pairwise(keys)
@@ -208,7 +209,7 @@ def _copies(text: str) -> Iterator[_Part]:
 
 
 def _repeats(signs: Sequence[Hashable], first: int) -> Iterator[_Part]:
-    """Find the longest runs that equal what stands some distance before them."""
+    """Find the longest runs that repeat the text some distance before them."""
     for distance in range(1, len(signs)):
         start = None
         for at in range(distance, len(signs) + 1):

@@ -1,4 +1,4 @@
-"""Which passwords are refused, and the words that say why."""
+"""The password policy: rejected passwords, and the reasons shown to the user."""
 
 import re
 from typing import Any
@@ -12,13 +12,13 @@ from bulwark.identity.common_passwords import is_common
 from bulwark.identity.password_guesses import rate
 from bulwark.lengths import PASSWORD
 
-COMMON = frozenset(FREQUENCY_LISTS["passwords"])  # 30,000, most used first
-# The least guesses, as a base 10 logarithm; less where short passwords are allowed,
-# which are never the only factor.
+COMMON = frozenset(FREQUENCY_LISTS["passwords"])  # 30,000, most common first
+# The minimum number of guesses, as a base 10 logarithm. It is lower where short
+# passwords are allowed, as these are never the only factor.
 LEAST_GUESSES, LEAST_GUESSES_IF_SHORT = 9, 8
-SHORT = 15  # characters, from where a password may be the only factor
+SHORT = 15  # characters; from this length on, a password may be the only factor
 PADDING = "0123456789!.?*#_- "
-LEAST_WORD = 4  # shorter words of a name are in too many good passwords
+LEAST_WORD = 4  # shorter words of a name occur in too many good passwords
 
 
 class PasswordPolicy(PasswordUtil):
@@ -27,7 +27,7 @@ class PasswordPolicy(PasswordUtil):
     def validate(
         self, password: str, is_register: bool, **fields: Any
     ) -> tuple[list[str] | None, str]:
-        """Return the reasons to refuse the password, and it as it will be hashed."""
+        """Return the reasons to reject a password, and its normalized form."""
         normal = self.normalize(password)
         user = fields.get("user")
         email = fields.get("email") or (user.email if user else "")
@@ -38,45 +38,45 @@ class PasswordPolicy(PasswordUtil):
             email=str(email),
         )
         if not reason and is_breached(normal):
-            reason = "This password was leaked from some site, so attackers try it."
+            reason = "This password appeared in a data breach, so attackers try it."
         return ([reason] if reason else None), normal
 
 
 def refusal(password: str, *, least: int, service: str, email: str) -> str | None:
-    """Return why a password is refused, in words for its owner; None if it is good."""
+    """Return the reason to reject a password, for the user; None if it is good."""
     if len(password) > PASSWORD:
         return f"Use {PASSWORD} characters at most."
     if _many_use(password):
         return (
             "Many people use this password, so attackers try it first. Three or four"
-            " words that have nothing to do with each other make a good one."
+            " unrelated words make a good password."
         )
     if len(password) < least:
         return (
             f"Use {least} characters or more; this has {len(password)}. Three or four"
-            " words that have nothing to do with each other make a good one."
+            " unrelated words make a good password."
         )
     plain = password.casefold()
     for word in _words(service):
         if word in plain:
-            return f"Leave out “{word}”: this service's name is the first guess."
+            return f"Leave out “{word}”: attackers try this service's name first."
     for word in _words(email):
         if word in plain:
-            return f"Leave out “{word}”: it is in your e-mail address."
+            return f"Leave out “{word}”: it is in your email address."
     enough = LEAST_GUESSES_IF_SHORT if least < SHORT else LEAST_GUESSES
     rating = rate(password, enough)
     if rating.guesses < enough:
         pattern = (
-            "It is made of common words, names or passwords"
+            "It consists of common words, names or passwords"
             if rating.words
-            else "It repeats itself, or follows the keyboard, the alphabet or a date"
+            else "It contains repetitions, keyboard patterns, sequences or dates"
         )
-        return f"This is easy to guess. {pattern}. Add a word or two."
+        return f"This password is easy to guess. {pattern}. Add a word or two."
     return None
 
 
 def _many_use(password: str) -> bool:
-    """Tell whether it is a common password, padding and spaces apart."""
+    """Return whether a password is common, ignoring padding and spaces."""
     plain = password.casefold()
     core = plain.strip(PADDING)
     return (

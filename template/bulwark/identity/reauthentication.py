@@ -1,7 +1,7 @@
-"""Reauthentication: whoever is signed in shows again that it is them.
+"""Reauthentication: signed-in users confirm their identity.
 
-An account with a second factor takes it here too: a passkey alone, or the password with
-a code. A password alone would let whoever learned it remove the factors.
+Accounts with a second factor require it here, too: a passkey alone, or the password
+with a code. Otherwise, anyone who learned the password could remove the factors.
 """
 
 from datetime import timedelta
@@ -23,18 +23,18 @@ from bulwark.identity.factor_forms import CODE_LENGTH
 from bulwark.identity.forms import VerifyForm
 from bulwark.identity.models import BaseUser
 
-CODES_AN_HOUR = 5  # by email, to somebody who is asked again
+CODES_AN_HOUR = 5  # by email, for reauthentication
 EMAIL = "email"
 
 blueprint = Blueprint("reauthentication", __name__)
 
 
 class ReauthenticationForm(VerifyForm):
-    """Show once more that it is you: the password, with a code for who has an app."""
+    """Confirm your identity: with the password, and a code if the account has codes."""
 
     code = StringField(
         "Code",
-        validators=[DataRequired("Write the code.")],
+        validators=[DataRequired("Enter the code.")],
         render_kw={
             "autocomplete": "one-time-code",
             "inputmode": "numeric",
@@ -49,10 +49,10 @@ class ReauthenticationForm(VerifyForm):
             del self.code
 
     def validate(self, **options: Any) -> bool:
-        """Ask for all that a sign-in asks for."""
+        """Require the same factors as a sign-in."""
         if needs_passkey(current_user):
             self.form_errors.append(
-                "Use your passkey: the password alone is not enough."
+                "Use your passkey: your password alone is not enough."
             )
             return False
         if not super().validate(**options):
@@ -82,25 +82,25 @@ FORMS: dict[str, Any] = {"verify_form": ReauthenticationForm}
 
 
 def init_app(app: Flask) -> None:
-    """Serve what the page needs besides Flask-Security's view."""
+    """Register the view that emails codes, and a helper for the template."""
     app.register_blueprint(blueprint)
     app.add_template_global(needs_passkey)
 
 
 def takes_code(user: BaseUser) -> bool:
-    """Tell whether a password takes a code beside it."""
+    """Return whether the password requires a code, too."""
     return user.sealed_totp_secret is not None
 
 
 def needs_passkey(user: BaseUser) -> bool:
-    """Tell whether only a passkey shows that it is still them."""
+    """Return whether only a passkey can confirm the identity of the user."""
     return bool(user.webauthn) and not takes_code(user)
 
 
 @blueprint.post("/verify/code")
 @signed_in
 def send_code() -> ResponseReturnValue:
-    """Email a code to somebody whose second factor that is."""
+    """Email a code, if that is the second factor of the user."""
     if current_user.tf_primary_method == EMAIL and takes_code(current_user):
         subject, hour = str(current_user.id), timedelta(hours=1)
         if limits.count("code to verify", subject, hour).count <= CODES_AN_HOUR:

@@ -1,8 +1,8 @@
-"""Sessions: kept in the database, ended from anywhere; the cookie is a random token.
+"""Sessions, stored in the database and revocable; the cookie is a random token.
 
-A visitor whom nobody knows has Flask's signed cookie, so that no page view writes to
-the database. As soon as a session names a person, also one who still owes a second
-factor, it becomes a row, under a new token at each step.
+Anonymous visitors use Flask's signed cookie, so that their page views don't write to
+the database. As soon as a session identifies a user, even before the second factor, it
+becomes a row. Each step of the sign-in gets a new token.
 """
 
 import hashlib
@@ -40,15 +40,15 @@ from bulwark.jobs import queue
 from bulwark.outages import is_outage, roll_back
 
 TOKEN_BYTES = 32
-# As Flask-Login and Flask-Security say.
+# Session keys of Flask-Login and Flask-Security.
 SIGNED_IN, HALF_SIGNED_IN, AUTHENTICATED_AT = "_user_id", "tf_user_id", "fs_paa"
 HALF_SIGNED_IN_LIMIT = timedelta(minutes=10)
-# How exact the last use is: a write a minute and session, not one a request.
+# The precision of the last use: at most one write a minute for each session.
 TOUCH_AFTER = timedelta(minutes=1)
 
 
 class UserSession(Model):
-    """Where somebody is signed in, or has given a password and owes a second factor."""
+    """A session of a user who is signed in, or who has yet to pass a second factor."""
 
     __tablename__ = "sessions"
 
@@ -68,7 +68,7 @@ class UserSession(Model):
 
     @property
     def expires_at(self) -> datetime:
-        """When it ends if nobody uses it."""
+        """The time when the session ends without further use."""
         if not self.signed_in:
             return self.created_at + HALF_SIGNED_IN_LIMIT
         settings = config.current()
@@ -79,7 +79,7 @@ class UserSession(Model):
 
 
 class StoredSession(CallbackDict[str, Any], SessionMixin):
-    """The session of a person, as Flask and its extensions use it."""
+    """The session of a user, for Flask and its extensions."""
 
     def __init__(self, row: UserSession, user: BaseUser) -> None:
         def on_update(self: StoredSession) -> None:
@@ -94,7 +94,7 @@ class StoredSession(CallbackDict[str, Any], SessionMixin):
 
     @property
     def is_worth_more(self) -> bool:
-        """Whether its person has just shown once more that it is them."""
+        """Whether the user reauthenticated during this request."""
         return self.get(AUTHENTICATED_AT) != self.authenticated_at
 
 
@@ -106,27 +106,27 @@ class Sessions(SecureCookieSessionInterface):
     def open_session(  # type: ignore[override]
         self, app: Flask, request: Request
     ) -> SessionMixin | None:
-        """Return the session that a cookie names, else an empty one."""
+        """Return the session of the cookie, or an empty one."""
         token = request.cookies.get(self.get_cookie_name(app), "")
         if "Authorization" in request.headers:
-            # An access token speaks for itself: no cookie may lend it anything.
+            # A request with an access token never uses the session of a cookie.
             return self.session_class()
         if "." not in token:
             return (token and _load(token)) or self.session_class()
         session = super().open_session(app, request) or self.session_class()
         for name in (SIGNED_IN, HALF_SIGNED_IN):
-            # Whoever has the secret key could sign one; only a row names a person.
+            # Only a row identifies a user: anyone with the secret key could sign these.
             session.pop(name, None)
         return session
 
     def save_session(
         self, app: Flask, session: SessionMixin, response: Response
     ) -> None:
-        """Keep the session; under a new token whenever it is worth more or less."""
+        """Save the session, with a new token whenever its privileges change."""
         if session is None or "Authorization" in request.headers:
             return
         if "session_error" in g or g.get("database_away"):
-            return  # To wait for the database once is enough; the cookie stays.
+            return  # Don't wait for the database again; the cookie stays.
         old = session.row_id if isinstance(session, StoredSession) else None
         name = session.get(SIGNED_IN) or session.get(HALF_SIGNED_IN)
         if name and old and not g.get("signed_in_now"):
@@ -149,7 +149,7 @@ class Sessions(SecureCookieSessionInterface):
         self._set_cookie(app, response, _insert(name, session))
 
     def _set_cookie(self, app: Flask, response: Response, token: str | None) -> None:
-        """Hand the token over; without one, the session has ended meanwhile."""
+        """Set the cookie; without a token, the session has ended in the meantime."""
         if token is None:
             return
         response.set_cookie(
@@ -163,10 +163,10 @@ class Sessions(SecureCookieSessionInterface):
 
 
 def init_app(app: Flask) -> None:
-    """Keep the sessions of people in the database."""
+    """Store the sessions of users in the database."""
     app.session_interface = Sessions()
     app.login_manager.user_loader(_user)  # type: ignore[attr-defined]
-    # What it compares, address and browser, both change in honest sessions.
+    # It compares the address and browser, which change in legitimate sessions, too.
     app.login_manager.session_protection = None  # type: ignore[attr-defined]
     user_logged_in.connect(_take_new_token, app)
     user_logged_out.connect(_leave_nothing_behind, app)
@@ -175,7 +175,7 @@ def init_app(app: Flask) -> None:
 
 
 def of(user: BaseUser) -> Sequence[UserSession]:
-    """Return where somebody is signed in, the newest use first."""
+    """Return the sessions of a user, most recently used first."""
     rows = db.session.scalars(
         select(UserSession)
         .where(UserSession.user_id == user.id, UserSession.signed_in)
@@ -185,7 +185,7 @@ def of(user: BaseUser) -> Sequence[UserSession]:
 
 
 def facts(row: UserSession) -> dict[str, Any]:
-    """Return what people see of a session."""
+    """Return the details of a session for display."""
     return {
         "id": row.id,
         "device": devices.name_of(row.user_agent),
@@ -197,17 +197,17 @@ def facts(row: UserSession) -> dict[str, Any]:
 
 
 def renew() -> None:
-    """Give this request's session a new token; the one before is worth nothing then."""
+    """Rotate the token of the current session, which invalidates the old one."""
     g.renew_session = True
 
 
 def current_id() -> int | None:
-    """Return the id of the session that this request came with."""
+    """Return the id of the current session."""
     return session.row_id if isinstance(session, StoredSession) else None
 
 
 def end(user: BaseUser, session_id: int) -> bool:
-    """End one session of somebody, with this transaction; tell if there was one."""
+    """End one session in the current transaction; return whether it existed."""
     ended = db.session.execute(
         delete(UserSession)
         .where(UserSession.user_id == user.id, UserSession.id == session_id)
@@ -217,7 +217,7 @@ def end(user: BaseUser, session_id: int) -> bool:
 
 
 def end_others(user: BaseUser) -> int:
-    """End all sessions of somebody but this request's; return how many people see."""
+    """End all other sessions of a user; return how many were signed in."""
     ended = db.session.scalars(
         delete(UserSession)
         .where(UserSession.user_id == user.id, UserSession.id != (current_id() or 0))
@@ -227,7 +227,7 @@ def end_others(user: BaseUser) -> int:
 
 
 def end_all(user: BaseUser) -> int:
-    """End all sessions of somebody; return how many."""
+    """End all sessions of a user; return how many were signed in."""
     ended = db.session.scalars(
         delete(UserSession)
         .where(UserSession.user_id == user.id)
@@ -238,7 +238,7 @@ def end_all(user: BaseUser) -> int:
 
 @queue.periodic_task(crontab(minute="17"), name="forget_ended_sessions")  # type: ignore[untyped-decorator]
 def forget_ended() -> None:
-    """Delete sessions that reached their limit, with whatever they held."""
+    """Delete expired sessions with their data."""
     now, settings = utcnow(), config.current()
     idle = timedelta(minutes=settings.session_idle_minutes)
     whole = timedelta(hours=settings.session_hours)
@@ -254,13 +254,13 @@ def forget_ended() -> None:
 
 
 def hash_of(token: str) -> str:
-    """Return what is stored of a token that has 256 random bits."""
-    # Plain, for nobody guesses so many (OWASP ASVS 5.0, 11.4.1).
+    """Return the hash under which a token of 256 random bits is stored."""
+    # A fast hash is enough, as no one can guess 256 bits (OWASP ASVS 5.0, 11.4.1).
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def find(kind: Any, token: str) -> tuple[Any, BaseUser] | None:
-    """Return what a token stands for, and its person with roles, in one query."""
+    """Return the row of a token, and its user with roles, in one query."""
     person = current_app.extensions["security"].datastore.user_model
     query = (
         select(kind, person)
@@ -272,11 +272,11 @@ def find(kind: Any, token: str) -> tuple[Any, BaseUser] | None:
 
 
 def _load(token: str) -> StoredSession | None:
-    """Return the session that a cookie names."""
+    """Return the session with a token, if it is valid."""
     try:
         found = find(UserSession, token)
     except SQLAlchemyError as error:
-        # Flask can't handle it yet: the request has neither session nor route.
+        # Raised later: at this point, Flask has neither session nor route to handle it.
         g.session_error = error
         roll_back()
         return None
@@ -292,7 +292,7 @@ def _load(token: str) -> StoredSession | None:
 
 
 def _user(uniquifier: str) -> BaseUser | None:
-    """Return who is signed in, for Flask-Login, as Flask-Security's loader does."""
+    """Return the signed-in user for Flask-Login, like Flask-Security's loader."""
     if not isinstance(session, StoredSession):
         return None
     user = session.user
@@ -304,7 +304,7 @@ def _user(uniquifier: str) -> BaseUser | None:
 
 
 def _record_expired() -> None:
-    """Record it now that the request has its id and its route."""
+    """Record an expired session, once the request has its id and route."""
     if user := g.pop("session_expired_of", None):
         events.record("session_expired", user, actor=user)
 
@@ -314,7 +314,7 @@ def _take_new_token(*_: object, **__: object) -> None:
 
 
 def _leave_nothing_behind(*_: object, **__: object) -> None:
-    """Let the browser drop what it kept of pages (OWASP ASVS 5.0, 14.3.1)."""
+    """Make the browser delete cached pages and storage (OWASP ASVS 5.0, 14.3.1)."""
 
     @after_this_request
     def clear(response: Response) -> Response:
@@ -323,20 +323,20 @@ def _leave_nothing_behind(*_: object, **__: object) -> None:
 
 
 def _raise_session_error(_: Flask, **__: Any) -> None:
-    """Say that the service is at fault rather than that nobody is signed in.
+    """Raise the database error, instead of treating the user as signed out.
 
-    Before any other function: to the check of CSRF tokens the session would be empty.
+    It must run before all other functions: CSRF validation would see an empty session.
     """
     if "session_error" in g and request.blueprint != "health":
         raise g.session_error
 
 
 def _insert(name: str, session: SessionMixin) -> str | None:
-    """Add a row for the person that the session names; return its token.
+    """Add a row for the user of the session; return its token.
 
-    Nobody has that name any more if the password changed meanwhile: then None.
+    Return None if the user's identifier has changed, as with a new password.
     """
-    db.session.rollback()  # A view that wanted to keep something has committed it.
+    db.session.rollback()  # Views commit what they want to store.
     person = current_app.extensions["security"].datastore.user_model
     user_id = db.session.scalar(select(person.id).where(person.fs_uniquifier == name))
     if user_id is None:
@@ -368,7 +368,7 @@ def _store(row_id: int, session: SessionMixin) -> None:
 
 
 def _renew(row_id: int, session: SessionMixin) -> str | None:
-    """Store a session under a new token; return it, or None if it was ended."""
+    """Save a session with a new token; return it, or None if the session has ended."""
     db.session.rollback()
     token = secrets.token_urlsafe(TOKEN_BYTES)
     renewed = db.session.scalar(
@@ -387,14 +387,14 @@ def _renew(row_id: int, session: SessionMixin) -> str | None:
 
 
 def _touch(row_id: int, session: SessionMixin) -> None:
-    """Keep that it was used."""
+    """Store the last use."""
     with reading_on():
         _store(row_id, session)
 
 
 @contextmanager
 def reading_on() -> Iterator[None]:
-    """Let people read on while a disk is too full to keep that they do."""
+    """Ignore failed writes during an outage, such as a full disk, so reading works."""
     try:
         yield
     except SQLAlchemyError as error:

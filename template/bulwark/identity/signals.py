@@ -1,4 +1,4 @@
-"""What Flask-Security reports becomes an event, and ends sessions where it must."""
+"""Handlers of Flask-Security's signals: they record events and end sessions."""
 
 from typing import Any
 
@@ -12,18 +12,18 @@ from bulwark.identity import devices, guessing, sessions, tokens
 from bulwark.identity.models import BaseUser
 
 REAUTHENTICATION = ("security.verify", "security.wan_verify_response")
-# Where a sign-in is completed after a password, and by what.
+# The endpoints that complete a sign-in after the password, and their factors.
 SECOND_STEPS = {
     "security.two_factor_token_validation": "totp",
     "security.mf_recovery": "recovery_code",
     "security.wan_signin_response": "passkey",
 }
-# Flask-Security's names of factors, and ours.
+# Flask-Security's names of factors, mapped to ours.
 FACTORS = {"authenticator": "totp", "code": "totp", "webauthn": "passkey"}
 
 
 def init_app(app: Flask) -> None:
-    """Listen."""
+    """Connect the handlers."""
     signals.user_authenticated.connect(_signed_in, app)
     signals.user_failed_authn.connect(_failed, app)
     signals.password_changed.connect(_password_changed, app)
@@ -39,7 +39,7 @@ def init_app(app: Flask) -> None:
 
 def _signed_in(_: Flask, user: BaseUser, authn_via: Any, **__: Any) -> None:
     if authn_via == ["change"]:
-        return  # A changed password is reported by its own signal.
+        return  # A changed password has its own signal.
     second = None if authn_via else SECOND_STEPS.get(str(request.endpoint))
     if second == "recovery_code":
         events.record("authn_recovery_code_used", user, actor=user)
@@ -75,7 +75,7 @@ def _reset_requested(_: Flask, user: BaseUser, **__: Any) -> None:
 
 
 def _password_reset(_: Flask, user: BaseUser, **__: Any) -> None:
-    """The link came by mail, so it also shows whose address it is."""
+    """Also confirm the address, as the link was sent by email."""
     user.confirmed_at = user.confirmed_at or utcnow()
     sessions.end_all(user)
     tokens.revoke_all(user)
@@ -106,7 +106,7 @@ def _passkey_removed(_: Flask, user: BaseUser, name: str, **__: Any) -> None:
 
 
 def _removed(user: BaseUser, factor: str, removed: str = "") -> None:
-    """Take recovery codes away with the last factor that they stand in for."""
+    """Delete the recovery codes with the last second factor."""
     left = [key for key in user.webauthn if key.name != removed]
     if not left and user.sealed_totp_secret is None:
         user.mf_recovery_codes = []

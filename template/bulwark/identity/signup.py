@@ -1,7 +1,7 @@
-"""Sign-up: first the address, then, with the link that was mailed there, a password.
+"""Sign-up: first the email address, then a password, through the emailed link.
 
-Nothing is stored before the address is proven, so that nobody can prepare an account
-for somebody else's address, and what a stranger sees never depends on who has one.
+Nothing is stored before the address is confirmed. So no one can prepare an account for
+another person's address, and responses never reveal whether an account exists.
 """
 
 from datetime import timedelta
@@ -34,16 +34,16 @@ from bulwark.errors import wants_json
 from bulwark.identity.forms import NewPasswordField
 
 LINK_HOURS = 24
-MAILS_AN_HOUR = 5  # to one address, whoever asks
+MAILS_AN_HOUR = 5  # to one address
 
 blueprint = Blueprint("sign_up", __name__)
 
 
 class SignUpForm(stock.Form):
-    """Say which address the account is for."""
+    """The form that requests a link for an email address."""
 
     email = EmailField(
-        "E-mail address",
+        "Email address",
         validators=[
             stock.IsString(),
             stock.email_required,
@@ -55,21 +55,21 @@ class SignUpForm(stock.Form):
 
 
 class FirstPasswordForm(stock.Form):
-    """Choose the password of a new account."""
+    """The form that sets the password of a new account."""
 
     password = NewPasswordField(
         label="Password",
         validators=[stock.IsString(), stock.password_required],
         render_kw={"autocomplete": "new-password"},
     )
-    submit = SubmitField("Make the account")
+    submit = SubmitField("Create account")
 
     def __init__(self, email: str, **options: Any) -> None:
         super().__init__(**options)
         self.address = email
 
     def validate(self, **options: Any) -> bool:
-        """Hold the password to the policy."""
+        """Apply the password policy."""
         if not super().validate(**options):
             return False
         util = current_app.extensions["security"].password_util
@@ -81,14 +81,14 @@ class FirstPasswordForm(stock.Form):
 
 
 def init_app(app: Flask) -> None:
-    """Serve the two pages."""
+    """Register the two pages."""
     app.register_blueprint(blueprint)
 
 
 @blueprint.route("/register", methods=["GET", "POST"])
 @public
 def register() -> ResponseReturnValue:
-    """Ask for an address, and mail it a link."""
+    """Ask for an email address, and send it a link."""
     if current_user.is_authenticated:
         return redirect(url_for("account.index"))
     form = SignUpForm(formdata=_sent())
@@ -96,8 +96,9 @@ def register() -> ResponseReturnValue:
         _send_link(form.email.data)
         if not wants_json():
             flash(
-                f"We sent a mail to {form.email.data}. Open the link in it to go on."
-                " No mail? Look among the spam, and at the spelling of the address.",
+                f"We sent an email to {form.email.data}. Open the link in it to"
+                " continue. If it doesn't arrive, check your spam folder and the"
+                " spelling of the address.",
                 "success",
             )
     if wants_json():
@@ -108,10 +109,10 @@ def register() -> ResponseReturnValue:
 @blueprint.route("/register/<token>", methods=["GET", "POST"])
 @public
 def complete(token: str) -> ResponseReturnValue:
-    """Make the account, with the password that its owner chooses."""
+    """Create the account with the chosen password."""
     email = _address(token)
     if email is None or _find(email):
-        return _refuse("The link was used already, is too old or not complete.")
+        return _refuse("The link was already used, is expired or incomplete.")
     form = FirstPasswordForm(email, formdata=_sent())
     if not form.validate_on_submit():
         if wants_json():
@@ -123,18 +124,18 @@ def complete(token: str) -> ResponseReturnValue:
     try:
         db.session.flush()
     except IntegrityError:
-        db.session.rollback()  # Somebody was faster with the same link.
-        return _refuse("The link was used already.")
+        db.session.rollback()  # Another request was faster with the same link.
+        return _refuse("The link was already used.")
     events.record("user_created", user, actor=user)
     db.session.commit()
     if wants_json():
         return base_render_json(form, include_user=False)
-    flash("Your account is made. Sign in with it.", "success")
+    flash("Your account was created. You can sign in now.", "success")
     return redirect(url_for("security.login"))
 
 
 def _sent() -> MultiDict[str, Any] | None:
-    """Return what was sent, as a form or as JSON."""
+    """Return the submitted form or JSON data."""
     if request.method != "POST":
         return None
     return MultiDict(request.get_json()) if request.is_json else request.form
@@ -147,16 +148,16 @@ def _find(email: str) -> Any:
 def _refuse(reason: str) -> ResponseReturnValue:
     if wants_json():
         return {"response": {"errors": [reason]}}, 400
-    flash(f"{reason} We can send a new one.", "error")
+    flash(f"{reason} Request a new one.", "error")
     return redirect(url_for("sign_up.register"))
 
 
 def _send_link(email: str) -> None:
-    """Mail a link; to somebody who has an account, say so instead."""
+    """Email a link, or a note that the address already has an account."""
     if limits.count("sign-up", email, timedelta(hours=1)).count > MAILS_AN_HOUR:
-        return  # The links that are there still work.
+        return  # The earlier links still work.
     name = config.current().name
-    # Made for everybody: it takes a tenth of the time.
+    # Created in both cases: it takes a tenth of the time, which would be noticeable.
     token = _serializer().dumps(email)
     link = url_for("sign_up.complete", token=token, _external=True)
     if user := _find(email):

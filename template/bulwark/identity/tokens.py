@@ -1,7 +1,7 @@
-"""Personal access tokens: what a script shows instead of a session.
+"""Personal access tokens, which scripts send instead of a session cookie.
 
-A token opens routes that ask for a permission, and only those that it was given and
-that its owner has at that moment. Everywhere else it counts for nothing.
+A token is only valid on routes that require a permission. The token must include the
+permission, and its owner must have it at the time of the request.
 """
 
 import re
@@ -51,20 +51,20 @@ from bulwark.identity import sessions
 from bulwark.identity.models import BaseUser, permissions_of
 from bulwark.jobs import queue
 
-PREFIX = "bwk_"  # By it, scanners for leaked secrets know a token.
+PREFIX = "bwk_"  # Lets secret scanners recognize tokens.
 TOKEN_BYTES = 32
 TOKEN = re.compile(PREFIX + r"[\w-]{43}", re.ASCII)
 NAME_LENGTH = 64
 DAYS = ("1", "7", "30", "90", "365")
-# How exact the last use is: a write a minute and token, not one a request.
+# The precision of the last use: at most one write a minute for each token.
 TOUCH_AFTER = timedelta(minutes=1)
-LISTED = timedelta(days=90)  # how long a token that has ended is still shown
+LISTED = timedelta(days=90)  # how long expired and revoked tokens are listed
 
 blueprint = Blueprint("tokens", __name__, url_prefix="/account/tokens")
 
 
 class AccessToken(Model):
-    """A token of somebody: a hash of it, and what it may do of what they may."""
+    """A token of a user: its hash, and the permissions that it includes."""
 
     __tablename__ = "access_tokens"
 
@@ -82,14 +82,14 @@ class AccessToken(Model):
 
     @property
     def ended(self) -> str:
-        """Why it is good for nothing any more; "" while it is good."""
+        """Why the token is no longer valid; "" while it is."""
         if self.revoked_at:
             return "revoked"
         return "expired" if self.expires_at <= utcnow() else ""
 
 
 class TokenForm(stock.Form):
-    """Make a token."""
+    """The form that creates a token."""
 
     name = StringField(
         "Name",
@@ -97,16 +97,16 @@ class TokenForm(stock.Form):
         filters=[lambda typed: typed.strip() if isinstance(typed, str) else typed],
         validators=[
             stock.IsString(),
-            DataRequired("Give it a name, so that you know it again."),
+            DataRequired("Enter a name, so that you can recognize it later."),
             Length(max=NAME_LENGTH, message=f"Use {NAME_LENGTH} characters at most."),
         ],
         render_kw={"autocomplete": "off", "maxlength": NAME_LENGTH},
     )
     permissions = SelectMultipleField(
-        "What it may do", widget=ListWidget(), option_widget=CheckboxInput()
+        "Permissions", widget=ListWidget(), option_widget=CheckboxInput()
     )
     days = SelectField("Days until it expires", choices=DAYS, default="30")
-    submit = SubmitField("Make the token")
+    submit = SubmitField("Create token")
 
     def __init__(self, formdata: MultiDict[str, Any] | None) -> None:
         super().__init__(formdata)
@@ -116,21 +116,21 @@ class TokenForm(stock.Form):
         ]
 
     def validate_name(self, field: StringField) -> None:
-        """Refuse what nobody can see, and no database takes."""
+        """Reject non-printable characters."""
         if not field.data.isprintable():
-            raise ValidationError("Use letters, digits and signs.")
+            raise ValidationError("Use letters, digits and symbols.")
 
     def validate_permissions(self, field: SelectMultipleField) -> None:
-        """Ask for one; a browser would take `required` to mean each of them."""
+        """Require one; browsers would apply `required` to each checkbox."""
         if not field.data:
             raise ValidationError("Choose at least one.")
 
 
 class CSRF(CSRFProtect):  # type: ignore[misc]
-    """Asks for a CSRF token, unless an access token must speak for the request.
+    """Requires a CSRF token, except for requests with an access token.
 
-    A browser sends no access token of its own accord, and a request that shows one has
-    no session: without a good one it is nobody's.
+    A browser never sends an access token by itself, and a request with one has no
+    session: if the token is invalid, the request is anonymous.
     """
 
     def protect(self, apply_exemptions: bool = False) -> None:
@@ -144,13 +144,13 @@ class CSRF(CSRFProtect):  # type: ignore[misc]
 
 
 def init_app(app: Flask) -> None:
-    """Serve the page, and let tokens in."""
+    """Register the pages, and authenticate requests by token."""
     app.register_blueprint(blueprint)
     app.login_manager.request_loader(_owner)  # type: ignore[attr-defined]
 
 
 def of(user: BaseUser) -> Sequence[AccessToken]:
-    """Return somebody's tokens, the newest first."""
+    """Return the tokens of a user, newest first."""
     return db.session.scalars(
         select(AccessToken)
         .where(AccessToken.user_id == user.id)
@@ -161,7 +161,7 @@ def of(user: BaseUser) -> Sequence[AccessToken]:
 def make(
     user: BaseUser, name: str, permissions: Sequence[str], days: int
 ) -> tuple[str, AccessToken]:
-    """Make a token, with this transaction; return it, this once, and its row."""
+    """Create a token in the current transaction; return it, only once, and its row."""
     text, now = PREFIX + secrets.token_urlsafe(TOKEN_BYTES), utcnow()
     token = AccessToken(
         user_id=user.id,
@@ -184,7 +184,7 @@ def make(
 
 
 def revoke(user: BaseUser, token_id: int) -> None:
-    """Revoke one of somebody's tokens, with this transaction."""
+    """Revoke a token of a user in the current transaction."""
     revoked = db.session.execute(
         _revocation(user).where(AccessToken.id == token_id).returning(AccessToken.id)
     )
@@ -193,16 +193,16 @@ def revoke(user: BaseUser, token_id: int) -> None:
 
 
 def revoke_all(user: BaseUser) -> None:
-    """Revoke somebody's tokens, as part of an action that is recorded itself."""
+    """Revoke all tokens of a user, as part of an action that records its own event."""
     db.session.execute(_revocation(user))
 
 
 def challenge() -> ResponseReturnValue:
-    """Answer a script that is nobody's; an ended token is recorded (RFC 6750, 3)."""
+    """Respond with 401 (RFC 6750, 3), and record the use of an ended token."""
     ended = g.pop("ended_token", None)
     if ended:
         owner, token_id, reason = ended
-        # Once an hour: a script that was forgotten would fill the table.
+        # Once an hour: a forgotten script would fill the table.
         if limits.count("token reuse", str(token_id), timedelta(hours=1)).count == 1:
             events.record("authn_token_reuse", owner, reason=reason, token_id=token_id)
     if _is_shown():
@@ -216,7 +216,7 @@ def challenge() -> ResponseReturnValue:
 @signed_in
 @recent
 def index() -> ResponseReturnValue:
-    """List somebody's tokens and make one, which is shown this once."""
+    """List the user's tokens, or create one, which is shown only once."""
     form = TokenForm(_sent())
     text = None
     if form.validate_on_submit():
@@ -237,19 +237,19 @@ def index() -> ResponseReturnValue:
 @blueprint.post("/<int(max=2147483647):token_id>/revoke")
 @signed_in
 def end(token_id: int) -> ResponseReturnValue:
-    """Revoke one of somebody's own tokens."""
+    """Revoke one of the user's own tokens."""
     if all(token.id != token_id for token in of(current_user)):
         abort(404)
     revoke(current_user, token_id)
     if wants_json():
         return jsonify(revoked=token_id)
-    flash("That token is revoked. A program that has it is out.", "success")
+    flash("The token was revoked. Programs can no longer use it.", "success")
     return redirect(url_for(".index"))
 
 
 @queue.periodic_task(crontab(hour="3", minute="43"), name="forget_ended_tokens")  # type: ignore[untyped-decorator]
 def forget_ended() -> None:
-    """Delete tokens that ended long ago."""
+    """Delete tokens that expired or were revoked long ago."""
     long_ago = utcnow() - LISTED
     db.session.execute(
         delete(AccessToken).where(
@@ -260,7 +260,7 @@ def forget_ended() -> None:
 
 
 def _is_shown() -> bool:
-    """Tell whether the request shows a token where one counts."""
+    """Return whether the request has a bearer token on a route that accepts one."""
     shown = request.authorization
     if shown is None or shown.type != "bearer" or request.endpoint is None:
         return False
@@ -268,7 +268,7 @@ def _is_shown() -> bool:
 
 
 def _owner(request: Request) -> BaseUser | None:
-    """Return in whose name a request speaks, with their roles, in one query."""
+    """Return the owner of the request's token with their roles, in one query."""
     if not _is_shown():
         return None
     shown = request.authorization and request.authorization.token
@@ -277,7 +277,7 @@ def _owner(request: Request) -> BaseUser | None:
     try:
         found = sessions.find(AccessToken, shown)
     except SQLAlchemyError:
-        g._login_user = AnonymousUserMixin()  # so that nobody looks again
+        g._login_user = AnonymousUserMixin()  # so that the user is not loaded again
         raise
     if found is None:
         return None
@@ -310,13 +310,13 @@ def _revocation(user: BaseUser) -> Any:
 
 
 def _grantable() -> list[str]:
-    """Return what somebody may let a token do: what they may do themselves."""
+    """Return the permissions that a user may grant to a token: their own."""
     known = current_app.extensions["permissions"]
     return sorted(permissions_of(current_user.roles) & known.keys())
 
 
 def _sent() -> MultiDict[str, Any] | None:
-    """Return what was sent, as a form or as JSON."""
+    """Return the submitted form or JSON data."""
     if request.method != "POST":
         return None
     return MultiDict(request.get_json()) if request.is_json else request.form

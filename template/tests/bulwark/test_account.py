@@ -94,14 +94,14 @@ def test_one_page_shows_all_that_protects_an_account(
 ):
     visitor.sign_in(person)
     bare = text_of(visitor, "/account")
-    assert "Your password is all that protects this account" in bare
+    assert "Only your password protects this account" in bare
     give_passkey(app, person)
     give_codes(app, person, 7)
     page = text_of(visitor, "/account")
-    for fact in (person, "Blue key", "never used", "7 left", "Signed in only here"):
+    for fact in (person, "Blue key", "never used", "7 left", "on this device only"):
         assert fact in page
     assert "You signed in" in page
-    assert "is all that protects" not in page
+    assert "Only your password protects" not in page
     links = visitor.get("/account").text
     for path in ("passkeys", "authenticator", "sessions", "tokens", "activity"):
         assert f'href="/account/{path}"' in links
@@ -146,7 +146,7 @@ def test_sessions_are_listed_by_device_and_network(visitor: Visitor, person: str
     page = text_of(visitor, "/account/sessions")
     assert "Firefox on Linux" in page
     assert "127.0.0.1" in page
-    assert "This one" in page
+    assert "This session" in page
     (only,) = visitor.get("/account/sessions", headers=JSON).get_json()["sessions"]
     assert only["device"] == "Firefox on Linux"
     assert only["current"] is True
@@ -332,7 +332,7 @@ def test_a_mistyped_code_does_not_make_anybody_scan_twice(
     visitor.sign_in(person)
     key = begin_app(visitor)
     wrong = visitor.submit("/login/code", {"code": "000 000"})
-    assert "This code is not right" in wrong.text
+    assert "This code is incorrect" in wrong.text
     assert 'value="000 000"' in wrong.text
     visitor.submit("/login/code", {"code": code_of(app, key)})
     assert "Authenticator app On" in text_of(visitor, "/account")
@@ -349,7 +349,7 @@ def test_recovery_codes_are_shown_when_they_are_made_and_never_again(
     assert "recovery-codes.js" in made
     page = visitor.get("/account/recovery-codes?show_codes=1").text
     assert "<strong>10 left</strong>" in page
-    assert "Making new ones ends the old" in page
+    assert "the old codes stop working" in page
     assert not any(code in page for code in codes)
 
 
@@ -383,7 +383,7 @@ def test_a_passkey_has_any_name_and_is_removed_by_it(visitor: Visitor, person: s
     assert visitor.send(path, {"credential": answer}).status_code == 200
     (key,) = visitor.get("/account", headers=JSON).get_json()["passkeys"]
     page = remove_passkey(visitor, key["name"])
-    assert "is removed" in page
+    assert "was removed" in page
     assert "Add a passkey" in page
     assert visitor.get("/account", headers=JSON).get_json()["passkeys"] == []
 
@@ -396,7 +396,7 @@ def test_a_required_factor_can_be_exchanged_but_not_removed(
     require_factor(app, person)
     assert "Add another one first" in remove_passkey(visitor, "Blue key")
     give_passkey(app, person, "Red key")
-    assert "is removed" in remove_passkey(visitor, "Blue key")
+    assert "was removed" in remove_passkey(visitor, "Blue key")
 
 
 def test_a_required_app_can_be_removed_only_once_there_is_a_passkey(
@@ -471,7 +471,7 @@ def test_a_newcomer_can_do_nothing_but_set_up_a_factor_or_leave(
 
 def test_a_newcomer_reads_why_and_what_to_do(newcomer: Visitor):
     page = text_of(newcomer, "/account")
-    assert "Your role treasurer lets you do much" in page
+    assert "Your role treasurer requires a second factor" in page
     links = newcomer.get("/account/second-factor").text
     assert 'href="/account/passkeys"' in links
     assert 'href="/account/authenticator"' in links

@@ -129,7 +129,7 @@ def test_a_new_address_counts_once_it_is_confirmed(visitor: Visitor, person: str
 def test_ones_own_address_is_not_a_new_one(visitor: Visitor, person: str):
     visitor.sign_in(person)
     answer = visitor.submit("/change-email", {"email": person})
-    assert "This is your address already." in answer.text
+    assert "This is already your email address." in answer.text
     assert visitor.letters() == []
 
 

@@ -127,12 +127,12 @@ def test_nobody_else_confirms_it(
 
 def test_a_script_confirms_it_as_well(zoe: Visitor, app: Flask, link: str):
     assert zoe.send(link, {}).get_json() == {
-        "message": "Your email address is changed."
+        "message": "Your email address was changed."
     }
     assert user_of(app, NEW)
     refused = zoe.send(link, {})
     assert refused.status_code == 400
-    assert "used already" in refused.get_json()["error"]
+    assert "already used" in refused.get_json()["error"]
 
 
 # --- What ends the link -----
@@ -143,7 +143,7 @@ def refuses(visitor: Visitor, link: str) -> bool:
     answer = visitor.get(link)
     if answer.headers.get("Location") != "/change-email":
         return False
-    return "The link was used already, is too old" in visitor.get("/change-email").text
+    return "The link was already used, is expired" in visitor.get("/change-email").text
 
 
 def test_it_works_once(zoe: Visitor, link: str):
@@ -249,7 +249,7 @@ def test_the_old_address_is_told_at_the_request_and_at_the_change(
     zoe.submit(link, {})
     told, service = [(m["To"], m["Subject"]) for m in zoe.letters()], name_of(zoe.app)
     assert told == [
-        (person, f"A new address was asked for at {service}"),
+        (person, f"Change of your email address requested at {service}"),
         (NEW, f"Confirm your address at {service}"),
         (NEW, f"Your address for {service} was changed"),
         (person, f"Your address for {service} was changed"),
@@ -321,7 +321,7 @@ def test_one_account_asks_five_times_an_hour(visitor: Visitor, person: str):
     visitor.sign_in(person)
     for number in range(8):
         answer = ask(visitor, f"zoe{number}@example.net")
-    assert "You asked too often. Try again in" in answer.text
+    assert "Too many requests. Try again in" in answer.text
     letters = visitor.letters()
     assert len([m for m in letters if m["To"] != person]) == 5
     assert len([m for m in letters if m["To"] == person]) == 5

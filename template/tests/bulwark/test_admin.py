@@ -311,10 +311,10 @@ def test_a_script_does_what_the_pages_do(app: Flask, ada: Visitor, person: str):
     assert answer.get_json() == {"done": f"{person} is locked and signed out."}
     again = ada.send(path(app, person, "lock"), WHY)
     assert again.status_code == 409
-    assert again.get_json() == {"error": "This account is locked already."}
+    assert again.get_json() == {"error": "This account is already locked."}
     unsaid = ada.send(path(app, person, "unlock"), {})
     assert unsaid.status_code == 400
-    assert unsaid.get_json() == {"error": "Write in a few words why."}
+    assert unsaid.get_json() == {"error": "Enter a reason."}
 
 
 def test_a_body_of_another_kind_is_refused(app: Flask, ada: Visitor, person: str):
@@ -578,5 +578,5 @@ def test_a_search_that_makes_no_sense_exports_and_records_nothing(
 ):
     answer = ada.get("/admin/history/export?from=yesterday", headers=JSON)
     assert answer.status_code == 400
-    assert answer.get_json()["hint"] == "Write a day like 2026-11-21."
+    assert answer.get_json()["hint"] == "Enter a date such as 2026-11-21."
     assert recorded(app) == []

@@ -74,7 +74,7 @@ def register(visitor: Visitor) -> TestResponse:
 
 def test_a_leaked_password_is_refused(service: Service, visitor: Visitor):
     service.answer = f"{'0' * 35}:3\r\n{SUFFIX}:2\r\n".encode()
-    assert "This password was leaked" in register(visitor).text
+    assert "This password appeared in a data breach" in register(visitor).text
 
 
 def test_the_service_gets_five_digits_of_the_hash_and_no_more(

@@ -63,7 +63,7 @@ def test_each_command_records_one_event_of_the_operator(
 def test_an_operator_gives_a_role_and_takes_it(app: Flask, person: str):
     add_person(app, "ada@example.org", "administrator")
     given = run(app, "grant", person, "administrator")
-    assert given.stdout == f"{person} has administrator.\n"
+    assert given.stdout == f"{person} has these roles: administrator.\n"
     assert [role.name for role in user(app, person).roles] == ["administrator"]
     assert "no longer" in run(app, "take", person, "administrator").output
     assert user(app, person).roles == []
@@ -98,7 +98,8 @@ def test_an_operator_removes_all_factors_of_whoever_lost_them(
 ):
     email = add_person(app, "zoe@example.org", totp=True)
     visitor.sign_in(email)
-    assert "no second factor any more" in run(app, "reset-factors", email, *WHY).output
+    done = run(app, "reset-factors", email, *WHY)
+    assert "no longer has a second factor" in done.output
     assert not visitor.is_signed_in()
     assert not user(app, email).has_second_factor
     visitor.submit("/login", {"email": email, "password": GOOD_PASSWORD})
@@ -119,7 +120,7 @@ def test_an_invitation_is_printed_and_works_once(
     assert visitor.get("/account").location == "/account/second-factor"
     assert other_visitor.get(link).location == "/reset"
     taken = run(app, "invite", "new@example.org")
-    assert "new@example.org has an account already." in taken.output
+    assert "new@example.org already has an account." in taken.output
 
 
 def test_accounts_are_listed_with_what_matters(app: Flask, person: str):
@@ -140,13 +141,13 @@ def test_accounts_are_listed_with_what_matters(app: Flask, person: str):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (("lock", "nobody@example.org", *WHY), "nobody has an account"),
+        (("lock", "nobody@example.org", *WHY), "no account has the email address"),
         (("lock", "zoe@example.org"), "Missing option '--reason'"),
         (("reset-factors", "zoe@example.org"), "Missing option '--reason'"),
         (("unlock", "zoe@example.org"), "This account is not locked."),
-        (("grant", "zoe@example.org", "admin"), "there are administrator"),
+        (("grant", "zoe@example.org", "admin"), "the roles are administrator"),
         (("take", "zoe@example.org", "administrator"), "They do not have the role"),
-        (("invite", "zoe"), "Write an address like name@example.com."),
+        (("invite", "zoe"), "Enter an email address such as name@example.com."),
         (("invite", "a@example.org", "--role", "x"), "there is no role 'x'"),
         (("list", "--role", "admin"), "there is no role 'admin'"),
     ],

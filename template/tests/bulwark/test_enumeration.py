@@ -167,5 +167,5 @@ def test_who_asks_for_a_password_without_an_account_reads_it_in_the_mail(
     body = letter.get_body(("plain",))
     assert body
     text = body.get_content()
-    assert "has no account here, or one that is locked" in text
+    assert "has no account here, or the account is locked" in text
     assert "/reset/" not in text

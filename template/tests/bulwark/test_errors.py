@@ -14,9 +14,9 @@ from tests.conftest import Visitor
 @pytest.mark.parametrize(
     ("method", "path", "status", "said"),
     [
-        ("get", "/nowhere", 404, "There is no such page"),
-        ("get", "/logout", 405, "This page does not do that"),
-        ("post", "/login", 400, "This form is too old"),
+        ("get", "/nowhere", 404, "Page not found"),
+        ("get", "/logout", 405, "Method not allowed"),
+        ("post", "/login", 400, "This form has expired"),
     ],
 )
 def test_an_error_is_a_page_or_json_with_the_id_of_the_request(

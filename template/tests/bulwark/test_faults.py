@@ -38,7 +38,7 @@ from tests.conftest import Visitor, add_person
 
 ENDPOINT, PATH = "account.activity", "/account/activity"
 FAULT, OUTAGE = "sys_error", "sys_database_unreachable"
-TITLES = {500: "Something went wrong here", 503: "The service is busy"}
+TITLES = {500: "Something went wrong", 503: "Service temporarily unavailable"}
 HEADERS = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"}
 BREAKS = "{{ nope() }}"
 View = Callable[[], Any]

@@ -80,7 +80,7 @@ def test_without_a_database_the_error_page_has_every_header_too(
     monkeypatch.setitem(app.config, "PROPAGATE_EXCEPTIONS", False)
     answer = visitor.get("/account")
     assert answer.status_code == 503
-    assert "The service is busy" in answer.get_data(as_text=True)
+    assert "Service temporarily unavailable" in answer.get_data(as_text=True)
     assert {name: answer.headers.get(name) for name in EXPECTED} == EXPECTED
 
 

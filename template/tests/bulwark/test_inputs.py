@@ -209,7 +209,7 @@ def test_a_null_byte_in_a_header_is_400(team: Visitor):
 def test_another_host_is_refused_before_anything_else_is(team: Visitor):
     answer = team.get("/login?\0", headers={"Host": "other["})
     assert answer.status_code == 400
-    assert "does not answer to that host name" in answer.text
+    assert "does not serve that host name" in answer.text
 
 
 # --- Query and path -------------------------------------------------------------------
@@ -411,7 +411,7 @@ def test_a_value_that_a_column_cannot_hold_is_never_a_fault(team: Visitor, sent:
 def test_a_text_too_long_for_postgresql_is_400(team: Visitor, team_app: Flask):
     answer = post(team, "/notes", data={"title": "x" * 201})
     if is_postgresql(team_app):
-        assert hint(answer) == "A value is too long, too large, or of another type."
+        assert hint(answer) == "A value is too long, too large, or of the wrong type."
     else:
         assert answer.status_code == 200
     assert post(team, "/notes", data={"title": "good"}).status_code == 200
@@ -434,7 +434,7 @@ NULLS: list[Any] = [{"shelf": None}, {"shelf": None, "title": "None"}]
 
 @pytest.mark.parametrize("sent", NULLS, ids=str)
 def test_null_where_a_column_needs_a_value_is_400(team: Visitor, sent: Any):
-    assert hint(post(team, "/notes", json=sent)) == "Send a value in place of null."
+    assert hint(post(team, "/notes", json=sent)) == "Send a value instead of null."
     assert post(team, "/notes", json={"title": None}).status_code == 200
 
 
@@ -448,7 +448,7 @@ def test_null_that_the_request_did_not_bring_stays_a_fault(team: Visitor, sent: 
 def test_null_inside_what_was_sent_may_be_where_it_came_from(team: Visitor):
     for sent in ({"note": {"place": None}}, [None], [[{"a": [None]}]]):
         answer = post(team, "/notes/forgotten", json=sent)
-        assert hint(answer) == "Send a value in place of null."
+        assert hint(answer) == "Send a value instead of null."
 
 
 # --- Sizes ----------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def test_one_network_asks_so_often_and_no_more(shop: Ask):
     assert codes(shop, 4) == [200, 200, 200, 429]
     refused = shop()
     assert 0 < int(refused.headers["Retry-After"]) <= 60
-    assert "Too many tries" in refused.text
+    assert "Too many requests" in refused.text
     assert "Try again in a minute." in refused.text
     assert shop("192.0.2.2").text == "cheap"
 

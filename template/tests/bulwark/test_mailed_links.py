@@ -108,7 +108,7 @@ class Link:
         return place.links(self.address)[-1]
 
 
-SET = "Your password for {service} was set anew"
+SET = "Your password for {service} was set"
 MOVED = "Your address for {service} was changed"
 LINKS = {
     "sign-up": Link(

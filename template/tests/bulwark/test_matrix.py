@@ -22,7 +22,7 @@ from tests.conftest import ROOT, Visitor, add_person
 
 REFUSED_VISITOR = (401, "Please sign in")
 NOT_SET_UP = (403, "Set up a second factor first")
-FORBIDDEN = (403, "You may not do this")
+FORBIDDEN = (403, "You don't have permission")
 
 
 @pytest.fixture(autouse=True)

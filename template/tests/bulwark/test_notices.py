@@ -71,7 +71,7 @@ def test_a_notice_says_what_when_where_and_what_to_do(
     assert re.search(rf"When: {now:%A, %-d %B %Y}, at \d\d:\d\d UTC\n", text)
     assert "Device: Firefox on Linux\n" in text
     assert "Network address: 127.0.0.1\n" in text
-    assert "If not, set a new password at once" in text
+    assert "If not, set a new password immediately" in text
     assert text.rstrip().endswith("https://localhost/reset")
     assert "\n\n\n" not in text
 
@@ -121,7 +121,7 @@ def test_a_new_address_is_told_to_the_old_one_and_the_new(
 def test_a_new_password_by_mail_is_told(visitor: Visitor, person: str):
     visitor.submit("/reset", {"email": person})
     visitor.submit(visitor.link_in_last_letter(), {"password": NEW_PASSWORD})
-    assert subjects(visitor)[-1] == "Your password for Acme was set anew"
+    assert subjects(visitor)[-1] == "Your password for Acme was set"
 
 
 def test_a_wrong_second_factor_is_told_once_an_hour(visitor: Visitor, app: Flask):
@@ -155,7 +155,7 @@ def test_what_an_administrator_does_is_told_without_where_they_sit(
     assert letter["To"] == person
     assert "By: an administrator\n" in text_of(letter)
     assert "192.0.2.77" not in text_of(letter)
-    assert "If not, write to help@example.com." in text_of(letter)
+    assert "If not, contact help@example.com." in text_of(letter)
 
 
 def test_what_the_operator_does_on_the_machine_is_told(

@@ -57,7 +57,7 @@ def test_the_overview_is_drawn_and_said_in_words(app: Flask, ada: Visitor):
     page = ada.get("/admin").text
     first = watch.first_hour()
     hours = f"{first + timedelta(hours=3):%H}:00 to {first + timedelta(hours=4):%H}:00"
-    assert f"the most: 4, {hours}" in page
+    assert f"peak: 4, {hours}" in page
     assert f"<title>{hours}: 4</title>" in page
     assert re.search(r'<rect x="31" y="0.0" width="8" height="48.0">', page)
     assert re.search(r'<rect x="71" y="36.0" width="8" height="12.0">', page)
@@ -73,7 +73,7 @@ def test_what_a_flood_leaves_uncounted_is_unknown(
     refusals = overview(ada)["counts"]["refusals"]
     assert refusals[:4] == [None] * 4
     assert (refusals[19:22]) == [0, 1, 1]
-    assert "only the newest 4 events were counted" in ada.get("/admin").text
+    assert "only the newest 4 events are counted" in ada.get("/admin").text
 
 
 def test_nothing_that_is_unknown_is_in_the_way(
@@ -129,10 +129,10 @@ def test_the_overview_says_what_needs_a_look(
     monkeypatch.setattr(admin.overview, "_mails", lambda: waiting)
     concerns = overview(ada)["concerns"]
     assert concerns == {
-        "certificate": "It should have been renewed.",
+        "certificate": "Its renewal is overdue.",
         "audit": "It is broken: row 3 is gone.",
-        "mails": "One waits for over 15 minutes.",
-        "worker": "No sign of life for 5 minutes.",
+        "mails": "One is queued for over 15 minutes.",
+        "worker": "Not seen for 5 minutes.",
         "backup": "None for more than a day.",
     }
     page = ada.get("/admin").text

@@ -68,7 +68,7 @@ def test_a_state_counts_only_where_it_was_made(
     sender = askers.get(answered, owner)
     done = finish(sender, answered, state, sign(options))
     assert done.status_code == (200 if asked == answered else 400)
-    assert ("Start again here" in done.text) == (asked != answered)
+    assert ("Start over here" in done.text) == (asked != answered)
 
 
 NOT_AN_ANSWER = {

@@ -175,7 +175,7 @@ def test_a_code_is_good_once(visitor: Visitor, app: Flask, with_app: str):
     visitor.submit("/verify", both)
     assert not is_asked_again(visitor)
     old = cookie(visitor)
-    assert "This code is not right" in visitor.submit("/verify", both).text
+    assert "This code is incorrect" in visitor.submit("/verify", both).text
     assert cookie(visitor) == old
 
 
@@ -201,7 +201,7 @@ def test_who_has_only_a_passkey_shows_it(visitor: Visitor, app: Flask, person: s
     assert is_asked_again(visitor)
     text = page_text(visitor)
     assert "Use a passkey" in text
-    assert "Go on" not in text
+    assert "Continue" not in text
     assert "recovery code" in text
     answer = visitor.send("/verify", {"password": GOOD_PASSWORD})
     assert "Use your passkey" in answer.text

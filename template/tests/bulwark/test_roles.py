@@ -109,7 +109,7 @@ def test_giving_and_taking_twice_is_refused(app: Flask, ada: Visitor, person: st
     assert "They do not have the role reader." in never.text
     ada.submit(act(app, person, "reader", "give"), WHY)
     again = ada.submit(act(app, person, "reader", "give"), WHY)
-    assert "They have the role reader already." in again.text
+    assert "They already have the role reader." in again.text
     assert len(recorded(app)) == 1
 
 
@@ -202,7 +202,7 @@ def test_a_name_that_no_role_can_have_is_refused(app: Flask, ada: Visitor):
 
 def test_a_role_that_somebody_has_is_kept(app: Flask, ada: Visitor, helper: Visitor):
     one = f"/admin/roles/{role_id(app, 'helper')}/delete"
-    assert "Somebody has this role" in ada.submit(one, WHY).text
+    assert "People have this role" in ada.submit(one, WHY).text
     assert helper.get("/admin/users").status_code == 200
 
 

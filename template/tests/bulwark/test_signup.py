@@ -96,14 +96,14 @@ def test_somebody_who_has_an_account_is_told_so_by_mail(visitor: Visitor, person
     visitor.submit("/register", {"email": person.upper()})
     body = visitor.letters()[-1].get_body(("plain",))
     assert body
-    assert "has one already" in body.get_content()
+    assert "already has an account" in body.get_content()
     assert visitor.link_in_last_letter() == "/reset"
 
 
 def test_nobody_is_flooded_with_links(visitor: Visitor):
     for _ in range(7):
         answer = visitor.submit("/register", {"email": NEW})
-        assert "We sent a mail" in answer.text
+        assert "We sent an email" in answer.text
     assert len(visitor.letters()) == 5
 
 

@@ -130,8 +130,8 @@ def test_a_token_expires_after_the_days_that_were_chosen(
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("name", "", "Give it a name"),
-        ("name", "   ", "Give it a name"),
+        ("name", "", "Enter a name"),
+        ("name", "   ", "Enter a name"),
         ("name", "x" * 65, "64 characters at most"),
         ("name", "a\u202eb", "letters, digits"),
         ("permissions", [], "Choose at least one"),
@@ -158,7 +158,7 @@ def test_nobody_gives_a_token_what_they_may_not_do_themselves(
     visitor: Visitor, app: Flask, person: str
 ):
     visitor.sign_in(person)
-    assert "there is nothing that a token could do" in visitor.get(PAGE).text
+    assert "a token would have none" in visitor.get(PAGE).text
     visitor.client.post(
         PAGE,
         json={"name": "R", "permissions": ["users:read"], "days": 7},
