@@ -214,7 +214,7 @@ def test_a_failure_leaves_nothing_where_hooks_fail_and_files_are_ignored(
     (place.service / ".git/hooks/reference-transaction").unlink()  # of stash
     broken = '_migrations:\n  - command: "rm bin/ci; exit 3"\n'
     place.publish("v9999.2.0", "_migrations:\n", broken)
-    assert "everything is as it was" in place.refusal(**hiding)
+    assert "nothing was changed" in place.refusal(**hiding)
     assert not (place.service / "bin/newer").exists()
 
 
