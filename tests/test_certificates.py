@@ -446,7 +446,7 @@ def test_a_site_that_the_proxy_refuses_at_renewal_is_not_loaded(site: Site) -> N
 
     said = site.unrenewed()
     assert "unknown directive" in said
-    assert "what it served before, it still serves" in said
+    assert "still serves the previous one" in said
     assert site.serial() == first
     assert "still serves another certificate" in site.refused("status")
     # It is not due any more, and yet the timer does not let it rest.
