@@ -166,7 +166,7 @@ def test_a_release_that_can_not_be_made_leaves_all_as_it_was(
     git(tmp_path, "clone", "-q", str(reference), "reference")
     done = attempt(broken, folder, "--source", ADDRESS)
     assert done.returncode == 1
-    assert "The app of v1.11.0 could not be made" in done.stderr
+    assert "The app of v1.11.0 could not be created" in done.stderr
     assert git(folder, "rev-parse", "HEAD") == git(reference, "rev-parse", "HEAD")
     assert git(folder, "status", "--porcelain") == ""
 

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 
 class Limit(NamedTuple):
-    """Requests a second, and how many more are allowed at once."""
+    """Requests a second, and how many more at once."""
 
     rate: float
     burst: int
 
 
-# A network gets twice the service's own limit; all together, more than the CPU can hash.
+# A network gets twice the service's limit; all together, more than the CPU can hash.
 NETWORK = Limit(50, 200)
 TRIED_BY_NETWORK = Limit(1, 20)
 TRIED_BY_ALL = Limit(40, 20)
@@ -27,7 +27,7 @@ TRIED_BY_ALL = Limit(40, 20)
 # Addresses of IPv4-only clients on a server without IPv4: RFC 6052 and 8215.
 TRANSLATED = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
 
-# Beyond this all buckets are cleared, so an attacker with many networks can't fill memory.
+# Beyond this all buckets are cleared, so that many networks can't fill the memory.
 MOST = 100_000
 
 Bucket = tuple[Limit, str]
