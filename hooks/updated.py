@@ -25,8 +25,8 @@ HEADINGS = ("To do", "Security", "Removed", "Changed", "Fixed", "Added")
 PLACES = {
     "bulwark/": "`app/`: docs/extend.md shows how",
     "tests/bulwark/": "`tests/app/`",
-    "deploy/nginx/": "`app/nginx/`, which updates leave alone",
-    "deploy/apache/": "`app/apache/`, which updates leave alone",
+    "deploy/nginx/": "`app/nginx/`, which updates don't change",
+    "deploy/apache/": "`app/apache/`, which updates don't change",
     "compose.yaml": "`compose.override.yaml`, which Compose reads as well",
     "deploy/docker/": "`compose.override.yaml`, or an image built from this one",
     "deploy/systemd/": "a drop-in: `systemctl edit` on the server makes one",

@@ -264,7 +264,7 @@ def test_status_and_a_trial_of_the_renewal_tell_how_things_are(site: Site) -> No
     assert told["problems"] == []
     said = site.certbot("status").stdout
     assert DOMAIN in said
-    assert "90.0 days, 100% of its life" in said
+    assert "90.0 days, 100% of its lifetime" in said
 
     # Another authority is asked itself.
     site.issue("--server", f"https://{PRODUCTION}/dir")

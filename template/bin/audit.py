@@ -115,7 +115,7 @@ def look_up(
     packages: Iterable[Package], ignored: list[str]
 ) -> dict[Package, list[str] | None]:
     """Return each package's vulnerabilities, or None where PyPI returns 404."""
-    rounds: list[dict[str, Package]] = []  # pip-audit takes one version each
+    rounds: list[dict[str, Package]] = []  # pip-audit takes one version of a package
     for package in packages:
         free = next((turn for turn in rounds if package.name not in turn), None)
         if free is None:

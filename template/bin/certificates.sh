@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # Makes uv, pip and pip-audit trust this machine's certificate authorities. Their own lists
-# don't include the authority of a TLS-inspecting proxy. Variables that you set win.
+# don't include the authority of a TLS-inspecting proxy. Your own settings win.
 
 store=${SSL_CERT_FILE:-}
 # Debian, Fedora, Alpine and BSD, SUSE.
