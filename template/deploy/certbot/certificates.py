@@ -311,7 +311,7 @@ MEANINGS = {
     ],
     r"Max retries exceeded|Connection aborted|Read timed out": [
         "The authority does not answer.",
-        "Check that no firewall blocks outgoing port 443. If not, try again later.",
+        "Check that no firewall blocks outgoing port 443, or try again later.",
     ],
     r"error:serverInternal|<Response \[5\d\d\]>": [
         "The authority has an internal error. Try again later.",
