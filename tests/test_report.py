@@ -149,7 +149,7 @@ def test_a_fix_of_a_file_that_the_team_moved_or_deleted_is_shown(
 
 def test_a_file_that_goes_is_shown_if_the_team_had_edited_it(updated: Update) -> None:
     said = updated.section("Not here")
-    assert "`bulwark/proxy.py` is gone" in said
+    assert "`bulwark/proxy.py` was removed" in said
     assert "health.py" not in said
     assert not (updated.service / "bulwark/health.py").exists()
     had = git(updated.service, "show", "HEAD:./bulwark/proxy.py")
