@@ -1,19 +1,19 @@
 # shellcheck shell=sh
-# What bin/new and bin/test share: short lines on what happens, Python, uv and .venv.
+# Shared by bin/new and bin/test: progress messages, Python, uv and .venv.
 
 start=$(date +%s)
 
-say() { # one line, with the seconds since the start
+say() { # print a line with the seconds since the start
   printf '[%3d s] %s\n' "$(($(date +%s) - start))" "$*"
 }
 
-fail() { # what happened, then what to do, a line each
+fail() { # print what happened and how to fix it, a line each, then exit
   printf '\n' >&2
   printf '%s\n' "$@" >&2
   exit 1
 }
 
-# Run a command with a dot every second; show what it said only if it fails.
+# Run a command and print a dot every second; print its output only if it fails.
 quietly() {
   log=$(mktemp)
   "$@" >"$log" 2>&1 </dev/null &
@@ -42,35 +42,35 @@ find_python() { # sets $python
     "Install one (Debian, Ubuntu: apt-get install python3 python3-venv) and try again."
 }
 
-find_uv() { # sets and exports $UV: the one given, the machine's, or one in .uv
+find_uv() { # sets and exports $UV: its value, the machine's uv, or one in .uv
   # shellcheck source=../template/bin/certificates.sh disable=SC2154  # root: the caller sets it
   . "$root/template/bin/certificates.sh"
   # shellcheck source=../template/bin/machine_uv.sh
   . "$root/template/bin/machine_uv.sh"
   UV=${UV:-$(machine_uv "$root/template" || echo "$root/.uv/bin/uv")}
   export UV
-  # Without a home that can be written, uv keeps its cache here.
+  # Without a writable home folder, uv caches here.
   [ -w "${HOME:-/nonexistent}" ] || export UV_CACHE_DIR="${UV_CACHE_DIR:-$root/.uv/cache}"
   [ ! -x "$UV" ] || return 0
   "$python" -c 'import ensurepip, venv' 2>/dev/null ||
-    fail "$python has no venv module, which uv is installed with." \
+    fail "$python has no venv module, which is needed to install uv." \
       "Install it (Debian, Ubuntu: apt-get install python3-venv) and try again."
   version=$(sed -n 's/^version=//p' "$root/template/bin/uv")
-  say "uv $version, which installs packages, into .uv"
+  say "Installing uv $version, the package installer, into .uv"
   { quietly "$python" -m venv "$root/.uv" && quietly "$root/.uv/bin/pip" install "uv==$version"; } ||
-    fail "uv could not be installed. Its words are above." \
-      "Check the network, any proxy, and that $root can be written; then try again." \
+    fail "uv could not be installed. Its output is above." \
+      "Check the network, any proxy, and that $root is writable. Then try again." \
       "$about_certificates"
 }
 
-# Install into the checkout's .venv: uv's arguments say what.
+# Install into the checkout's .venv; the arguments go to `uv pip`.
 install() {
   find_python
   find_uv
   [ -x "$root/.venv/bin/python" ] || quietly "$UV" venv --python "$python" "$root/.venv" ||
-    fail "The environment $root/.venv could not be made. uv's words are above." \
-      "Check that the folder can be written, then try again."
+    fail "The environment $root/.venv could not be created. uv's output is above." \
+      "Check that the folder is writable, then try again."
   quietly "$UV" pip "$@" --python "$root/.venv" ||
-    fail "Packages could not be installed into .venv. uv's words are above." \
-      "Check the network and any proxy, then try again: what is there stays." "$about_certificates"
+    fail "Packages could not be installed into .venv. uv's output is above." \
+      "Check the network and any proxy, then try again: it continues from here." "$about_certificates"
 }

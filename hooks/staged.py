@@ -1,8 +1,8 @@
-"""Stages what of an update git would keep out of a commit: ignored files, and run bits.
+"""Stages the parts of an update that git would not commit: ignored files, file modes.
 
     staged.py TEMPLATE OLD_RELEASE NEW_RELEASE
 
-Copier runs it in the service, after the report, which it adds to. Standard library
+Copier runs it in the service after the report and appends its output. Standard library
 only.
 """
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SEEDS = ("app/", "tests/app/", "README.md")  # an update brings none
+SEEDS = ("app/", "tests/app/", "README.md")  # updates don't add these
 PLAIN, EXECUTABLE = "100644", "100755"
 
 
@@ -33,7 +33,7 @@ def git(
 
 
 def modes(template: Path, release: str) -> dict[str, str]:
-    """Return the mode of each file that a release has, by its name in a service."""
+    """Return the mode of each file in a release, by its name in a service."""
     found = {}
     for line in git("ls-tree", "-r", "-z", release, "template", at=template):
         mode, path = line.split()[0], line.partition("\t")[2]
@@ -44,8 +44,8 @@ def modes(template: Path, release: str) -> dict[str, str]:
 
 
 def stage_ignored(new: list[str]) -> None:
-    """Stage the new files that no commit would have, and name them."""
-    # What people ignore, not what bin/update has Copier's git ignore.
+    """Stage new files that git ignores, and list them."""
+    # Use the user's ignore rules, not those that bin/update gives Copier's git.
     listed = ("ls-files", "--others", "--exclude-standard", "-z")
     seen = set(git(*listed, GIT_CONFIG_COUNT="0"))
     ignored = [name for name in new if name not in seen]
@@ -53,28 +53,28 @@ def stage_ignored(new: list[str]) -> None:
         git("add", "--force", "--", *ignored)
         print(
             "\n## Ignored by git",
-            "\nThese files are new, and rules of yours for git hide them. They are"
-            " staged, so that\nyour commit has them:\n",
+            "\nThese files are new, but your git ignore rules match them. They are"
+            " staged, so your\ncommit includes them:\n",
             *[f"- `{name}`" for name in ignored],
             sep="\n",
         )
 
 
 def sees_modes() -> bool:
-    """Tell whether git looks at the run bits of files."""
+    """Return whether git tracks the executable bits of files."""
     asked = ("config", "--null", "--type=bool", "--default=true", "core.fileMode")
     return git(*asked) != ["false"]
 
 
 def stage_modes(old: dict[str, str], new: dict[str, str]) -> None:
-    """Give files the run bits of the release, but for those that the team changed."""
+    """Stage the release's executable bits, except where the team changed them."""
     before = {
         line.partition("\t")[2]: line.split()[0]
         for line in git("ls-tree", "-r", "-z", "HEAD")
     }
     lines = []
     listed = ("ls-files", "--stage", "-z")
-    # The names that update-index takes begin at the top of the repository.
+    # update-index needs names relative to the top of the repository.
     for line, full in zip(git(*listed), git(*listed, "--full-name"), strict=True):
         (mode, blob, stage), name = line.split()[:3], line.partition("\t")[2]
         had = before.get(name)
@@ -87,7 +87,7 @@ def stage_modes(old: dict[str, str], new: dict[str, str]) -> None:
 
 
 def main() -> None:
-    """Stage what the release has and git does not see."""
+    """Stage what git would leave out."""
     template, before, now = Path(sys.argv[1]), *sys.argv[2:]
     release = modes(template, now)
     untracked = set(git("ls-files", "--others", "-z"))

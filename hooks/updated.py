@@ -1,9 +1,9 @@
-"""Says what an update brought, what it could not bring, and what is left to do.
+"""Reports what an update changed, what it could not apply, and what is left to do.
 
     updated.py TEMPLATE ANSWERS_FILE OLD_RELEASE NEW_RELEASE
 
-Copier runs it in the service, with its own Python and thus with what Copier imports.
-It prints Markdown, for the terminal and for the text of a pull request.
+Copier runs it in the service with its own Python, so Copier's dependencies are
+available. It prints Markdown, for the terminal and for a pull request.
 """
 
 import subprocess
@@ -18,21 +18,21 @@ import yaml
 from jinja2 import Environment
 from pathspec import GitIgnoreSpec
 
-# Of CHANGELOG.md, most important first.
+# Headings of CHANGELOG.md, most important first.
 HEADINGS = ("To do", "Security", "Removed", "Changed", "Fixed", "Added")
 
-# Where what a team wanted belongs, by the path that it changed instead.
+# Where a team's change belongs, by the path that they edited instead.
 PLACES = {
     "bulwark/": "`app/`: docs/extend.md shows how",
     "tests/bulwark/": "`tests/app/`",
-    "deploy/nginx/": "`app/nginx/`, which updates leave alone",
-    "deploy/apache/": "`app/apache/`, which updates leave alone",
+    "deploy/nginx/": "`app/nginx/`, which updates don't change",
+    "deploy/apache/": "`app/apache/`, which updates don't change",
     "compose.yaml": "`compose.override.yaml`, which Compose reads as well",
     "deploy/docker/": "`compose.override.yaml`, or an image built from this one",
     "deploy/systemd/": "a drop-in: `systemctl edit` on the server makes one",
-    "deploy/fail2ban/": "a file of your own in `/etc/fail2ban/jail.d/`",
+    "deploy/fail2ban/": "your own file in `/etc/fail2ban/jail.d/`",
     "deploy/shipping/": "`/etc/NAME/shipping.env`, or `systemctl edit NAME-shipping`",
-    ".github/": "a workflow of your own beside it",
+    ".github/": "your own workflow beside it",
     "pyproject.toml": "`dependencies`, or a section that the template does not have",
 }
 LABELS = ("before updating", "last update", "after updating")  # as Copier writes them
@@ -49,7 +49,7 @@ class Change(NamedTuple):
 
 
 class Template:
-    """What Copier updates from: a clone, two of its releases, the service's answers."""
+    """The source of an update: a clone, two releases and the service's answers."""
 
     def __init__(self, clone: Path, answers: Path, old: str, new: str) -> None:
         self.clone, self.old, self.new = clone, old, new
@@ -63,15 +63,15 @@ class Template:
         )
 
     def render(self, text: str, **variables: str) -> str:
-        """Put the answers into a text."""
+        """Render a text with the service's answers."""
         return self.jinja.from_string(text).render(self.answers, **variables)
 
     def before(self, path: str) -> bytes:
-        """Return a file of the old release, empty when it was not there."""
+        """Return a file of the old release, empty if it did not exist."""
         return git_show(f"{self.old}:{path}", at=self.clone) or b""
 
     def changes(self) -> Iterator[Change]:
-        """Yield what differs between the releases and belongs to this service."""
+        """Yield the changes between the releases that concern this service."""
         spoken = git(
             *("diff", "--name-status", "--find-renames", "-z", self.old, self.new),
             *("--", "template"),
@@ -88,7 +88,7 @@ class Template:
                     yield change
 
     def switched_off(self) -> Iterator[Change]:
-        """Yield the files that another answer took out of this service."""
+        """Yield the files that a changed answer removed from this service."""
         listed = git(
             "diff", "--name-only", "--diff-filter=D", "-z", "--relative", "HEAD"
         )
@@ -101,11 +101,11 @@ class Template:
                 yield Change("D", source, source, path, path)
 
     def name(self, source: str) -> str:
-        """Return what a file of the template is called in this service."""
+        """Return the name of a template file in this service."""
         return self.render(source.removeprefix("template/").removesuffix(".jinja"))
 
     def diff(self, change: Change) -> str:
-        """Return the change of a file as a block of Markdown, inside a list."""
+        """Return the diff of a file as a Markdown code block, indented for a list."""
         compare = ("diff", "--no-color", "--no-ext-diff", "--find-renames")
         files = ("--", change.source, change.target)
         said = git(*compare, self.old, self.new, *files, at=self.clone).decode()
@@ -115,7 +115,7 @@ class Template:
 
 
 def git(*command: str, at: Path = Path(), stdin: bytes = b"") -> bytes:
-    """Run git; return what it says."""
+    """Run git; return its output."""
     done = subprocess.run(
         ["git", *command], cwd=at, input=stdin, capture_output=True, check=True
     )
@@ -123,12 +123,12 @@ def git(*command: str, at: Path = Path(), stdin: bytes = b"") -> bytes:
 
 
 def split(listed: bytes) -> list[str]:
-    """Return the words of what git lists with -z."""
+    """Split git's NUL-separated output."""
     return listed.decode().split("\0")[:-1]
 
 
 def git_show(name: str, at: Path = Path()) -> bytes | None:
-    """Return a file of a commit, None when it is not there."""
+    """Return a file of a commit, or None if it does not exist."""
     done = subprocess.run(
         ["git", "show", name], cwd=at, capture_output=True, check=False
     )
@@ -136,7 +136,7 @@ def git_show(name: str, at: Path = Path()) -> bytes | None:
 
 
 def carry_over(path: str, base: bytes, edited: bytes) -> None:
-    """Merge what the team changed in a file into the one that takes its place."""
+    """Merge the team's changes to a file into the file that replaces it."""
     released = Path(path).read_bytes()
     with tempfile.TemporaryDirectory() as folder:
         sides = [Path(folder, name) for name in ("edited", "base", "released")]
@@ -150,7 +150,7 @@ def carry_over(path: str, base: bytes, edited: bytes) -> None:
         )
         Path(path).write_bytes(sides[0].read_bytes())
     if done.returncode:
-        # What `git merge` would leave in the index: 1 the base, 2 ours, 3 theirs.
+        # Index stages as `git merge` writes them: 1 the base, 2 ours, 3 theirs.
         name = git("rev-parse", "--show-prefix").decode().strip() + path
         mode = "100755" if Path(path).stat().st_mode & 0o100 else "100644"
         lines = [f"0 {'0' * 40}\t{name}"]
@@ -161,7 +161,7 @@ def carry_over(path: str, base: bytes, edited: bytes) -> None:
 
 
 def where_it_went(path: str) -> str:
-    """Say which commit of the team's took a file away, and where to, if it did."""
+    """Return which of the team's commits moved or deleted a file."""
     (commit,) = git("log", "-1", "--format=%h", "--", path).decode().split() or [""]
     if not commit:
         return "it is not in this service"
@@ -177,7 +177,7 @@ def where_it_went(path: str) -> str:
 
 
 def missed(template: Template, change: Change) -> str | None:
-    """Bring what one change could not bring by itself, or say what is missing."""
+    """Apply a change that Copier could not, or return what is missing."""
     if link := link_in_the_way(change.new) or link_in_the_way(change.old):
         return beyond(template, change, link)
     here = Path(change.new).exists()
@@ -185,16 +185,16 @@ def missed(template: Template, change: Change) -> str | None:
         case "M" if not here:
             return (
                 f"`{change.new}` changed, but {where_it_went(change.new)}, so this"
-                f" change did not arrive:\n\n{template.diff(change)}"
+                f" change was not applied:\n\n{template.diff(change)}"
             )
         case "R" if here:
             return renamed(template, change)
         case "D" if is_edited(template, change):
-            # What a file with answers in it was before the team's edits is not known.
+            # The original of a file with answers is unknown, so edits can't be seen.
             had = "may have" if change.source.endswith(".jinja") else "had"
             return (
-                f"`{change.old}` is gone: the release, with your answers, does without"
-                f" it. You {had} edited it; what was here:"
+                f"`{change.old}` was removed: this release, with your answers, has no"
+                f" such file. You {had} edited it. To see your version:"
                 f" `git show HEAD:./{change.old}`"
             )
     return None
@@ -202,7 +202,7 @@ def missed(template: Template, change: Change) -> str | None:
 
 @cache
 def links() -> set[str]:
-    """Return the links and repositories of this service: Copier left them alone."""
+    """Return the symbolic links and submodules, which Copier did not change."""
     lines = split(git("ls-files", "--stage", "-z"))
     return {
         line.partition("\t")[2]
@@ -212,39 +212,39 @@ def links() -> set[str]:
 
 
 def link_in_the_way(path: str) -> str | None:
-    """Return what the team put in the place of a file, or of a folder that it is in."""
+    """Return the link or submodule that replaces a file or one of its folders."""
     names = [path, *map(str, Path(path).parents)]
     return next((name for name in names if name in links()), None)
 
 
 def beyond(template: Template, change: Change, link: str) -> str:
-    """Say what a change is that stopped at a link."""
+    """Describe a change that a link or submodule kept from being applied."""
     path, what = Path(link), "another repository"
     if path.is_symlink():
         what = f"a link to `{path.readlink()}`"
     if change.kind == "R" and not link_in_the_way(change.new):
         return (
             f"`{change.new}` is new here: the release renamed `{change.old}`, but"
-            f" `{link}` is {what} here, which stays as it was."
+            f" `{link}` is {what} here, which was not changed."
         )
     said = {
         "A": f"`{change.new}` is new",
-        "D": f"`{change.old}` is gone from the release",
-        "R": f"`{change.new}` is what the release calls `{change.old}` now",
+        "D": f"`{change.old}` was removed from the release",
+        "R": f"`{change.new}` is the new name of `{change.old}`",
     }.get(change.kind, f"`{change.new}` changed")
     return (
-        f"{said}, but `{link}` is {what} here, so this did not arrive:"
+        f"{said}, but `{link}` is {what} here, so this was not applied:"
         f"\n\n{template.diff(change)}"
     )
 
 
 def renamed(template: Template, change: Change) -> str | None:
-    """Carry over what the team changed in a file that has another name now."""
+    """Carry the team's changes over to a file that the release renamed."""
     yours = git_show(f"HEAD:./{change.old}")
     if yours is None:
         return (
             f"`{change.new}` is new here: the release renamed `{change.old}`, which"
-            " you took away. Take this one away as well if you don't need it."
+            " you deleted. Delete this one as well if you don't need it."
         )
     if is_edited(template, change):
         carry_over(change.new, template.before(change.source), yours)
@@ -252,20 +252,18 @@ def renamed(template: Template, change: Change) -> str | None:
 
 
 def is_edited(template: Template, change: Change) -> bool:
-    """Tell whether the team had changed a file of the old release."""
+    """Return whether the team had changed a file of the old release."""
     yours = git_show(f"HEAD:./{change.old}")
     return yours is not None and yours != template.before(change.source)
 
 
 def conflicts() -> list[str]:
-    """Name each file that waits for a decision, and where the team's part belongs."""
+    """Describe each file with conflicts, and where the team's change belongs."""
     names = git("diff", "--name-only", "--diff-filter=U", "-z", "--relative")
     found = []
     for name in split(names):
         places = [text for path, text in PLACES.items() if name.startswith(path)]
-        better = (
-            f" What you wanted has a place of its own: {places[0]}." if places else ""
-        )
+        better = f" Put your change in {places[0]}." if places else ""
         found.append(f"`{name}`: you and the release changed the same lines.{better}")
     return found
 
@@ -297,8 +295,8 @@ def report(template: Template) -> Iterator[str]:
     if waiting := conflicts():
         yield section(
             "Conflicts",
-            "These wait for you: above `=======` is yours, below it the release's.",
-            "Leave what is right, then `git add` each.\n",
+            "Resolve these: above `=======` is your version, below it the release's.",
+            "Edit each file, then `git add` it.\n",
             *[f"- {text}" for text in waiting],
         )
     if not_here:

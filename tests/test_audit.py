@@ -109,16 +109,14 @@ def test_files_of_requirements_are_looked_up_too(audit: Audit) -> None:
 def test_a_package_that_pypi_has_withdrawn_fails_it(audit: Audit) -> None:
     audit.pypi.has["holed"] = ["0.9"]
     code, said, _ = audit.run()
-    assert "which withdraws what is malicious: holed 1.0" in said
+    assert "No longer on PyPI, which removes malicious packages: holed 1.0" in said
     assert code == 1
 
 
 def test_a_failed_look_up_is_no_private_package(audit: Audit) -> None:
     audit.pypi.withheld = {"holed", "patched"}
     code, said, _ = audit.run()
-    assert (
-        "PyPI has these packages, but no answer for them: holed 1.0 patched 1.0" in said
-    )
+    assert "but returned nothing for them: holed 1.0 patched 1.0" in said
     assert "Private, so not looked up: corp-auth 1.0 " in said
     assert code == 2
 

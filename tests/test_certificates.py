@@ -264,7 +264,7 @@ def test_status_and_a_trial_of_the_renewal_tell_how_things_are(site: Site) -> No
     assert told["problems"] == []
     said = site.certbot("status").stdout
     assert DOMAIN in said
-    assert "90.0 days, 100% of its life" in said
+    assert "90.0 days, 100% of its lifetime" in said
 
     # Another authority is asked itself.
     site.issue("--server", f"https://{PRODUCTION}/dir")
@@ -321,7 +321,7 @@ def test_a_short_life_is_renewed_at_its_half_and_an_expired_one_at_last(
         assert second != first
 
         eventually(lambda: site.left() < 0.25)
-        assert "of the certificate's life are left" in site.refused("status")
+        assert "of the certificate's lifetime is left" in site.refused("status")
         eventually(lambda: site.left() <= 0)
         assert "has expired" in site.refused("status")
         assert site.renew() != second
@@ -341,26 +341,26 @@ def test_a_name_that_cannot_be_proven_is_told_why(site: Site) -> None:
 
     dns("set-default-ipv4", ip=AUTHORITY)
     said = site.refused("issue")
-    assert f"DNS leads to {AUTHORITY}; this machine has" in said
+    assert f"DNS returns {AUTHORITY}; this machine has" in said
     assert f" {DOMAIN} is yours" not in said
 
     dns("set-default-ipv4", ip=MACHINE)
     site.write("/root/wall", WALL)
     site.run("nft", "-f", "/root/wall")
-    assert "firewall has to let port 80 in" in site.refused("issue")
+    assert "Firewalls must allow port 80" in site.refused("issue")
     site.run("nft", "delete", "table", "ip", "wall")
 
     site.write("/etc/nginx/conf.d/a.conf", f"server {{ server_name {ALIAS}; }}")
     site.run("systemctl", "reload", "nginx")
-    assert f"nginx does not show it for {ALIAS}" in site.refused("issue")
+    assert f"does not serve the challenge for {ALIAS}" in site.refused("issue")
     site.path("/etc/nginx/conf.d/a.conf").unlink()
 
     site.run("systemctl", "stop", "nginx")
-    assert "Nobody listens on port 80" in site.refused("issue")
+    assert "Nothing listens on port 80" in site.refused("issue")
     other = ("systemd-run", "-q", "--unit=other", "python3", "-m", "http.server")
     site.run(*other, "80")
     eventually(lambda: site.run("ss", "-Hltn", "sport = :80"))
-    assert "Port 80 is taken by python3, not by nginx" in site.refused("issue")
+    assert "Port 80 is used by python3, not by nginx" in site.refused("issue")
     site.run("systemctl", "stop", "other")
     site.run("systemctl", "start", "nginx")
 
@@ -378,10 +378,10 @@ def test_an_authority_that_does_not_issue_is_told_why(site: Site) -> None:
         "https://letsencrypt.org/docs/rate-limits/",
     )
     said = site.refused("issue")
-    assert "asked too often" in said
+    assert "rate limit is exceeded" in said
     assert "retry after 2030-01-02 03:04:05 UTC" in said
     pebble.refuse("caa", f"CAA record for {DOMAIN} prevents issuance")
-    assert "A CAA record has to allow it" in site.refused("issue")
+    assert "Add a CAA record that allows it" in site.refused("issue")
     pebble.refuse("rejectedIdentifier", "The ACME server refuses to issue for it")
     assert "domain in service.toml" in site.refused("issue")
     pebble.relent()
@@ -390,9 +390,9 @@ def test_an_authority_that_does_not_issue_is_told_why(site: Site) -> None:
     assert "The authority does not answer" in site.refused("issue")
     site.run("systemctl", "stop", "authority-pebble")
     pebble.open()
-    assert "troubles of its own" in site.refused("issue")
+    assert "has an internal error" in site.refused("issue")
     site.run("systemctl", "stop", "authority-dns")
-    assert "its DNS does not answer" in site.refused("issue")
+    assert "its DNS server fails" in site.refused("issue")
     site.path("/etc/hosts").write_text(f"{AUTHORITY} {PRODUCTION}\n")
     stranger = (
         "env",
@@ -405,7 +405,7 @@ def test_an_authority_that_does_not_issue_is_told_why(site: Site) -> None:
     issue = f"{HOME}/current/deploy/certbot/issue"
     assert "sudo" in site.attempt("runuser", "-u", "nobody", issue).stderr
     site.run("mv", "/opt/certbot", "/opt/elsewhere")
-    assert "deploy/systemd/install brings it" in site.refused("issue")
+    assert "deploy/systemd/install installs it" in site.refused("issue")
     assert site.ask("/", port="80").status == 308
 
 
@@ -446,7 +446,7 @@ def test_a_site_that_the_proxy_refuses_at_renewal_is_not_loaded(site: Site) -> N
 
     said = site.unrenewed()
     assert "unknown directive" in said
-    assert "what it served before, it still serves" in said
+    assert "still serves the previous one" in said
     assert site.serial() == first
     assert "still serves another certificate" in site.refused("status")
     # It is not due any more, and yet the timer does not let it rest.

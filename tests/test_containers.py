@@ -317,7 +317,7 @@ def test_what_the_proxy_refuses_is_not_loaded_and_the_hook_learns_why(
     before = stack.ask("/healthz").serial
     stack.python("certbot", move.format(key, "/etc/letsencrypt/kept"))
     try:
-        with pytest.raises(AssertionError, match=r"(?s)privkey\.pem.*nginx refuses"):
+        with pytest.raises(AssertionError, match=r"(?s)privkey\.pem.*nginx rejected"):
             stack.python("certbot", ask)
     finally:
         stack.python("certbot", move.format("/etc/letsencrypt/kept", key))

@@ -152,7 +152,7 @@ def test_it_goes_on_when_a_bad_setting_is_mended(dev: Dev) -> None:
     good = env.read_text()
     dev.wait_for(lambda: dev.workers() == 1)
     env.write_text(f"{good}\nAPP_LOG_LEVEL=LOUD\n")
-    dev.wait_for(lambda: "starts again when you save" in dev.said)
+    dev.wait_for(lambda: "restarts when you save" in dev.said)
     dev.wait_for(lambda: not dev.serves())
     dev.wait_for(lambda: dev.said.count("'LOUD' is not one of") == 2)
     time.sleep(2)  # long enough to start once more, as each part did each second
@@ -176,5 +176,5 @@ def test_a_port_of_somebody_else_is_not_announced(service: Path, host: str) -> N
             check=False,
         )
     assert done.returncode == 1
-    assert f"Something else listens on port {port}" in done.stderr
+    assert f"uses port {port}" in done.stderr
     assert done.stdout == ""

@@ -441,6 +441,6 @@ def test_a_jail_that_fail2ban_refuses_changes_nothing(town: Town) -> None:
     done = town.deploy("fail2ban/install")
     broken.write_text(good)
     assert done.returncode == 1
-    assert "as they were before" in done.stderr
+    assert "the previous ones were restored" in done.stderr
     assert "edge-test-guesses" in town.run("fail2ban-client", "status")
     assert town.path(f"/etc/fail2ban/jail.d/{NAME}.conf").read_text() == jails

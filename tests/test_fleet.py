@@ -138,13 +138,13 @@ def test_each_service_is_told_by_what_an_update_does_to_it(fleet: Fleet) -> None
     assert said("conflicts") == {"edited": edited}
     assert said("not_here") == {"lost": edited}
     notes = {name: " ".join(lines) for name, lines in said("notes").items()}
-    assert "not committed and were not tried" in notes.pop("dirty")
+    assert "uncommitted changes, which were left out" in notes.pop("dirty")
     assert "/gone" in notes.pop("orphan")
-    assert f"It has no {', '.join(LENT)} of its own" in notes.pop("old")
+    assert f"It has no {', '.join(LENT)}; this" in notes.pop("old")
     assert "unborn is not committed" in notes.pop("unborn")
     assert notes == {
-        "nothing": "nothing is no service: it has no .copier-answers.yml.",
-        "plain": "plain is in no git repository that can be read.",
+        "nothing": "nothing is not a service: it has no .copier-answers.yml.",
+        "plain": "plain is not in a git repository that can be read.",
     }
 
 

@@ -364,7 +364,7 @@ class TestInstall:
         etc = service.parent / "etc"
         nobody = self.install(service, etc / "missing.yml")
         assert nobody.returncode == 1
-        assert "There is nobody to tell" in nobody.stderr
+        assert "There are no receivers" in nobody.stderr
         example = service / "deploy/monitoring/receivers.example.yml"
         assert self.install(service, example).returncode == 0
         place = etc / "prometheus/services"
@@ -374,7 +374,7 @@ class TestInstall:
         one.write_text(example.read_text().replace("name: page", "name: somebody"))
         refused = self.install(service, one)
         assert refused.returncode == 1
-        assert "Alertmanager refuses" in refused.stderr
+        assert "Alertmanager rejected" in refused.stderr
         assert "page and ticket" in refused.stderr
         (service / "app/alerts/orders.yml").write_text("groups: nothing\n")
         refused = self.install(service)
@@ -391,7 +391,7 @@ class TestInstall:
         example = service / "deploy/monitoring/receivers.example.yml"
         done = self.install(service, example)
         assert done.returncode == 1
-        assert "was changed by somebody" in done.stderr
+        assert "was changed, so this server" in done.stderr
         assert list(own.parent.iterdir()) == [own]
         shutil.copy("/etc/prometheus/prometheus.yml", own)
         assert self.install(service, example).returncode == 0

@@ -170,7 +170,7 @@ def test_files_in_the_way_stop_it_before_anything_is_written(
 @pytest.mark.parametrize(
     ("have", "named"),
     [
-        ((), "git is missing"),
+        ((), "git is not installed"),
         (("git",), "No Python 3.11 or newer was found"),
     ],
 )
@@ -296,7 +296,7 @@ def test_a_proxy_with_an_authority_of_its_own_is_trusted_if_the_machine_trusts_i
         )
     if where == "nowhere":
         assert done.returncode == 1
-        assert "If a certificate was refused" in done.stderr
+        assert "If a certificate was rejected" in done.stderr
     else:
         assert done.returncode == 0, done.stdout + done.stderr
         assert "prepared" in done.stdout

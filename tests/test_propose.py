@@ -130,7 +130,7 @@ def test_a_pull_request_holds_the_update_and_says_what_is_new(place: Place) -> N
     assert said[:2] == ["pr", "create"]
     assert "Update the template to 9999.1.0" in said
     assert f"--head\n{BRANCH}\n" in place.note("arguments")
-    assert place.note("text").startswith("`bin/setup` and `bin/ci` went well.\n")
+    assert place.note("text").startswith("`bin/setup` and `bin/ci` passed.\n")
     assert "## Security\n\n- Safer headers.\n" in place.note("text")
 
 
@@ -160,7 +160,7 @@ def test_nothing_is_proposed_twice(place: Place) -> None:
     done = place.propose()
     assert (done.returncode, done.stdout) == (
         0,
-        f"9999.1.0 is proposed already: {BRANCH}\n",
+        f"9999.1.0 is already proposed: {BRANCH}\n",
     )
     assert not (place.notes / "arguments").exists()
 
@@ -239,7 +239,7 @@ def test_a_long_report_is_cut_but_stands_whole_in_the_commit(place: Place) -> No
     assert place.propose().returncode == 0
     text = place.note("text")
     assert len(text) < 65_536
-    assert text.startswith("`bin/setup` and `bin/ci` went well.\n\nThis is only the")
+    assert text.startswith("`bin/setup` and `bin/ci` passed.\n\nThis is shortened")
     said = git(place.origin, "log", "-1", "--format=%B", "bulwark-9999.1.1")
     assert "\n## Security\n\n- Safer headers.\n" in said
     assert "\n- Entry 4999 ü\n" in said
@@ -271,7 +271,7 @@ def test_what_checks_leave_is_not_proposed_but_a_new_lock_is(place: Place) -> No
 def test_an_older_proposal_is_named(place: Place) -> None:
     git(place.service, "push", "-q", "origin", "HEAD:bulwark-9999.0.5")
     place.propose()
-    assert "This holds what bulwark-9999.0.5 held" in place.note("text")
+    assert "This replaces bulwark-9999.0.5" in place.note("text")
 
 
 def test_a_template_that_does_not_answer_fails_the_job(place: Place) -> None:

@@ -134,18 +134,18 @@ def test_a_folder_of_somebody_elses_is_left_alone(
     checkout: Path, reference: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("ours\n")
-    assert "its last commit is no release" in attempt(checkout, tmp_path).stderr
+    assert "is not a release made by" in attempt(checkout, tmp_path).stderr
     folder = tmp_path / "changed"
     git(tmp_path, "clone", "-q", str(reference), "changed")
     (folder / "README.md").write_text("ours\n")
-    assert "changes of somebody's" in attempt(checkout, folder).stderr
+    assert "uncommitted changes" in attempt(checkout, folder).stderr
     assert (folder / "README.md").read_text() == "ours\n"
 
 
 def test_the_template_itself_is_left_alone(checkout: Path, tmp_path: Path) -> None:
     git(tmp_path, "clone", "-q", str(checkout), "template")
     for folder in (tmp_path / "template", tmp_path / "template/docs"):
-        assert "its last commit is no release" in attempt(checkout, folder).stderr
+        assert "is not a release made by" in attempt(checkout, folder).stderr
     assert git(tmp_path / "template", "status", "--porcelain") == ""
 
 
@@ -166,7 +166,7 @@ def test_a_release_that_can_not_be_made_leaves_all_as_it_was(
     git(tmp_path, "clone", "-q", str(reference), "reference")
     done = attempt(broken, folder, "--source", ADDRESS)
     assert done.returncode == 1
-    assert "The app of v1.11.0 could not be made" in done.stderr
+    assert "The app of v1.11.0 could not be created" in done.stderr
     assert git(folder, "rev-parse", "HEAD") == git(reference, "rev-parse", "HEAD")
     assert git(folder, "status", "--porcelain") == ""
 

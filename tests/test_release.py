@@ -94,7 +94,7 @@ def test_what_is_released_has_a_date_and_the_next_one_is_empty(checkout: Path) -
 def test_what_the_ci_tests_is_the_commit_that_is_released(checkout: Path) -> None:
     put(".ci/run", "#!/bin/sh\ngit log -1 --format=%s; exit 3\n")(checkout)
     reason = refusal(checkout, "1.2.0")
-    assert "The CI fails, so nothing is released:\nRelease v1.2.0\n" in reason
+    assert "CI failed, so nothing was released:\nRelease v1.2.0\n" in reason
 
 
 def test_who_ends_it_meanwhile_has_changed_nothing(checkout: Path) -> None:
@@ -102,7 +102,7 @@ def test_who_ends_it_meanwhile_has_changed_nothing(checkout: Path) -> None:
     before = state(checkout)
     done = run(checkout, "1.2.0")
     assert done.returncode == 1
-    assert "Nothing is released." in done.stderr
+    assert "Nothing was released." in done.stderr
     assert state(checkout) == before
 
 
@@ -125,7 +125,7 @@ def test_who_releases_may_be_known_in_this_checkout_alone(
     nobody.write_text("[safe]\ndirectory = *\n")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(nobody))
     reason = refusal(checkout, "1.2.0")
-    assert "git does not know who releases: git config user.email" in reason
+    assert "git has no user.email to release with" in reason
     git(checkout, "config", "user.name", "Somebody")
     git(checkout, "config", "user.email", "somebody@example.com")
     assert run(checkout, "1.2.0").returncode == 0
@@ -135,7 +135,7 @@ def test_who_releases_may_be_known_in_this_checkout_alone(
 
 @pytest.mark.parametrize("version", ["1.2", "one", "1.2.0.dev1", "1.2.0-final"])
 def test_what_is_no_version_is_refused(checkout: Path, version: str) -> None:
-    assert "is no version. Write three numbers" in refusal(checkout, version)
+    assert "is not a version. Use three numbers" in refusal(checkout, version)
 
 
 @pytest.mark.parametrize("version", ["1.2.0", "1.1.9", "1.2.0rc1"])
@@ -167,9 +167,9 @@ def test_a_release_from_no_branch_is_refused(checkout: Path) -> None:
     [
         ("# Changes\n", "no entry"),
         ("# Changes\n\n## Unreleased\n\n### Fixed\n", "no entry"),
-        (f"{CHANGES}\n### News\n\n- x\n", "`News` is no heading that owners are shown"),
-        (f"{CHANGES}\nIn prose.\n", "begins with a hyphen: In prose."),
-        (CHANGES.replace("### Security\n", "- x\n"), "`Unreleased` is no heading"),
+        (f"{CHANGES}\n### News\n\n- x\n", "show the heading `News`"),
+        (f"{CHANGES}\nIn prose.\n", "begin with a hyphen: In prose."),
+        (CHANGES.replace("### Security\n", "- x\n"), "show the heading `Unreleased`"),
     ],
 )
 def test_owners_can_read_what_changes(
@@ -184,7 +184,7 @@ def test_a_release_that_asks_for_something_has_a_new_first_number(
 ) -> None:
     release(checkout, "v1.1.0")
     put("CHANGELOG.md", f"{CHANGES}\n### To do\n\n- Turn it.\n")(checkout)
-    assert "has a new first number" in refusal(checkout, "1.2.0")
+    assert "needs a new major version" in refusal(checkout, "1.2.0")
     release(checkout, "v2.0.0rc1")
     assert run(checkout, "2.0.0").returncode == 0
 

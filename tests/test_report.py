@@ -128,7 +128,7 @@ def test_each_conflict_is_named_with_the_place_for_what_the_team_wanted(
     assert waiting == ["shop/bulwark/headers.py", "shop/bulwark/post.py"]
     said = updated.section("Conflicts")
     assert "- `bulwark/headers.py`: you and the release changed the same lines." in said
-    assert "a place of its own: `app/`" in said
+    assert "Put your change in `app/`" in said
     # All three sides are in the index, as after a merge.
     sides = git(updated.service, "ls-files", "--unmerged").splitlines()
     assert [side.split()[2] for side in sides] == ["1", "2", "3"] * 2
@@ -149,7 +149,7 @@ def test_a_fix_of_a_file_that_the_team_moved_or_deleted_is_shown(
 
 def test_a_file_that_goes_is_shown_if_the_team_had_edited_it(updated: Update) -> None:
     said = updated.section("Not here")
-    assert "`bulwark/proxy.py` is gone" in said
+    assert "`bulwark/proxy.py` was removed" in said
     assert "health.py" not in said
     assert not (updated.service / "bulwark/health.py").exists()
     had = git(updated.service, "show", "HEAD:./bulwark/proxy.py")

@@ -247,7 +247,7 @@ def test_a_file_that_others_can_read_is_closed_and_it_says_so(service: Service) 
     make_secrets(folder)
     (folder / ".env").chmod(0o644)
     before = contents(folder)
-    assert ".env: others could read it" in make_secrets(folder)
+    assert ".env: was readable by others" in make_secrets(folder)
     assert mode(folder / ".env") == 0o600
     assert contents(folder) == before
 
@@ -328,7 +328,7 @@ def test_a_folder_that_cannot_be_written_is_named(
     )
     folder.chmod(0o755)
     assert done.returncode == 1
-    assert f"Make {folder} yours and writable" in done.stderr.decode()
+    assert f"Make {folder} writable for you" in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
 
 

@@ -178,11 +178,11 @@ def test_users_groups_and_modes_are_stated_and_checked(server: Server) -> None:
 
 # What is not there, and what install says about it.
 MISSING = {
-    f"rm {SETTINGS} /root/.env.production": "no settings at /root/.env.production",
+    f"rm {SETTINGS} /root/.env.production": "no settings file /root/.env.production",
     f"rm {HOME}/repository/uv.lock": "There is no uv.lock",
     f"rm -r {HOME}/repository/.git": f"git clone REPOSITORY {HOME}/repository",
     "sed -i s/VERSION_ID=.*/VERSION_ID=11/ /etc/os-release": "needs Debian 12 or later",
-    "mv /run/systemd/system /run/systemd/none": "systemd does not run here",
+    "mv /run/systemd/system /run/systemd/none": "systemd is not running here",
 }
 
 
@@ -450,7 +450,7 @@ def refuse() -> ResponseReturnValue | None:
     return ("not ready", 503) if request.path == "/readyz" else None
 """
         },
-        "/readyz has not answered 200 within 3 seconds.",
+        "/readyz did not return 200 within 3 seconds.",
     ),
     "fails once visitors come": (
         {
@@ -462,7 +462,7 @@ def refuse() -> ResponseReturnValue | None:
     return None
 """
         },
-        "/readyz does not answer 200 any more.",
+        "/readyz no longer returns 200.",
     ),
     "has a location that nginx refuses": (
         {"app/nginx/broken.conf": "locatin / {}\n"},
@@ -484,7 +484,7 @@ def test_a_release_is_taken_back_that(server: Server, what: str) -> None:
         done = server.release()
         assert done.returncode == 1
         assert reason in done.stdout + done.stderr
-        assert f"{server.current} serves on, as before" in done.stderr
+        assert f"{server.current} is still in use" in done.stderr
         assert state(server) == before
         load.wait_for(100)
     assert load.dropped == []
@@ -514,13 +514,13 @@ def test_of_two_releases_at_once_the_second_is_refused(server: Server) -> None:
         eventually(lambda: len(list(folders.iterdir())) == 2)
         done = server.release()
         assert done.returncode == 1
-        holder = re.search(r"under way: process (\d+) of root, since", done.stderr)
+        holder = re.search(r"in progress: process (\d+) of root, since", done.stderr)
         assert holder
         # Somebody loses patience.
         server.run("kill", holder[1])
         _, said = first.communicate(timeout=PATIENCE)
     assert first.returncode == 1
-    assert "was not put into service" in said
+    assert "was not deployed" in said
     assert state(server) == before
 
 

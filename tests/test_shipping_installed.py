@@ -94,12 +94,12 @@ SHIPPING_TOKEN={TOKEN}
 SHIPPING_CA={AUTHORITY}
 """
 WRONG = {
-    "quotes": (f'SHIPPING_HOST="{HOST}"\n', "line 1, has to be a name like"),
-    "two hosts": ("SHIPPING_HOST=a b\n", "line 1, has to be a name like"),
-    "code": ("SHIPPING_HOST=$(id)\n", "line 1, has to be a name like"),
-    "configuration": ('SHIPPING_TOKEN=a"); file("/x\n', "has to be letters, digits"),
+    "quotes": (f'SHIPPING_HOST="{HOST}"\n', "line 1, must be a name like"),
+    "two hosts": ("SHIPPING_HOST=a b\n", "line 1, must be a name like"),
+    "code": ("SHIPPING_HOST=$(id)\n", "line 1, must be a name like"),
+    "configuration": ('SHIPPING_TOKEN=a"); file("/x\n', "must be letters, digits"),
     "something else": ("APP_SECRET=1\n", "Line 1 of"),
-    "no host": ("SHIPPING_TOKEN=abc\n", "has to say SHIPPING_HOST="),
+    "no host": ("SHIPPING_TOKEN=abc\n", "must set SHIPPING_HOST="),
     "no authority": (f"SHIPPING_HOST={HOST}\nSHIPPING_TOKEN=a\nSHIPPING_CA=/x\n", "/x"),
     "a small spool": (f"{RIGHT}SHIPPING_SPOOL=1000\n", "at least 1048576"),
 }
@@ -138,7 +138,7 @@ def test_a_sink_that_takes_nothing_is_told_at_once(site: Site) -> None:
     code, said = site.install()
     site.sink.arrive()
     assert code == 1
-    assert "has not taken a line yet" in said
+    assert "has not accepted a line yet" in said
     assert TOKEN not in said
 
 
@@ -157,7 +157,7 @@ def test_lines_of_the_service_arrive_as_they_are_in_the_journal(site: Site) -> N
     for _ in range(2):  # the second time all is there
         code, said = site.install()
         assert code == 0, said
-    assert f"{HOST} takes the log" in said
+    assert f"{HOST} accepts the log" in said
     words = ["a\r\nb\n\u2028c\x1b[31m \x85 é 漢", "x" * 60_000, "the end"]
     for text in words:
         site.say(text)

@@ -1,7 +1,7 @@
 """Looks up known vulnerabilities of pinned packages; bin/audit runs it.
 
-PyPI answers for a package that it has, and 404 for a private one. But a mirror, a proxy
-or an outage may answer 404 as well: so PyPI is asked whether it has the package at all.
+PyPI returns 404 for a private package. But so may a mirror, a proxy or an outage, so a
+second request checks whether PyPI has the package at all.
 """
 
 import json
@@ -35,16 +35,16 @@ class Package(NamedTuple):
     version: str
 
     def __str__(self) -> str:
-        """Return it as people write it."""
+        """Return the name and version for display."""
         return f"{self.name} {self.version}"
 
 
 class FailedError(Exception):
-    """The look-up gave no answer that can be trusted."""
+    """The look-up gave no reliable result."""
 
 
 def main() -> int:
-    """Look up all packages, print what is known, return the exit code."""
+    """Look up all packages, print the result, return the exit code."""
     project = tomllib.loads((SERVICE / "pyproject.toml").read_text())
     ignored = project.get("tool", {}).get("uv", {}).get("audit", {}).get("ignore", [])
     pinned = dict(locked(tomllib.loads((SERVICE / "uv.lock").read_text())))
@@ -65,7 +65,7 @@ def report(
     answers: dict[Package, list[str] | None],
     known: dict[Package, bool],
 ) -> int:
-    """Print what was found; return the exit code."""
+    """Print the result; return the exit code."""
     found = [
         f"{package}: {hole}" for package in answers for hole in answers[package] or ()
     ]
@@ -76,9 +76,9 @@ def report(
     unanswered = [package for package in known if known[package]]
     show("Private, so not looked up:", private)
     show("A known vulnerability:", found)
-    show("Not on PyPI any more, which withdraws what is malicious:", withdrawn)
+    show("No longer on PyPI, which removes malicious packages:", withdrawn)
     show(
-        "The look-up failed: PyPI has these packages, but no answer for them:",
+        "The look-up failed: PyPI has these packages, but returned nothing for them:",
         unanswered,
     )
     looked_up = len(pinned) - len(known)
@@ -89,14 +89,14 @@ def report(
 
 
 def show(title: str, lines: Iterable[object]) -> None:
-    """Print a list, if there is anything in it."""
+    """Print a list unless it is empty."""
     texts = sorted(map(str, lines))
     if texts:
         print(title, *(f"  {text}" for text in texts), sep="\n")
 
 
 def locked(lock: dict[str, Any]) -> Iterator[tuple[Package, bool]]:
-    """Yield the packages of a lock, each with whether it comes from PyPI itself."""
+    """Yield the packages of a lock and whether each comes from PyPI itself."""
     for package in lock["package"]:
         source = package["source"]
         if "version" not in package or "." in (
@@ -105,7 +105,7 @@ def locked(lock: dict[str, Any]) -> Iterator[tuple[Package, bool]]:
         ):
             continue  # the service itself
         index = source.get("registry", "")
-        # A local version, 1.0+corp, is a patched 1.0: it has the holes of that.
+        # A local version like 1.0+corp is a patched 1.0, with the same vulnerabilities.
         version = package["version"].partition("+")[0]
         of_pypi = index.startswith(PYPI) and "+" not in package["version"]
         yield Package(package["name"], version), of_pypi
@@ -114,7 +114,7 @@ def locked(lock: dict[str, Any]) -> Iterator[tuple[Package, bool]]:
 def look_up(
     packages: Iterable[Package], ignored: list[str]
 ) -> dict[Package, list[str] | None]:
-    """Return each package's vulnerabilities, or None where PyPI answers 404."""
+    """Return each package's vulnerabilities, or None where PyPI returns 404."""
     rounds: list[dict[str, Package]] = []  # pip-audit takes one version of a package
     for package in packages:
         free = next((turn for turn in rounds if package.name not in turn), None)
@@ -127,13 +127,13 @@ def look_up(
             package = turn[normalized(entry["name"])]
             answers[package] = None if "skip_reason" in entry else list(holes(entry))
     if not any(found is not None for found in answers.values()):
-        raise FailedError(f"{PYPI} answers for no package at all.")
+        raise FailedError(f"{PYPI} has no answer for any package.")
     return answers
 
 
 def pip_audit(packages: Iterable[Package], ignored: list[str]) -> list[dict[str, Any]]:
-    """Return what pip-audit finds for each of some packages."""
-    with tempfile.TemporaryDirectory() as folder:  # no answer of yesterday
+    """Return pip-audit's result for each package."""
+    with tempfile.TemporaryDirectory() as folder:  # an empty cache
         file = Path(folder, "requirements.txt")
         file.write_text("".join(f"{name}=={version}\n" for name, version in packages))
         command = [
@@ -160,13 +160,13 @@ def holes(entry: dict[str, Any]) -> Iterator[str]:
 
 
 def known_to_pypi(packages: Sequence[Package]) -> dict[Package, bool]:
-    """Return for each package whether PyPI has this version of it."""
+    """Return whether PyPI has each package in this version."""
     with ThreadPoolExecutor(8) as pool:
         return dict(zip(packages, pool.map(is_on_pypi, packages), strict=True))
 
 
 def is_on_pypi(package: Package) -> bool:
-    """Return whether PyPI has this version; raise FailedError if it does not say."""
+    """Return whether PyPI has this version; raise FailedError if PyPI fails."""
     trust = ssl.create_default_context(cafile=os.environ.get("REQUESTS_CA_BUNDLE"))
     url = f"{PYPI}/pypi/{package.name}/json"
     try:
@@ -178,7 +178,7 @@ def is_on_pypi(package: Package) -> bool:
         raise FailedError(f"{url}: {error}") from None
     except (OSError, ValueError, KeyError) as error:
         raise FailedError(f"{url}: {error}") from None
-    # Old releases have versions that uv.lock writes in another way.
+    # uv.lock normalizes the versions of old releases.
     return any(SpecifierSet(f"=={package.version}").contains(one) for one in released)
 
 

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 
-# Print where the machine's uv is, if there is one that can read FOLDER/pyproject.toml.
+# Print the path of an installed uv, if it is new enough for FOLDER/pyproject.toml.
 machine_uv() { # FOLDER
     command -v uv >/dev/null || return 1
     machine_uv_is=$(uv --version 2>/dev/null) || return 1

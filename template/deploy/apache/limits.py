@@ -1,9 +1,9 @@
 #!/usr/bin/python3 -I
-"""Counts requests for Apache, whose modules can't: see RewriteMap in https.conf.
+"""Rate limiter for Apache, which has no module for it: see RewriteMap in https.conf.
 
-Each line it reads is an address, followed by "tried" when the request is one that
-floods are made of; each line it writes is "refused" or "passed". A bucket leaks at its
-rate, and what would overflow it is refused: as nginx's limit_req does.
+Each input line is an address, followed by "tried" for a request that is slow or sends
+email. Each output line is "refused" or "passed". It is a leaky bucket, like nginx's
+limit_req: a request that would overflow the bucket is refused.
 """
 
 import sys
@@ -13,21 +13,21 @@ from typing import NamedTuple
 
 
 class Limit(NamedTuple):
-    """So many requests a second, and so many more at once."""
+    """Requests a second, and how many more at once."""
 
     rate: float
     burst: int
 
 
-# One network has twice what the service allows it, all together more than cores hash.
+# A network gets twice the service's limit; all together, more than the CPU can hash.
 NETWORK = Limit(50, 200)
 TRIED_BY_NETWORK = Limit(1, 20)
 TRIED_BY_ALL = Limit(40, 20)
 
-# How a server without IPv4 sees each client that has nothing else: RFC 6052 and 8215.
+# Addresses of IPv4-only clients on a server without IPv4: RFC 6052 and 8215.
 TRANSLATED = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
 
-# Then all is forgotten: an attacker with more networks fills no memory.
+# Beyond this all buckets are cleared, so that many networks can't fill the memory.
 MOST = 100_000
 
 Bucket = tuple[Limit, str]
@@ -48,7 +48,7 @@ def overflows(bucket: Bucket) -> bool:
 
 
 def refused(address: str, *, tried: bool) -> bool:
-    """Tell whether somebody asks too often."""
+    """Count a request; return whether it exceeds a limit."""
     found = ip_address(address)
     # A customer has at least a /64 of IPv6 (RFC 6177).
     network = str(int(found) >> 64) if isinstance(found, IPv6Address) else address

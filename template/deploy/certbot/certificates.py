@@ -1,4 +1,4 @@
-"""What the commands beside this file share: the certificate, the proxy, certbot.
+"""Shared by the commands in this folder: the certificate, the proxy, certbot.
 
 Standard library only: they run with the system's Python, on a server or in a container.
 """
@@ -35,7 +35,7 @@ WEBROOT = Path("/var/www/letsencrypt")
 LIVE = Path("/etc/letsencrypt/live", DOMAIN)
 ARCHIVE = Path("/etc/letsencrypt/archive", DOMAIN)
 RENEWAL = Path("/etc/letsencrypt/renewal", f"{DOMAIN}.conf")
-# Only in containers: the proxy runs in another one, and is asked through this folder.
+# Exists only in containers. The proxy runs in another one and gets requests through it.
 EDGE = Path("/run/edge")
 
 LETSENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
@@ -43,17 +43,17 @@ STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
 
 
 class Problem(Exception):  # noqa: N818
-    """What happened and what to do about it, a line each, for who runs a command."""
+    """An error for the user: what happened and how to fix it, a line each."""
 
     def __init__(self, *lines: str) -> None:
         super().__init__("\n".join(lines))
 
 
 def run(command: Callable[[], None]) -> None:
-    """Run a command; when it cannot be done, say why and end with 1."""
+    """Run a command; on a Problem, print it and exit with 1."""
     os.umask(0o022)
     if os.geteuid() and not EDGE.is_dir():
-        sys.exit(f"Certificates and their keys are root's: sudo {sys.argv[0]}")
+        sys.exit(f"This needs root, which owns the certificates: sudo {sys.argv[0]}")
     try:
         command()
     except Problem as problem:
@@ -64,22 +64,22 @@ def run(command: Callable[[], None]) -> None:
 
 
 class Certificate(NamedTuple):
-    """What lies ready for the proxy."""
+    """The certificate on disk, for the proxy to serve."""
 
     der: bytes
     names: list[str]
     issuer: str
     start: datetime
     end: datetime
-    ari: str  # what its authority calls it: RFC 9773, 4.1
+    ari: str  # its identifier at the authority: RFC 9773, 4.1
 
     def share_left(self) -> float:
-        """Return how much of its life is left: 1 when new, 0 or less when expired."""
+        """Return the share of its lifetime left: 1 when new, 0 or less when expired."""
         return (self.end - datetime.now(UTC)) / (self.end - self.start)
 
 
 def read() -> Certificate:
-    """Read the certificate of this service, and try whether its key fits."""
+    """Read this service's certificate, and check that its key matches."""
     chain, key = LIVE / "fullchain.pem", LIVE / "privkey.pem"
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key)
@@ -87,16 +87,16 @@ def read() -> Certificate:
     except FileNotFoundError:
         what = f"There is no certificate with its key in {LIVE}."
     except ssl.SSLError as error:
-        what = f"The certificate in {LIVE} is damaged, or its key is."
+        what = f"The certificate or the key in {LIVE} is damaged."
         if error.reason == "KEY_VALUES_MISMATCH":
             what = f"Certificate and key in {LIVE} do not match."
     except OSError as error:
         raise Problem(f"{LIVE} cannot be read: {error.strerror}.") from None
-    raise Problem(what, "For a new one: deploy/certbot/issue")
+    raise Problem(what, "To get a new one: deploy/certbot/issue")
 
 
 def parse(chain: str) -> Certificate:
-    """Take from a chain's first certificate what is to know about it."""
+    """Parse the first certificate of a chain."""
     shown = ("-serial", "-issuer", "-nameopt", "RFC2253,utf8", "-startdate", "-enddate")
     extensions = ("-ext", "subjectAltName,authorityKeyIdentifier")
     text = execute("openssl", "x509", "-noout", *shown, *extensions, input=chain).stdout
@@ -109,7 +109,7 @@ def parse(chain: str) -> Certificate:
     serial = int(values["serial"], 16)
     identity = (
         bytes.fromhex(authority[1].replace(":", "") if authority else ""),
-        serial.to_bytes(serial.bit_length() // 8 + 1, "big"),  # and a bit for its sign
+        serial.to_bytes(serial.bit_length() // 8 + 1, "big"),  # with a sign bit
     )
     last = "-----END CERTIFICATE-----"
     return Certificate(
@@ -123,13 +123,13 @@ def parse(chain: str) -> Certificate:
 
 
 def renewal(certificate: Certificate) -> tuple[datetime, datetime | None]:
-    """Return when it is due: the authority's wish (RFC 9773), or certbot's rule."""
+    """Return when to renew: the authority's window (RFC 9773) or certbot's default."""
     try:
         directory = fetch(remembered()["server"])
         url = f"{directory['renewalInfo'].rstrip('/')}/{certificate.ari}"
         window = fetch(url)["suggestedWindow"]
         start, end = (datetime.fromisoformat(window[edge]) for edge in ("start", "end"))
-    except (KeyError, OSError, ValueError):  # it has no wish, or does not answer
+    except (KeyError, OSError, ValueError):  # no ARI, or no answer
         life = certificate.end - certificate.start
         # https://eff-certbot.readthedocs.io/en/stable/using.html#renewing-certificates
         age = life / 2 if life < timedelta(days=10) else life * 2 / 3
@@ -138,13 +138,13 @@ def renewal(certificate: Certificate) -> tuple[datetime, datetime | None]:
 
 
 def fetch(url: str) -> Any:
-    """Ask an authority for what it tells everybody."""
+    """Fetch a public resource of an authority."""
     with urlopen(url, timeout=5) as answer:  # noqa: S310
         return json.load(answer)
 
 
 def remembered() -> dict[str, str]:
-    """Return what certbot renews the certificate with."""
+    """Return the settings with which certbot renews the certificate."""
     try:
         settings = RENEWAL.read_text()
     except OSError:
@@ -153,10 +153,10 @@ def remembered() -> dict[str, str]:
 
 
 def mend() -> None:
-    """Go back to the last version of the certificate that certbot could write whole.
+    """Restore the last version of the certificate that certbot wrote completely.
 
-    On a full disk it leaves empty files, and its next run puts them in place as if they
-    were a certificate, with which no proxy starts.
+    On a full disk certbot leaves empty files, and its next run installs them like a
+    certificate. No proxy would start with them.
     """
     kinds = ("privkey", "cert", "chain", "fullchain")
     paths = ARCHIVE.glob("privkey*.pem")
@@ -173,7 +173,7 @@ def mend() -> None:
 
 
 def whole(number: int) -> bool:
-    """Tell whether a version of the certificate is there, and its key fits."""
+    """Return whether a version of the certificate exists and its key matches."""
     chain, key = (ARCHIVE / f"{kind}{number}.pem" for kind in ("fullchain", "privkey"))
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key)
@@ -186,7 +186,7 @@ def whole(number: int) -> bool:
 
 
 def deploy() -> None:
-    """Have the proxy serve the certificate that lies ready, and see that it does."""
+    """Make the proxy serve the certificate on disk, and check that it does."""
     certificate = read()
     apply()
     for _ in wait(10):
@@ -197,7 +197,7 @@ def deploy() -> None:
 
 
 def apply() -> None:
-    """Have the proxy take the site and the certificate, if it finds them sound."""
+    """Make the proxy load the site and the certificate, if it accepts them."""
     if EDGE.is_dir():
         ask()
         return
@@ -208,7 +208,7 @@ def apply() -> None:
 
 
 def ask() -> None:
-    """Ask the proxy in its container, and wait for its answer."""
+    """Send a request to the proxy's container, and wait for the response."""
     done, failed = EDGE / "done", EDGE / "failed"
     for answer in (done, failed):
         answer.unlink(missing_ok=True)
@@ -222,16 +222,14 @@ def ask() -> None:
 
 
 def not_served(certificate: Certificate) -> list[str]:
-    """Return what visitors do not get as it lies here, a line for each name."""
+    """Return a line for each name that is not served with this certificate."""
     problems = []
     for name in NAMES:
         if name not in certificate.names:
             problems.append(f"The certificate lacks {name}: deploy/certbot/issue")
             continue
         der = served(name)
-        if (
-            der is None and not EDGE.is_dir()
-        ):  # from a container, names may lead nowhere
+        if der is None and not EDGE.is_dir():  # in a container, names may not resolve
             problems.append(f"{PROXY} does not answer as {name} on port 443.")
         elif der not in {None, certificate.der}:
             problems.append(f"{PROXY} still serves another certificate as {name}.")
@@ -239,10 +237,10 @@ def not_served(certificate: Certificate) -> list[str]:
 
 
 def served(name: str) -> bytes | None:
-    """Return the certificate that visitors get for a name, if somebody answers."""
+    """Return the certificate that is served for a name, or None without an answer."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # whose it is, is the question
+    context.verify_mode = ssl.CERT_NONE  # the caller compares it
     address = (name if EDGE.is_dir() else "127.0.0.1", 443)
     try:
         with (
@@ -255,75 +253,75 @@ def served(name: str) -> bytes | None:
 
 
 def wait(seconds: float) -> Iterator[None]:
-    """Come back again and again, until the time is over."""
+    """Yield ten times a second until the time is over."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         yield
         time.sleep(0.1)
 
 
-# --- certbot, and what it means -------------------------------------------------------
+# --- certbot and its errors -----------------------------------------------------------
 
 
 def certbot(*arguments: str) -> None:
-    """Run certbot; when it fails, say in plain words why."""
+    """Run certbot; if it fails, raise a Problem that explains why."""
     if not CERTBOT.exists():
-        raise Problem(f"{CERTBOT} is missing. deploy/systemd/install brings it.")
+        raise Problem(f"{CERTBOT} is missing. deploy/systemd/install installs it.")
     done = execute(CERTBOT, "--non-interactive", *arguments, cwd="/")
     if done.returncode:
-        raise Problem(*explain(done.stdout), f"All that certbot did: {LOG}")
+        raise Problem(*explain(done.stdout), f"certbot's full log: {LOG}")
 
 
-# What its words and the authority's error types (RFC 8555, 6.7) mean, and what to do.
+# Explanations and fixes for certbot's messages and ACME error types (RFC 8555, 6.7).
 MEANINGS = {
     r"Another instance of Certbot": [
-        "certbot is at work already, maybe by its timer.",
-        "Run this again in some minutes.",
+        "certbot is already running, maybe started by its timer.",
+        "Run this again in a few minutes.",
     ],
     r"No space left on device": [
-        "A disk is full: df -h names it.",
-        "Make room, then run this again.",
+        "A disk is full: df -h shows which one.",
+        "Free some space, then run this again.",
     ],
     r"(?:live|archive) directory exists": [
-        f"certbot did not make {LIVE}, so it leaves that alone.",
-        f"Move it elsewhere, {ARCHIVE} too, then run this again.",
+        f"certbot did not create {LIVE}, so it does not change it.",
+        f"Move it and {ARCHIVE} elsewhere, then run this again.",
     ],
     r"error:rateLimited :: .*? :: (.*)": [
-        "The authority has been asked too often. It says:",
+        "The authority's rate limit is exceeded. Its message:",
         "  {0}",
-        "Wait until then, or an hour if it names no time. Trials belong to --staging.",
+        "Wait until then, or an hour if it names no time. For tests, use --staging.",
     ],
     r"error:caa :: .*? :: (.*)": [
-        "DNS forbids this authority to issue for you. It says:",
+        "A CAA record in DNS forbids this authority to issue. Its message:",
         "  {0}",
-        'A CAA record has to allow it, like: CAA 0 issue "letsencrypt.org"',
+        'Add a CAA record that allows it, like: CAA 0 issue "letsencrypt.org"',
     ],
     r"error:rejectedIdentifier :: .*? :: (.*)": [
-        "The authority has no certificates for such a name. It says:",
+        "The authority does not issue certificates for this name. Its message:",
         "  {0}",
-        "Is the domain in service.toml the one that you own?",
+        "Check that the domain in service.toml is yours.",
     ],
     r"Failed to resolve|Name or service not known|failure in name resolution": [
-        "This machine finds no address for the authority: its DNS does not answer.",
-        "/etc/resolv.conf names who is asked.",
+        "This machine can't resolve the authority's name: its DNS server fails.",
+        "Check the name servers in /etc/resolv.conf.",
     ],
     r"CERTIFICATE_VERIFY_FAILED": [
-        "This machine does not trust who answers as the authority.",
-        "Is its clock right (date)? For an authority of yours: REQUESTS_CA_BUNDLE=FILE",
+        "This machine does not trust the authority's TLS certificate.",
+        "Check the clock (date). For your own authority, set REQUESTS_CA_BUNDLE=FILE.",
     ],
     r"Max retries exceeded|Connection aborted|Read timed out": [
         "The authority does not answer.",
-        "Does a firewall stop what goes out to port 443? If not, try again later.",
+        "Check that no firewall blocks outgoing port 443, or try again later.",
     ],
     r"error:serverInternal|<Response \[5\d\d\]>": [
-        "The authority has troubles of its own. Try again later.",
-        "Let's Encrypt tells about them at https://letsencrypt.status.io",
+        "The authority has an internal error. Try again later.",
+        "The status of Let's Encrypt: https://letsencrypt.status.io",
     ],
 }
 
 
 def explain(words: str) -> list[str]:
-    """Put certbot's words in plain ones: what is wrong, and what to do."""
+    """Explain certbot's output: what is wrong and how to fix it."""
     names = re.findall(r"Identifier: (\S+)\n\s+Type: +(\S+)\n\s+Detail: (.*)", words)
     if names:
         return [line for name in names for line in unproven(*name)]
@@ -331,33 +329,37 @@ def explain(words: str) -> list[str]:
     for pattern, lines in MEANINGS.items():
         if found := re.search(pattern, words + log):
             return [line.format(*found.groups()) for line in lines]
-    return ["certbot failed. Its words:", words.strip()]
+    return ["certbot failed. Its output:", words.strip()]
 
 
 def unproven(name: str, kind: str, detail: str) -> list[str]:
-    """Say why the authority could not see that a name is ours, as far as we see it."""
-    lines = [f"The authority could not see that {name} is yours. It says:"]
+    """Explain why validation failed for a name, as far as this machine can see."""
+    lines = [f"The authority could not verify that {name} is yours. Its message:"]
     lines.append(f"  {detail}")
     if kind == "caa":
-        return [*lines, f"In DNS, a CAA record of {name} has to allow this authority."]
+        return [*lines, f"In DNS, a CAA record of {name} must allow this authority."]
     found = addresses(name)
     if kind in {"dns", "dnssec"} or not found:
         return [*lines, f"In DNS, {name} needs an A record with this server's address."]
     if not EDGE.is_dir() and (held := holders(80)):
         return lines + held
     if not EDGE.is_dir() and not shows_proof(name):
-        return [*lines, f"{PROXY} does not show it for {name}: another site's name?"]
+        return [
+            *lines,
+            f"{PROXY} does not serve the challenge for {name}: another site may have"
+            " that name.",
+        ]
     own = execute("hostname", "--all-ip-addresses").stdout.split()
     if elsewhere := sorted(found - set(own)):
         lines += [
-            f"DNS leads to {', '.join(elsewhere)}; this machine has {', '.join(own)}.",
-            "Mend the A or AAAA record, unless that passes port 80 on to this machine.",
+            f"DNS returns {', '.join(elsewhere)}; this machine has {', '.join(own)}.",
+            "Fix the A or AAAA record, unless that host forwards port 80 to this one.",
         ]
-    return [*lines, "A firewall has to let port 80 in, here and at your provider."]
+    return [*lines, "Firewalls must allow port 80, here and at your provider."]
 
 
 def addresses(name: str) -> set[str]:
-    """Return where DNS leads, as it is seen from here."""
+    """Return a name's addresses, as resolved on this machine."""
     try:
         found = {str(info[4][0]) for info in socket.getaddrinfo(name, 80)}
     except OSError:
@@ -366,28 +368,28 @@ def addresses(name: str) -> set[str]:
 
 
 def holders(port: int) -> list[str]:
-    """Say who has a port, when the proxy has not."""
+    """Return which programs listen on a port, if the proxy does not."""
     listening = execute("ss", "-Hltnp", f"sport = :{port}").stdout
     programs = set(re.findall(r'\("([^"]+)",pid=', listening))
     if PROGRAM in programs:
         return []
     if not programs:
-        return [f"Nobody listens on port {port}: systemctl enable --now {PROGRAM}"]
+        return [f"Nothing listens on port {port}: systemctl enable --now {PROGRAM}"]
     return [
-        f"Port {port} is taken by {', '.join(sorted(programs))}, not by {PROGRAM}.",
+        f"Port {port} is used by {', '.join(sorted(programs))}, not by {PROGRAM}.",
         f"Stop that, then: systemctl restart {PROGRAM}",
     ]
 
 
 def shows_proof(name: str) -> bool:
-    """Tell whether the proxy shows what certbot puts into the webroot."""
+    """Return whether the proxy serves files that certbot writes to the webroot."""
     folder = WEBROOT / ".well-known/acme-challenge"
     folder.mkdir(parents=True, exist_ok=True)
     proof = folder / str(uuid4())
     proof.write_text(proof.name)
     url = f"http://127.0.0.1/.well-known/acme-challenge/{proof.name}"
     try:
-        # The proxy of a company, which http_proxy names, is no way to this machine.
+        # Ignore http_proxy: a company's proxy can't reach this machine's loopback.
         direct = build_opener(ProxyHandler({}))
         with direct.open(Request(url, headers={"Host": name}), timeout=5) as answer:
             return bool(answer.read() == proof.name.encode())
@@ -398,7 +400,7 @@ def shows_proof(name: str) -> bool:
 
 
 def execute(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command; what it says is in `stdout`."""
+    """Run a command; all its output is in `stdout`."""
     return subprocess.run(  # noqa: S603
         command,
         stdout=subprocess.PIPE,

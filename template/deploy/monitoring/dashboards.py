@@ -1,7 +1,7 @@
-"""Makes the dashboards for Grafana, service.json and security.json: run it.
+"""Generates the Grafana dashboards service.json and security.json: run it.
 
-What a panel shows is said here; where it stands, and what Grafana wants to know
-besides, is worked out. Yours are made in Grafana: updates replace what is kept here.
+It defines the panels and computes their positions and Grafana's other fields. Create
+your own dashboards in Grafana: updates replace the files here.
 """
 
 import json
@@ -17,15 +17,15 @@ PROBES = 'route!~"/healthz|/readyz"'
 
 @dataclass(frozen=True)
 class Panel:
-    """A graph, or with `now` the last value alone.
+    """A graph, or with `now` only the last value.
 
     Args:
-        title: what it shows.
-        queries: what each line is called, and its expression; SERVICE is filled in.
+        title: the title.
+        queries: the legend and expression of each line; SERVICE is replaced.
         unit: one of Grafana's units.
-        now: show the last value, in green, and in red from `red_from` on, or below
+        now: show the last value in green, or in red from `red_from` on or below
             `red_below`.
-        named: show what it is called, not how much it is.
+        named: show the legend instead of the value.
     """
 
     title: str
@@ -46,30 +46,30 @@ class Row:
 
 
 def requests(window: str, more: str = "") -> str:
-    """Return the requests a second that visitors make."""
+    """Return the query for visitors' requests per second."""
     chosen = f"SERVICE,{PROBES}{more}"
     return f"sum(rate(http_requests_total{{{chosen}}}[{window}]))"
 
 
 def slower_than_all_but(share: float) -> str:
-    """Return the seconds within which all but a share of requests are answered."""
+    """Return the query for the response time that only this share exceeds."""
     buckets = f"http_request_duration_seconds_bucket{{SERVICE,{PROBES}}}"
     return f"histogram_quantile({1 - share:g}, sum by (le) (rate({buckets}[5m])))"
 
 
 def events(*names: str) -> str:
-    """Return how many of some events there were in ten minutes."""
+    """Return the query for the number of some events in ten minutes."""
     chosen = f'SERVICE,event=~"{"|".join(names)}"'
     return f"sum by (event) (increase(security_events_total{{{chosen}}}[10m]))"
 
 
 def recent(suffix: str) -> str:
-    """Return one of the gauges of failed sign-ins."""
+    """Return the query for one of the gauges of failed sign-ins."""
     return f"sign_in_failures_recent{suffix}{{SERVICE}}"
 
 
 def age(moment: str) -> str:
-    """Return how long ago a moment was."""
+    """Return the query for the time since a timestamp."""
     return f"time() - {moment}{{SERVICE}}"
 
 
@@ -91,14 +91,14 @@ SERVICE = [
             Panel(
                 "Latency",
                 {
-                    "half": slower_than_all_but(0.5),
-                    "95 of 100": slower_than_all_but(0.05),
-                    "99 of 100": slower_than_all_but(0.01),
+                    "median": slower_than_all_but(0.5),
+                    "95th percentile": slower_than_all_but(0.05),
+                    "99th percentile": slower_than_all_but(0.01),
                 },
                 "s",
             ),
             Panel(
-                "Failures within 30 days; 0.1 % is the budget",
+                "Failed requests in 30 days; the budget is 0.1 %",
                 {
                     "of all requests": requests("30d", ',status=~"5.."')
                     + " / "
@@ -109,7 +109,7 @@ SERVICE = [
                 red_from=0.001,
             ),
             Panel(
-                "The busiest pages",
+                "Busiest pages",
                 {
                     "{{method}} {{route}}": "topk(5, sum by (method, route) "
                     f"(rate(http_requests_total{{SERVICE,{PROBES}}}[5m])))"
@@ -130,32 +130,32 @@ SERVICE = [
         "Saturation",
         [
             Panel(
-                "Database connections of the process that has most",
+                "Database connections of the busiest process",
                 {
                     "in use": "database_pool_in_use{SERVICE}",
-                    "there may be": "database_pool_size{SERVICE}",
+                    "maximum": "database_pool_size{SERVICE}",
                 },
             ),
             Panel(
-                "Mail and jobs that wait",
+                "Queued email and jobs",
                 {
-                    "mails": "mail_waiting{SERVICE}",
-                    "mails that failed": "mail_failed{SERVICE}",
+                    "emails": "mail_waiting{SERVICE}",
+                    "failed emails": "mail_failed{SERVICE}",
                     "jobs": "jobs_waiting{SERVICE}",
                 },
             ),
             Panel(
-                "Disk that is free",
+                "Free disk space",
                 {"{{folder}}": "disk_free_ratio{SERVICE}"},
                 "percentunit",
             ),
         ],
     ),
     Row(
-        "What it is made of",
+        "Components",
         [
             Panel(
-                "Is up",
+                "Up",
                 {
                     "web": "web_up{SERVICE}",
                     "metrics": "up{SERVICE}",
@@ -166,7 +166,7 @@ SERVICE = [
                 red_below=1,
             ),
             Panel(
-                "Last sign of life of the worker",
+                "Last heartbeat of the worker",
                 {"ago": age("jobs_heartbeat_timestamp_seconds")},
                 "s",
                 now=True,
@@ -180,22 +180,22 @@ SERVICE = [
                 red_from=26 * 3600,
             ),
             Panel(
-                "Life left to the certificate",
+                "Remaining lifetime of the certificate",
                 {"share": "certificate_life_left_ratio{SERVICE}"},
                 "percentunit",
                 now=True,
                 red_below=0.25,
             ),
             Panel(
-                "The oldest mail waits for",
+                "Oldest queued email waits for",
                 {"time": "mail_oldest_seconds{SERVICE}"},
                 "s",
                 now=True,
                 red_from=900,
             ),
             Panel(
-                "What runs",
-                {"{{version}} of template {{template}}": "build_info{SERVICE}"},
+                "Version",
+                {"{{version}}, template {{template}}": "build_info{SERVICE}"},
                 now=True,
                 named=True,
             ),
@@ -208,7 +208,7 @@ SECURITY = [
         "Sign-ins",
         [
             Panel(
-                "How far they come, in 10 minutes",
+                "Steps, in 10 minutes",
                 {
                     "{{step}}": "sum by (step) "
                     "(increase(sign_in_steps_total{SERVICE}[10m]))"
@@ -239,10 +239,10 @@ SECURITY = [
         ],
     ),
     Row(
-        "Guesses, of the last 10 minutes",
+        "Guesses, in the last 10 minutes",
         [
             Panel(
-                "Who is tried, and from where",
+                "Failures, accounts and networks",
                 {
                     "failures": recent(""),
                     "accounts": recent("_accounts"),
@@ -250,7 +250,7 @@ SECURITY = [
                 },
             ),
             Panel(
-                "The most for one",
+                "Maximum for one",
                 {
                     "account": recent("_per_account_max"),
                     "network": recent("_per_network_max"),
@@ -272,10 +272,10 @@ SECURITY = [
         ],
     ),
     Row(
-        "Who may do what",
+        "Access",
         [
             Panel(
-                "Refusals and limits, in 10 minutes",
+                "Denied and rate-limited requests, in 10 minutes",
                 {"{{event}}": events("authz_fail", "excess_rate_limit_exceeded")},
             ),
             Panel(
@@ -293,30 +293,30 @@ SECURITY = [
                     )
                 },
             ),
-            Panel("Administrators", {"people": "administrators{SERVICE}"}, now=True),
+            Panel("Administrators", {"users": "administrators{SERVICE}"}, now=True),
         ],
     ),
     Row(
-        "The record",
+        "Audit trail and log",
         [
             Panel(
-                "The audit trail is whole",
-                {"whole": "audit_chain_valid{SERVICE}"},
+                "Audit trail intact",
+                {"intact": "audit_chain_valid{SERVICE}"},
                 now=True,
                 red_below=1,
             ),
             Panel(
-                "Last check of it",
+                "Last check of the audit trail",
                 {"ago": age("audit_checked_timestamp_seconds")},
                 "s",
                 now=True,
                 red_from=3600,
             ),
             Panel(
-                "Rows in it, and log lines that were counted only",
+                "Rows of the audit trail, and dropped log lines",
                 {
                     "rows": "audit_rows{SERVICE}",
-                    "lines": "sum(log_lines_dropped_total{SERVICE})",
+                    "dropped lines": "sum(log_lines_dropped_total{SERVICE})",
                 },
             ),
         ],
@@ -325,7 +325,7 @@ SECURITY = [
 
 
 def dashboard(name: str, title: str, rows: list[Row]) -> dict[str, Any]:
-    """Return a dashboard as Grafana reads it."""
+    """Return a dashboard in Grafana's JSON model."""
     panels: list[dict[str, Any]] = []
     y = 0
     for row in rows:
@@ -411,7 +411,7 @@ DASHBOARDS = {"service": ("Service", SERVICE), "security": ("Security", SECURITY
 
 
 def text(name: str) -> str:
-    """Return what the file of a dashboard has to be."""
+    """Return the content of a dashboard's file."""
     title, rows = DASHBOARDS[name]
     return json.dumps(dashboard(name, title, rows), indent=1) + "\n"
 

@@ -1,8 +1,8 @@
 # shellcheck shell=sh
-# What the commands beside it share: where things are, words, units, uv.
+# Shared by the commands in this folder: paths, messages, units, uv.
 
 service=$(cd "$(dirname "$0")/../.." && pwd -P)
-value() { # KEY [FOLDER]: an answer, from service.toml
+value() { # KEY [FOLDER]: print an answer from service.toml
   sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" "${2:-$service}/service.toml"
 }
 name=$(value slug)
@@ -11,26 +11,26 @@ settings=/etc/$name/env.production
 PATH=$PATH:/usr/sbin:/sbin
 umask 022
 
-plain() { # FILE: its lines as the service reads them, whatever editor wrote them
+plain() { # FILE: print its lines as the service reads them: no byte-order mark, stripped
   LC_ALL=C sed '1s/^\xef\xbb\xbf//; s/^[[:space:]]*//; s/[[:space:]]*$//' "$1"
 }
 
 say() { printf "==> %s\n" "$*"; }
-fail() { # what happened, then what to do, a line each
+fail() { # print what happened and how to fix it, a line each, then exit
   printf '\n' >&2
   printf '%s\n' "$@" >&2
   exit 1
 }
 [ "$(id -u)" = 0 ] || fail "This needs root: sudo $0 $*"
 
-current() { # the release that serves, or nothing
+current() { # print the current release, or nothing
   basename "$(readlink "$home/current" || true)"
 }
-units() { # RELEASE: its units are systemd's from now on
+units() { # RELEASE: install its systemd units
   cp -r "$home/releases/$1/deploy/systemd/$name@"* /etc/systemd/system/
   systemctl daemon-reload
 }
-flask() { # RELEASE COMMAND: as the service runs it, with its account and settings
+flask() { # RELEASE COMMAND: run it with the service's account and settings
   (
     cd "$home/releases/$1" || exit
     shift
@@ -41,7 +41,7 @@ flask() { # RELEASE COMMAND: as the service runs it, with its account and settin
       APP_AUDIT_ANCHORS="/var/lib/$name/audit-anchors" .venv/bin/flask --app wsgi "$@"
   )
 }
-find_uv() { # sets $uv: the machine's, or one of its own, of the version in bin/uv
+find_uv() { # sets $uv: the machine's, or one installed in the version of bin/uv
   version=$(sed -n 's/^version=//p' "$service/bin/uv")
   # shellcheck source=../../bin/certificates.sh
   . "$service/bin/certificates.sh"
