@@ -149,6 +149,7 @@ ASKED = [
 # --- TLS ------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(1800)  # a busy machine makes it look five times
 @on(USUAL)
 def test_testssl_grades_it_a_plus(site: Site) -> None:
     quick = ("--quiet", "--warnings=off", "--nodns=none", "--ip=127.0.0.1")
