@@ -7,7 +7,7 @@ becomes a row. Each step of the sign-in gets a new token.
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -101,7 +101,10 @@ class StoredSession(CallbackDict[str, Any], SessionMixin):
 class Sessions(SecureCookieSessionInterface):
     """Opens and saves the session of a request."""
 
-    digest_method: Callable[[bytes], Any] = staticmethod(hashlib.sha256)
+    @staticmethod
+    def digest_method(string: bytes = b"") -> Any:
+        """Return what signs sessions: SHA-256, where Flask takes SHA-1."""
+        return hashlib.sha256(string)
 
     def open_session(  # type: ignore[override]
         self, app: Flask, request: Request
