@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from jinja2 import Environment
+from jinja2 import Environment, TemplateError
 from pathspec import GitIgnoreSpec
 
 # Headings of CHANGELOG.md, most important first.
@@ -54,7 +54,8 @@ class Template:
     def __init__(self, clone: Path, answers: Path, old: str, new: str) -> None:
         self.clone, self.old, self.new = clone, old, new
         self.answers = yaml.safe_load(answers.read_text())
-        self.jinja = Environment(autoescape=False)
+        self.answered = yaml.safe_load(git_show(f"HEAD:./{answers}") or b"") or {}
+        self.jinja = Environment(autoescape=False, keep_trailing_newline=True)
         rules = yaml.safe_load((clone / "copier.yml").read_text())["_exclude"]
         self.left_out = GitIgnoreSpec.from_lines(
             line
@@ -69,6 +70,16 @@ class Template:
     def before(self, path: str) -> bytes:
         """Return a file of the old release, empty if it did not exist."""
         return git_show(f"{self.old}:{path}", at=self.clone) or b""
+
+    def original(self, change: Change) -> bytes:
+        """Return a file as the service got it, as far as its answers are known."""
+        raw = self.before(change.source)
+        if not change.source.endswith(".jinja"):
+            return raw
+        try:
+            return self.jinja.from_string(raw.decode()).render(self.answered).encode()
+        except TemplateError:
+            return raw
 
     def changes(self) -> Iterator[Change]:
         """Yield the changes between the releases that concern this service."""
@@ -190,7 +201,7 @@ def missed(template: Template, change: Change) -> str | None:
         case "R" if here:
             return renamed(template, change)
         case "D" if is_edited(template, change):
-            # The original of a file with answers is unknown, so edits can't be seen.
+            # The original of a file with answers is not known for certain.
             had = "may have" if change.source.endswith(".jinja") else "had"
             return (
                 f"`{change.old}` was removed: this release, with your answers, has no"
@@ -247,14 +258,14 @@ def renamed(template: Template, change: Change) -> str | None:
             " you deleted. Delete this one as well if you don't need it."
         )
     if is_edited(template, change):
-        carry_over(change.new, template.before(change.source), yours)
+        carry_over(change.new, template.original(change), yours)
     return None
 
 
 def is_edited(template: Template, change: Change) -> bool:
     """Return whether the team had changed a file of the old release."""
     yours = git_show(f"HEAD:./{change.old}")
-    return yours is not None and yours != template.before(change.source)
+    return yours is not None and yours != template.original(change)
 
 
 def conflicts() -> list[str]:
