@@ -4,12 +4,12 @@
 
 const OLD = 4 * 60 * 1000; // A challenge is good for five minutes.
 const REASONS = {
-  InvalidStateError: "This device holds a passkey for your account already.",
-  NotAllowedError: "No passkey was used: it was cancelled, or took too long.",
-  NotSupportedError: "This key is too old. Take one that asks for a PIN, finger or face.",
-  ConstraintError: "This key is too old. Take one that asks for a PIN, finger or face.",
+  InvalidStateError: "Your account already has a passkey from this device.",
+  NotAllowedError: "The request was canceled or timed out. Try again.",
+  NotSupportedError: "This security key can't verify you. Use one with a PIN, fingerprint or face recognition.",
+  ConstraintError: "This security key can't verify you. Use one with a PIN, fingerprint or face recognition.",
   SecurityError: "Passkeys don't work at this address.",
-  TypeError: "The service did not answer. Check your connection.",
+  TypeError: "The service didn't respond. Check your connection.",
 };
 const BUFFERS = [
   ...["clientDataJSON", "attestationObject", "authenticatorData"],
@@ -100,7 +100,7 @@ function prepare(form) {
     try {
       await run();
     } catch (error) {
-      problem.textContent = REASONS[error.name] || "That did not work.";
+      problem.textContent = REASONS[error.name] || "Something went wrong. Try again.";
       problem.hidden = false;
       problem.focus();
       button.textContent = "Try again";
@@ -126,7 +126,7 @@ for (const form of document.querySelectorAll("form[data-passkey]")) {
     prepare(form);
   } else {
     const notice = document.createElement("p");
-    notice.textContent = "This browser knows no passkeys. Take another way.";
+    notice.textContent = "This browser doesn't support passkeys. Choose another way to sign in.";
     form.before(notice);
   }
 }

@@ -19,7 +19,7 @@ const copy = async () => {
     await navigator.clipboard.writeText(text.join("\n"));
     said.textContent = "Copied.";
   } catch {
-    said.textContent = "The browser does not allow it: select and copy them.";
+    said.textContent = "Your browser blocked copying. Select the codes and copy them yourself.";
   }
 };
 const actions = { Download: download, Copy: copy, Print: () => window.print() };
