@@ -126,7 +126,7 @@ for (const form of document.querySelectorAll("form[data-passkey]")) {
     prepare(form);
   } else {
     const notice = document.createElement("p");
-    notice.textContent = "This browser doesn't support passkeys. Choose another way to sign in.";
+    notice.textContent = "This browser doesn't support passkeys. Use another method.";
     form.before(notice);
   }
 }
