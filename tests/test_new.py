@@ -148,7 +148,7 @@ def test_a_wrong_answer_is_explained_without_a_traceback(
     answer = ("-d", "domain=Example.com:80")
     done = new(checkout, "service", "--defaults", *answer, environment=ready)
     assert done.returncode == 1
-    assert "Write example.com." in done.stderr
+    assert "Did you mean example.com?" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (checkout.parent / "service").exists()
 
