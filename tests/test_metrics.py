@@ -79,8 +79,8 @@ def test_all_workers_are_counted_and_a_killed_one_loses_nothing(
         stop.set()
         for thread in threads:
             thread.join()
-    # One that was killed may have counted what it could not send any more.
-    assert 0 <= seen() - before - sum(answered) <= 4
+    # A killed worker may have counted what each visitor was waiting for.
+    assert 0 <= seen() - before - sum(answered) <= len(answered)
 
 
 def test_the_metrics_can_be_stopped_while_they_are_asked_for(watched: Watched) -> None:
