@@ -231,15 +231,15 @@ def test_a_name_that_is_added_later_joins_the_certificate(site: Site) -> None:
 
 def test_a_trial_gives_way_to_the_real_one_and_never_replaces_it(site: Site) -> None:
     trial = site.issue("--staging")
-    assert site.pebble.orders(STAGING) == 1
+    assert site.pebble.issued(STAGING) == 1
     assert site.issue("--staging") == trial
-    assert site.pebble.orders() == 0
+    assert site.pebble.issued() == 0
 
     real = site.issue()
     assert real != trial
     assert "browsers trust" in site.refused("issue", "--staging")
     assert site.issue() == real
-    assert site.pebble.orders(STAGING) == site.pebble.orders() == 1
+    assert site.pebble.issued(STAGING) == site.pebble.issued() == 1
 
 
 def test_status_and_a_trial_of_the_renewal_tell_how_things_are(site: Site) -> None:
@@ -247,7 +247,7 @@ def test_status_and_a_trial_of_the_renewal_tell_how_things_are(site: Site) -> No
     before = site.run("find", ETC, "-newermt", "1970-01-01", "-name", "*.pem", "-ls")
     done = site.certbot("test-renewal")
     assert done.returncode == 0, done.stderr
-    assert (site.pebble.orders(), site.pebble.orders(STAGING)) == (1, 1)
+    assert (site.pebble.issued(), site.pebble.issued(STAGING)) == (1, 1)
     after = site.run("find", ETC, "-newermt", "1970-01-01", "-name", "*.pem", "-ls")
     assert after == before
     assert site.serial() == serial
@@ -270,7 +270,7 @@ def test_status_and_a_trial_of_the_renewal_tell_how_things_are(site: Site) -> No
     site.issue("--server", f"https://{PRODUCTION}/dir")
     done = site.certbot("test-renewal")
     assert done.returncode == 0, done.stderr
-    assert (site.pebble.orders(), site.pebble.orders(STAGING)) == (3, 1)
+    assert (site.pebble.issued(), site.pebble.issued(STAGING)) == (3, 1)
 
 
 def test_issue_renewal_and_reload_under_load_lose_no_request(site: Site) -> None:
@@ -451,11 +451,11 @@ def test_a_site_that_the_proxy_refuses_at_renewal_is_not_loaded(site: Site) -> N
     assert "still serves another certificate" in site.refused("status")
     # It is not due any more, and yet the timer does not let it rest.
     site.due(False)
-    orders = site.pebble.orders()
+    issued = site.pebble.issued()
     assert "unknown directive" in site.unrenewed()
     site.path(broken).unlink()
     assert site.renew() != first
-    assert site.pebble.orders() == orders
+    assert site.pebble.issued() == issued
     assert site.certbot("status").returncode == 0
 
 
