@@ -5,15 +5,16 @@ from typing import Any
 
 from gunicorn import glogging
 
-from bulwark import cores, events
+from bulwark.audit import events
 from bulwark.database import db
 from bulwark.jobs import queue
+from bulwark.ops import cores
 
 wsgi_app = "wsgi:app"
 
 # Processes use the cores, threads wait for the database. At most 8 x 6 requests run at
 # once, well under the 100 connections of PostgreSQL (the default of max_connections).
-# Four threads of a process may wait for a password (bulwark.identity.hashing).
+# Four threads of a process may wait for a password to be hashed (password_hashing).
 worker_class = "gthread"
 workers = min(max(2, cores.count()), 8)
 threads = 6
@@ -38,8 +39,8 @@ limit_request_field_size = 8190
 limit_request_fields = 64
 # `X_Real_Ip` must not pass for `X-Real-Ip`.
 header_map = "drop"
-# Only bulwark.proxy decides what to trust from a proxy. gunicorn must trust nothing; by
-# default, it trusts every client of a Unix socket.
+# Only bulwark.web.proxy decides what to trust from a proxy. gunicorn must trust
+# nothing; by default, it trusts every client of a Unix socket.
 forwarded_allow_ips = ""
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
@@ -50,7 +51,7 @@ umask = 0o007
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]
-    """Passes gunicorn's own lines to the formatter of bulwark.logging."""
+    """Passes gunicorn's own lines to the formatter of bulwark.observability.logging."""
 
     def setup(self, cfg: Any) -> None:
         """Remove gunicorn's own handler."""

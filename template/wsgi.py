@@ -9,8 +9,8 @@ import sys
 gc.disable()
 
 from app import create_app  # noqa: E402
-from bulwark.access import UndeclaredAccessError  # noqa: E402
-from bulwark.config import ConfigurationError  # noqa: E402
+from bulwark.settings import ConfigurationError  # noqa: E402
+from bulwark.web.access import UndeclaredAccessError  # noqa: E402
 
 CANNOT_BOOT = 3  # gunicorn stops on it, and restarts a worker on any other
 if "WERKZEUG_RUN_MAIN" in os.environ:  # bin/dev, whose reloader restarts on 3

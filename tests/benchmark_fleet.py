@@ -23,7 +23,7 @@ def main(services: int) -> None:
             git(service, "init", "-q")
             git(service, "add", "-A")
             git(service, "commit", "-qm", "x")
-        with (template / "template/bulwark/headers.py").open("a") as file:
+        with (template / "template/bulwark/web/headers.py").open("a") as file:
             file.write("# harder\n")
         git(template, "commit", "-qam", "x")
         git(template, "tag", "v1.0.1")

@@ -3,7 +3,7 @@
     .venv/bin/python -m tests.benchmark_hostile [REQUESTS]
 
 They go to each route of a new service with all examples of docs/extend.md, as its own
-`tests/bulwark/test_hostile.py` sends them. Takes a quarter of an hour.
+`tests/bulwark/web/test_hostile.py` sends them. Takes a quarter of an hour.
 """
 
 import os
@@ -21,7 +21,7 @@ from tests.servers import Postgres
 from tests.test_extend import Service
 
 ROOT = Path(__file__).resolve().parent.parent
-TEST = "tests/bulwark/test_hostile.py"
+TEST = "tests/bulwark/web/test_hostile.py"
 
 
 def make_service(folder: Path) -> Service:

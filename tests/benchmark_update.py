@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.benchmark_copy import ROOT, copier, git, released
 
-HARDENED = "template/bulwark/headers.py"
+HARDENED = "template/bulwark/web/headers.py"
 
 
 def main(rounds: int) -> None:

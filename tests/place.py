@@ -63,7 +63,7 @@ class Place:
         return {"files": files, "folders": folders, "git": said}
 
     def has_news(self) -> bool:
-        return (self.service / "bulwark/headers.py").read_text().endswith(FIX)
+        return (self.service / "bulwark/web/headers.py").read_text().endswith(FIX)
 
     def publish(self, version: str, line: str, instead: str) -> None:
         """Release a template whose copier.yml has something else in place of a line."""

@@ -62,18 +62,18 @@ def test_a_service_that_nobody_changed_has_none(
 def test_edited_moved_and_deleted_files_are_listed_with_their_diffs(
     service: Path,
 ) -> None:
-    change(service, "bulwark/headers.py", "import re\n", "import re  # ours\n")
+    change(service, "bulwark/web/headers.py", "import re\n", "import re  # ours\n")
     (service / "bin/dev").chmod(0o644)
     git(service, "mv", "deploy/nginx/tls.conf", "app/nginx/tls.conf")
     git(service, "rm", "-q", "docs/intrusion.md")
     found = drifts(service)
     assert {(path, file["change"], file["to"]) for path, file in found.items()} == {
         ("bin/dev", "edited", None),
-        ("bulwark/headers.py", "edited", None),
+        ("bulwark/web/headers.py", "edited", None),
         ("deploy/nginx/tls.conf", "moved", "app/nginx/tls.conf"),
         ("docs/intrusion.md", "deleted", None),
     }
-    assert "+import re  # ours\n" in found["bulwark/headers.py"]["diff"]
+    assert "+import re  # ours\n" in found["bulwark/web/headers.py"]["diff"]
     assert "new mode 100644" in found["bin/dev"]["diff"]
     said = drift(service).stdout
     assert "moved    deploy/nginx/tls.conf -> app/nginx/tls.conf\n" in said
@@ -135,7 +135,7 @@ def test_it_knows_the_answers_and_the_release_of_the_service(
     folder = tmp_path / "project/services/shop"
     run_copy(str(own_template), folder, answers, defaults=True, unsafe=True, quiet=True)
     commit(tmp_path / "project")
-    with (own_template / "template/bulwark/headers.py").open("a") as file:
+    with (own_template / "template/bulwark/web/headers.py").open("a") as file:
         file.write("# later\n")
     release(own_template, "v9999.0.1")
     assert drifts(folder) == {}

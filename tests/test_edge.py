@@ -541,7 +541,7 @@ def ask_by_socket(address: Path, target: str, **headers: str) -> Answer:
 
 
 def test_gunicorn_itself_believes_no_header(site: Site) -> None:
-    """It trusts who reaches its socket; bulwark.proxy says what to make of that."""
+    """It trusts who reaches its socket; bulwark.web.proxy says what to make of that."""
     over_tls = {"X-Forwarded-Proto": "https"}
     for name in ("SCRIPT_NAME", "PATH_INFO", "X_Real_IP"):
         lie = {name: "/evil"}

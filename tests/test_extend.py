@@ -701,7 +701,7 @@ def test_mistakes_stop_the_start_and_are_named(
 
 
 def test_a_base_that_imports_the_app_is_found(service: Service) -> None:
-    with (service.folder / "bulwark/health.py").open("a") as file:
+    with (service.folder / "bulwark/ops/health.py").open("a") as file:
         file.write("\nimport app.views\n")
     refusal = service.refusal(".venv/bin/lint-imports")
-    assert "bulwark.health -> app.views" in refusal
+    assert "bulwark.ops.health -> app.views" in refusal

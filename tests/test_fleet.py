@@ -81,8 +81,8 @@ def fleet(small_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Fle
     for name in ("behind", "edited", "lost", "dirty", "orphan", "old"):
         shutil.copytree(current, fleet.folder / name, symlinks=True)
     shutil.rmtree(current)
-    change(fleet.folder / "edited", "bulwark/headers.py", "# ours\n")
-    git(fleet.folder / "lost", "rm", "-q", "bulwark/headers.py")
+    change(fleet.folder / "edited", "bulwark/web/headers.py", "# ours\n")
+    git(fleet.folder / "lost", "rm", "-q", "bulwark/web/headers.py")
     commit(fleet.folder / "lost")
     (fleet.folder / "dirty/app/views.py").write_text("# unsaved\n")
     answers = fleet.folder / "orphan/.copier-answers.yml"
@@ -90,7 +90,7 @@ def fleet(small_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Fle
     commit(fleet.folder / "orphan")
     git(fleet.folder / "old", "rm", "-q", *LENT)
     commit(fleet.folder / "old")
-    change(fleet.template, "template/bulwark/headers.py", FIX)
+    change(fleet.template, "template/bulwark/web/headers.py", FIX)
     release(fleet.template, NEWS)
     run_copy(str(fleet.template), current, **options)
     commit(current)
@@ -132,7 +132,7 @@ def test_each_service_is_told_by_what_an_update_does_to_it(fleet: Fleet) -> None
         "old": "applies",
         **dict.fromkeys(UNFIT, "failed"),
     }
-    edited = ["bulwark/headers.py"]
+    edited = ["bulwark/web/headers.py"]
     assert said("drift") == {"edited": edited, "lost": edited, "old": LENT}
     assert {name for name in ALL if found[name]["drift"] is None} == {*UNFIT}
     assert said("conflicts") == {"edited": edited}
@@ -157,7 +157,7 @@ def test_the_table_has_a_line_for_each_and_details_below(fleet: Fleet) -> None:
         ["edited", RELEASE, NEWS, "1", "conflicts", "(1)", "0"],
         ["lost", RELEASE, NEWS, "1", "applies", "1"],
     ]
-    assert {"  conflict: bulwark/headers.py", "  not here: bulwark/headers.py"} < {
+    assert {"  conflict: bulwark/web/headers.py", "  not here: bulwark/web/headers.py"} < {
         *lines
     }
     assert max(map(len, lines)) <= 80
@@ -179,7 +179,7 @@ def test_a_checkout_of_the_template_can_be_tried_before_it_is_released(
 ) -> None:
     tried = fleet.folder / "next"
     git(fleet.folder, "clone", "-q", str(fleet.template), "next")
-    change(tried, "template/bulwark/limits.py", FIX)
+    change(tried, "template/bulwark/web/rate_limits.py", FIX)
     (tried / "template/bulwark/new.py").write_text(FIX)  # not even committed
     found = fleet.found("--template", "next", "behind", "orphan")
     for service in found.values():
@@ -196,7 +196,7 @@ def test_an_address_is_read_as_the_checkout_would_read_it(fleet: Fleet) -> None:
 
 
 def test_tests_run_on_what_the_update_leaves(fleet: Fleet) -> None:
-    arrived = f"grep -q '{FIX.strip()}' bulwark/headers.py && test -e .set-up"
+    arrived = f"grep -q '{FIX.strip()}' bulwark/web/headers.py && test -e .set-up"
     set_up = "touch .set-up"
     well, ill = "echo '7 passed in 1s'", "echo '1 failed, 6 passed in 1s'; exit 1"
     fleet.copy("well", setup=set_up, test=f"{arrived} && {well}")
@@ -223,7 +223,7 @@ def test_a_database_that_this_shell_names_is_none_of_a_fleets(fleet: Fleet) -> N
 def test_the_tests_of_a_real_service_run(fleet: Fleet, own_template: Path) -> None:
     service = fleet.folder / "real"
     run_copy(str(own_template), service, defaults=True, unsafe=True, quiet=True)
-    change(own_template, "template/bulwark/headers.py", FIX)
+    change(own_template, "template/bulwark/web/headers.py", FIX)
     release(own_template, NEWS)
     for path in (service / "tests/bulwark").glob("test_*.py"):
         if path.name != "test_headers.py":  # one is enough here, all are in its own CI

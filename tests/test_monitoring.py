@@ -122,7 +122,7 @@ def test_rules_and_dashboards_ask_for_metrics_that_there_are() -> None:
 
 
 def test_events_that_rules_and_dashboards_name_are_in_the_catalogue() -> None:
-    catalogue = (ROOT / "template/bulwark/events.py").read_text()
+    catalogue = (ROOT / "template/bulwark/audit/events.py").read_text()
     known = set(re.findall(r'^    "(\w+)": Kind\(', catalogue, re.MULTILINE))
     said = [rule["expr"] for rule in rules()] + [expr for _, expr in panels()]
     named = {

@@ -95,7 +95,7 @@ def original(small_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     shutil.copytree(small_template, place.template, symlinks=True)
     options: dict[str, Any] = {"defaults": True, "unsafe": True, "quiet": True}
     run_copy(str(place.template), place.service, vcs_ref=RELEASE, **options)
-    with (place.template / "template/bulwark/headers.py").open("a") as file:
+    with (place.template / "template/bulwark/web/headers.py").open("a") as file:
         file.write(FIX)
     changes = place.template / "CHANGELOG.md"
     news = "## Unreleased\n\n### Security\n\n- Safer headers.\n"
@@ -123,7 +123,7 @@ def place(original: Path, tmp_path: Path) -> Place:
 def test_a_pull_request_holds_the_update_and_says_what_is_new(place: Place) -> None:
     done = place.propose(GITHUB_ACTIONS="true")
     assert done.returncode == 0, done.stderr
-    assert place.proposed("bulwark/headers.py").endswith(FIX)
+    assert place.proposed("bulwark/web/headers.py").endswith(FIX)
     subject = git(place.origin, "log", "-1", "--format=%s", BRANCH)
     assert subject == "Update the template to 9999.1.0\n"
     said = place.note("arguments").splitlines()
@@ -151,7 +151,7 @@ def test_gitlab_gets_the_same_as_a_merge_request(place: Place) -> None:
     assert "merge_request.title=Update the template to 9999.1.0" in options
     (text,) = (line for line in options if line.startswith("merge_request.description"))
     assert "\\n## Security\\n\\n- Safer headers.\\n" in text
-    assert place.proposed("bulwark/headers.py").endswith(FIX)
+    assert place.proposed("bulwark/web/headers.py").endswith(FIX)
 
 
 def test_nothing_is_proposed_twice(place: Place) -> None:
@@ -175,14 +175,14 @@ def test_a_service_that_is_current_is_left_alone(place: Place) -> None:
 
 
 def test_conflicts_are_said_loudly_and_nothing_is_tested(place: Place) -> None:
-    with (place.service / "bulwark/headers.py").open("a") as file:
+    with (place.service / "bulwark/web/headers.py").open("a") as file:
         file.write("# ours\n")
     place.push(ci="#!/bin/sh\ntouch $NOTES/tested\n")
     assert place.propose().returncode == 0
     assert "CONFLICTS: Update the template" in place.note("arguments")
     assert place.note("text").startswith("> **There are conflicts. Don't merge this")
-    assert "- `bulwark/headers.py`" in place.note("text")
-    assert "<<<<<<< before updating\n# ours\n" in place.proposed("bulwark/headers.py")
+    assert "- `bulwark/web/headers.py`" in place.note("text")
+    assert "<<<<<<< before updating\n# ours\n" in place.proposed("bulwark/web/headers.py")
     assert not (place.notes / "tested").exists()
 
 
@@ -217,7 +217,7 @@ def test_a_pull_request_that_was_refused_is_asked_for_again(place: Place) -> Non
     assert git(place.origin, "branch").split() == ["*", "main"]
     (place.notes / "forbidden").unlink()
     assert place.propose().returncode == 0
-    assert place.proposed("bulwark/headers.py").endswith(FIX)
+    assert place.proposed("bulwark/web/headers.py").endswith(FIX)
 
 
 @pytest.mark.parametrize("ci", ["GITHUB_ACTIONS", "GITLAB_CI"])
@@ -255,7 +255,7 @@ def test_services_of_one_repository_get_a_proposal_each(place: Place) -> None:
     git(project, "push", "-q", "origin", f"HEAD:{BRANCH}")
     assert place.propose("billing").returncode == 0
     fixed = git(
-        place.origin, "show", "billing-bulwark-9999.1.0:billing/bulwark/headers.py"
+        place.origin, "show", "billing-bulwark-9999.1.0:billing/bulwark/web/headers.py"
     )
     assert fixed.endswith(FIX)
 
@@ -294,7 +294,7 @@ def test_hooks_of_a_machine_do_not_stop_a_proposal(place: Place) -> None:
     settings.write_text(f"{common}[core]\nhooksPath = {hooks}\n")
     done = place.propose(GIT_CONFIG_GLOBAL=str(settings))
     assert done.returncode == 0, done.stderr
-    assert place.proposed("bulwark/headers.py").endswith(FIX)
+    assert place.proposed("bulwark/web/headers.py").endswith(FIX)
 
 
 def test_a_release_that_was_withdrawn_fails_the_job_with_advice(place: Place) -> None:
@@ -357,7 +357,7 @@ def test_a_private_template_is_read_with_a_token_that_stays_nowhere(
             GIT_TERMINAL_PROMPT="0", TEMPLATE_TOKEN=TOKEN, **OTHER_LOGIN
         )
     assert done.returncode == 0, done.stderr
-    assert place.proposed("bulwark/headers.py").endswith(FIX)
+    assert place.proposed("bulwark/web/headers.py").endswith(FIX)
     assert TOKEN not in done.stdout + done.stderr + json.dumps(place.note("text"))
     for folder in (place.folder, Path(SETTINGS.name)):
         for file in folder.rglob("*"):

@@ -29,7 +29,7 @@ def checkout(small_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     git(folder, "remote", "set-url", "origin", ADDRESS)
     git(folder, "tag", "-d", *git(folder, "tag").split())
     git(folder, "tag", "v1.0.0")
-    with (folder / "template/bulwark/headers.py").open("a") as file:
+    with (folder / "template/bulwark/web/headers.py").open("a") as file:
         file.write("# safer\n")
     with (folder / "template/app/views.py").open("a") as file:
         file.write("# shorter\n")
@@ -77,7 +77,7 @@ def test_the_difference_of_two_tags_is_what_a_release_changes(reference: Path) -
     assert [name.split() for name in names] == [
         ["M", ".copier-answers.yml"],
         ["M", "app/views.py"],
-        ["M", "bulwark/headers.py"],
+        ["M", "bulwark/web/headers.py"],
     ]
 
 
@@ -250,7 +250,7 @@ def test_a_clone_updates_itself(
     answers.write_text(answers.read_text().replace(ADDRESS, str(checkout)))
     git(folder, "commit", "-qam", "The template is at another address here")
     update(folder)
-    assert (folder / "bulwark/headers.py").read_text().endswith("# safer\n")
+    assert (folder / "bulwark/web/headers.py").read_text().endswith("# safer\n")
     assert not (folder / "docs/intrusion.md").exists()
 
 
@@ -268,7 +268,7 @@ def test_a_clone_runs_with_secrets_of_its_own(
     # Where the packages come from an index of this machine, the lock names that.
     assert git(folder, "status", "--porcelain", ":!uv.lock") == ""
     run(
-        *("bin/test", "-q", "-n0", "tests/app", "tests/bulwark/test_headers.py"),
+        *("bin/test", "-q", "-n0", "tests/app", "tests/bulwark/web/test_headers.py"),
         cwd=folder,
         env={key: os.environ[key] for key in os.environ if key != "PYTEST_ADDOPTS"},
     )

@@ -66,26 +66,26 @@ def updated(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Update:
     git(clone, "tag", "v9999.0.0", "--force")
     service = make_service(clone, folder / "project/shop", deploy=["systemd"])
 
-    edit(service, "bulwark/headers.py", in_the_first_line("Ours"))
-    edit(service, "bulwark/limits.py", at_the_end("OURS = 1"))
-    edit(service, "bulwark/mail.py", in_the_first_line("Ours"))
-    edit(service, "bulwark/proxy.py", at_the_end("OURS = 1"))
+    edit(service, "bulwark/web/headers.py", in_the_first_line("Ours"))
+    edit(service, "bulwark/web/rate_limits.py", at_the_end("OURS = 1"))
+    edit(service, "bulwark/mail/__init__.py", in_the_first_line("Ours"))
+    edit(service, "bulwark/web/proxy.py", at_the_end("OURS = 1"))
     commit(folder / "project")
     git(service, "mv", "deploy/nginx/tls.conf", "deploy/nginx/our-tls.conf")
-    git(service, "rm", "-q", "docs/intrusion.md", "bulwark/matrix.py")
+    git(service, "rm", "-q", "docs/intrusion.md", "bulwark/web/access_matrix.py")
     commit(folder / "project")
 
     base = clone / "template"
-    edit(base, "bulwark/headers.py", in_the_first_line("Theirs"))
-    edit(base, "bulwark/limits.py", in_the_first_line("Theirs"))
-    edit(base, "bulwark/mail.py", in_the_first_line("Theirs"))
+    edit(base, "bulwark/web/headers.py", in_the_first_line("Theirs"))
+    edit(base, "bulwark/web/rate_limits.py", in_the_first_line("Theirs"))
+    edit(base, "bulwark/mail/__init__.py", in_the_first_line("Theirs"))
     edit(base, "deploy/nginx/tls.conf", at_the_end("# safer"))
     edit(base, "docs/intrusion.md", at_the_end("Better."))
     edit(base, "compose.yaml.jinja", at_the_end("# not of this service"))
-    git(base, "mv", "bulwark/limits.py", "bulwark/rates.py")
-    git(base, "mv", "bulwark/mail.py", "bulwark/post.py")
-    git(base, "mv", "bulwark/matrix.py", "bulwark/routes.py")
-    git(base, "rm", "-q", "bulwark/proxy.py", "bulwark/health.py")
+    git(base, "mv", "bulwark/web/rate_limits.py", "bulwark/rates.py")
+    git(base, "mv", "bulwark/mail/__init__.py", "bulwark/post.py")
+    git(base, "mv", "bulwark/web/access_matrix.py", "bulwark/routes.py")
+    git(base, "rm", "-q", "bulwark/web/proxy.py", "bulwark/ops/health.py")
     news = "".join(f"### {h}\n\n- {h} of\n  this release.\n\n" for h in HEADINGS[::-1])
     edit(
         clone, "CHANGELOG.md", lambda t: t.replace("## ", f"## 9999.1\n\n{news}## ", 1)
@@ -106,7 +106,7 @@ def test_the_news_come_once_and_what_matters_most_comes_first(updated: Update) -
 
 
 def test_an_edit_in_a_renamed_file_goes_with_it(updated: Update) -> None:
-    assert not (updated.service / "bulwark/limits.py").exists()
+    assert not (updated.service / "bulwark/web/rate_limits.py").exists()
     assert updated.read("bulwark/rates.py").startswith('"""Theirs ')
     assert updated.read("bulwark/rates.py").endswith("\nOURS = 1\n")
     assert "rates.py" not in updated.report
@@ -125,9 +125,9 @@ def test_each_conflict_is_named_with_the_place_for_what_the_team_wanted(
     updated: Update,
 ) -> None:
     waiting = git(updated.service, "diff", "--name-only", "--diff-filter=U").split()
-    assert waiting == ["shop/bulwark/headers.py", "shop/bulwark/post.py"]
+    assert waiting == ["shop/bulwark/web/headers.py", "shop/bulwark/post.py"]
     said = updated.section("Conflicts")
-    assert "- `bulwark/headers.py`: you and the release changed the same lines." in said
+    assert "- `bulwark/web/headers.py`: you and the release changed the same lines." in said
     assert "Put your change in `app/`" in said
     # All three sides are in the index, as after a merge.
     sides = git(updated.service, "ls-files", "--unmerged").splitlines()
@@ -149,10 +149,10 @@ def test_a_fix_of_a_file_that_the_team_moved_or_deleted_is_shown(
 
 def test_a_file_that_goes_is_shown_if_the_team_had_edited_it(updated: Update) -> None:
     said = updated.section("Not here")
-    assert "`bulwark/proxy.py` was removed" in said
+    assert "`bulwark/web/proxy.py` was removed" in said
     assert "health.py" not in said
-    assert not (updated.service / "bulwark/health.py").exists()
-    had = git(updated.service, "show", "HEAD:./bulwark/proxy.py")
+    assert not (updated.service / "bulwark/ops/health.py").exists()
+    had = git(updated.service, "show", "HEAD:./bulwark/web/proxy.py")
     assert had.endswith("\nOURS = 1\n")
 
 

@@ -41,7 +41,7 @@ def test_each_test_is_needed_by_something() -> None:
         ("tests/machine.py", "tests/test_server.py"),
         ("tests/edits/models.py", "tests/test_updates.py"),
         ("template/deploy/nginx/site.conf.jinja", "tests/test_edge.py"),
-        ("template/bulwark/mail.py", "tests/test_matrix.py"),
+        ("template/bulwark/mail/__init__.py", "tests/test_matrix.py"),
     ],
 )
 def test_a_change_needs_what_proves_it(path: str, needed: str) -> None:

@@ -34,7 +34,7 @@ def original(
         str(clone), service, defaults=True, unsafe=True, quiet=True, vcs_ref=RELEASE
     )
     commit(service)
-    with (clone / "template/bulwark/headers.py").open("a") as file:
+    with (clone / "template/bulwark/web/headers.py").open("a") as file:
         file.write(FIX)
     release(clone, NEWS)
     return clone, service
@@ -87,12 +87,12 @@ def test_a_service_that_is_current_is_told_so(place: Place) -> None:
 
 
 def test_a_conflict_is_told_by_the_exit_code(place: Place) -> None:
-    with (place.service / "bulwark/headers.py").open("a") as file:
+    with (place.service / "bulwark/web/headers.py").open("a") as file:
         file.write("# ours\n")
     commit(place.service)
     done = place.update()
     assert done.returncode == 1
-    assert "`bulwark/headers.py`" in done.stdout
+    assert "`bulwark/web/headers.py`" in done.stdout
 
 
 def test_another_answer_brings_what_it_stands_for(place: Place) -> None:

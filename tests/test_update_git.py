@@ -71,7 +71,7 @@ def original(
     commit(service)
     if attributes:
         git(clone, "checkout", "HEAD~", "--", f":(glob)**/{ATTRIBUTES}")
-    for name in ("bulwark/headers.py", "bulwark/limits.py", "gunicorn.conf.py"):
+    for name in ("bulwark/web/headers.py", "bulwark/web/rate_limits.py", "gunicorn.conf.py"):
         append(base / name, FIX)
     for name in (".github/workflows/ci.yml", "deploy/nginx/tls.conf", "docs/extend.md"):
         append(base / name, FIX)
@@ -142,7 +142,7 @@ def test_settings_and_hooks_of_a_machine_change_nothing(
     place: Place, tmp_path: Path
 ) -> None:
     """The update is the same as where git has none."""
-    append(place.service / "bulwark/limits.py", "# ours\n")
+    append(place.service / "bulwark/web/rate_limits.py", "# ours\n")
     text = (place.service / "gunicorn.conf.py").read_text()
     (place.service / "gunicorn.conf.py").write_text(f"# ours \n{text}")
     (place.service / ATTRIBUTES).write_text(OWN_ATTRIBUTES)
@@ -222,7 +222,7 @@ def test_no_change_is_lost_where_a_link_or_a_repository_took_a_place(
     place: Place,
 ) -> None:
     service = place.service
-    append(service / "bulwark/limits.py", "# ours\n")
+    append(service / "bulwark/web/rate_limits.py", "# ours\n")
     link(service, "gunicorn.conf.py", "infra/gunicorn.py")
     link(service, "deploy/nginx", "../infra/nginx")
     link(service, "docs/newer.md", "../README.md")
@@ -237,7 +237,7 @@ def test_no_change_is_lost_where_a_link_or_a_repository_took_a_place(
     assert place.has_news()
     # What was edited elsewhere is merged as ever.
     unmerged = git(service, "diff", "--name-only", "--diff-filter=U")
-    assert unmerged == "bulwark/limits.py\n"
+    assert unmerged == "bulwark/web/rate_limits.py\n"
     now = links_and_files(service, "infra", "deploy", "docs", ".github")
     del before["docs/extend.md"], now["docs/extend.md"], now["docs/signals.md"]
     del now["deploy/.gitattributes"]
@@ -266,7 +266,7 @@ def test_who_follows_the_advice_gets_past_a_release_that_was_withdrawn(
     """What that release brought stays; what later ones have of it does not conflict."""
     answers = place.service / ".copier-answers.yml"
     answers.write_text(answers.read_text().replace(RELEASE, "v9999.0.7"))
-    append(place.service / "bulwark/headers.py", FIX)
+    append(place.service / "bulwark/web/headers.py", FIX)
     append(place.service / "gunicorn.conf.py", "# what no later release has\n")
     write(place.service / "docs/newer.md", "# New\n")
     place.move(address.format(place.template))
@@ -282,7 +282,7 @@ def test_who_follows_the_advice_gets_past_a_release_that_was_withdrawn(
     answers.write_text(answers.read_text().replace("v9999.0.7", RELEASE))
     commit(place.service)
     place.update()
-    assert (place.service / "bulwark/headers.py").read_text().count(FIX) == 1
+    assert (place.service / "bulwark/web/headers.py").read_text().count(FIX) == 1
     assert (
         "# what no later release has"
         in (place.service / "gunicorn.conf.py").read_text()

@@ -5,38 +5,26 @@ from typing import Any
 
 from flask import Flask
 
-from bulwark import (
+from bulwark import account, admin, audit, database, identity, jobs, mail
+from bulwark.identity.models import BaseUser
+from bulwark.observability import logging, metrics, request_log
+from bulwark.ops import backups, exporter, health, prepare
+from bulwark.settings import init_app as load_settings
+from bulwark.web import (
     access,
-    account,
-    admin,
-    assets,
-    audit_commands,
-    backups,
-    commands,
-    config,
+    access_matrix,
     data_errors,
-    database,
     errors,
-    events,
-    exporter,
     faults,
     headers,
-    health,
-    identity,
-    inputs,
-    jobs,
+    input_validation,
     lengths,
-    limits,
-    logging,
-    mail,
-    matrix,
-    metrics,
     pages,
     proxy,
-    request_log,
+    rate_limits,
     signatures,
+    static_files,
 )
-from bulwark.identity.models import BaseUser
 
 __all__ = ["init_app"]
 
@@ -65,30 +53,30 @@ def init_app(
         access.UndeclaredAccessError: a route does not declare who may call it.
     """
     signatures.init()
-    settings_of_base, own = config.init_app(app, settings)
-    logging.init_app(settings_of_base, own)
+    config, own = load_settings(app, settings)
+    logging.init_app(config, own)
     faults.init_app(app)
     request_log.init_app(app)
-    proxy.init_app(app, settings_of_base)
-    headers.init_app(app, settings_of_base, csp_sources or {})
+    proxy.init_app(app, config)
+    headers.init_app(app, config, csp_sources or {})
     errors.init_app(app)
-    inputs.init_app(app)
+    input_validation.init_app(app)
     lengths.init_app(app)
     data_errors.init_app(app)
-    database.init_app(app, settings_of_base)
-    metrics.init_app(app, settings_of_base, events.CATALOGUE)
-    jobs.init_app(app, settings_of_base)
-    mail.init_app(settings_of_base)
-    pages.init_app(app, settings_of_base)
-    assets.init_app(app)
-    limits.init_app(app, settings_of_base)
-    identity.init_app(app, settings_of_base, user_model, roles or {})
+    database.init_app(app, config)
+    metrics.init_app(app, config, audit.events.CATALOGUE)
+    jobs.init_app(app, config)
+    mail.init_app(config)
+    pages.init_app(app, config)
+    static_files.init_app(app)
+    rate_limits.init_app(app, config)
+    identity.init_app(app, config, user_model, roles or {})
     account.init_app(app)
     admin.init_app(app)
-    audit_commands.init_app(app)
+    audit.init_app(app)
     health.init_app(app)
     exporter.init_app(app)
-    commands.init_app(app)
+    prepare.init_app(app)
     backups.init_app(app)
-    matrix.init_app(app)
+    access_matrix.init_app(app)
     access.init_app(app, permissions or {}, roles or {})

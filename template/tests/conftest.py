@@ -104,15 +104,15 @@ def whole_app(
 @pytest.fixture
 def app(whole_app: Flask, mailbox: Path) -> Iterator[Flask]:
     """The app; what a test writes is gone after it."""
-    from bulwark import audit
+    from bulwark.audit import trail
     from bulwark.database import db
     from bulwark.jobs import queue
-    from bulwark.limits import limiter
+    from bulwark.web.rate_limits import limiter
 
     yield whole_app
     limiter.storage.reset()
     with whole_app.app_context():
-        with audit.unlocked():
+        with trail.unlocked():
             for table in reversed(db.metadata.sorted_tables):
                 if table.name not in ("roles", "audit_permits"):
                     db.session.execute(table.delete())

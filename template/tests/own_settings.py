@@ -2,8 +2,8 @@
 
 import pytest
 
-from bulwark import config
-from bulwark.environment import Sources
+from bulwark import settings
+from bulwark.settings.sources import Sources
 
 
 def leave_out_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -11,7 +11,7 @@ def leave_out_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     read = Sources.read
 
     def read_strictly_only_the_base(self, cls, defaults, *, strict):
-        strict = strict and issubclass(cls, config.Config)
+        strict = strict and issubclass(cls, settings.Config)
         return read(self, cls, defaults, strict=strict)
 
     monkeypatch.setattr(Sources, "read", read_strictly_only_the_base)

@@ -5,8 +5,8 @@ from pathlib import Path
 from tests.edits import replace
 
 OWNER = "template"
-CONFLICTS = ["bulwark/limits.py"]
+CONFLICTS = ["bulwark/web/rate_limits.py"]
 
 
 def edit(service: Path) -> None:
-    replace(service / "bulwark/limits.py", "TIMEOUT = 0.25", "TIMEOUT = 1.5")
+    replace(service / "bulwark/web/rate_limits.py", "TIMEOUT = 0.25", "TIMEOUT = 1.5")

@@ -6,5 +6,5 @@ OWNER = "template"
 
 
 def edit(service: Path) -> None:
-    (service / "tests/bulwark/test_enumeration.py").unlink()
+    (service / "tests/bulwark/identity/test_enumeration.py").unlink()
     (service / "docs/extend.md").unlink()

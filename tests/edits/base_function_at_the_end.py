@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.edits import append
 
 OWNER = "template"
-CONFLICTS = ["bulwark/health.py"]
+CONFLICTS = ["bulwark/ops/health.py"]
 VIEW = '''
 
 @blueprint.get("/version")
@@ -17,4 +17,4 @@ def version() -> ResponseReturnValue:
 
 
 def edit(service: Path) -> None:
-    append(service / "bulwark/health.py", VIEW)
+    append(service / "bulwark/ops/health.py", VIEW)

@@ -9,4 +9,4 @@ OWNER = "template"
 
 
 def edit(service: Path) -> None:
-    replace(service / "bulwark/proxy.py", *FIX)
+    replace(service / "bulwark/web/proxy.py", *FIX)

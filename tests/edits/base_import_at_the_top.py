@@ -9,5 +9,5 @@ FIRST = "from email import message_from_bytes\n"
 
 
 def edit(service: Path) -> None:
-    pages = service / "bulwark/pages.py"
+    pages = service / "bulwark/web/pages.py"
     replace(pages, FIRST, f"import hashlib\n{FIRST}")

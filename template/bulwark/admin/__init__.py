@@ -6,10 +6,10 @@ that requires a reason. Reauthentication returns to that page.
 
 from flask import Flask
 
-from bulwark.admin import history, overview, people, roles
-from bulwark.admin.acts import blueprint
+from bulwark.admin import history, overview, roles, users
+from bulwark.admin.confirmation import blueprint
 
-__all__ = ["history", "init_app", "overview", "people", "roles"]
+__all__ = ["history", "init_app", "overview", "roles", "users"]
 
 
 def init_app(app: Flask) -> None:

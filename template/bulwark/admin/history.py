@@ -15,9 +15,7 @@ from flask import (
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Select, or_, select
 
-from bulwark import audit, events
-from bulwark.access import permission, recent
-from bulwark.admin.acts import (
+from bulwark.admin.confirmation import (
     PAGE,
     argument,
     before,
@@ -25,11 +23,13 @@ from bulwark.admin.acts import (
     person_model,
     search,
 )
-from bulwark.audit import AuditLink
+from bulwark.audit import events, trail
+from bulwark.audit.events import SecurityEvent
+from bulwark.audit.trail import AuditLink
 from bulwark.database import db, utcnow
-from bulwark.errors import wants_json
-from bulwark.events import SecurityEvent
 from bulwark.identity import accounts, devices
+from bulwark.web.access import permission, recent
+from bulwark.web.errors import wants_json
 
 FILTERS = ("name", "person", "address", "to")
 USUAL_SPAN = timedelta(days=30)
@@ -65,7 +65,7 @@ def export() -> ResponseReturnValue:
     query = _events()
     events.record("sensitive_read", action="export")
     db.session.commit()
-    rows = stream_with_context(row + "\n" for row in audit.rows_of(query))
+    rows = stream_with_context(row + "\n" for row in trail.rows_of(query))
     answer = Response(rows, mimetype="application/x-ndjson")
     answer.headers.set(
         "Content-Disposition",

@@ -15,18 +15,19 @@ from flask import jsonify, render_template
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Select, case, func, select
 
-from bulwark import audit, events, watch
-from bulwark.access import permission
-from bulwark.admin.acts import blueprint
+from bulwark.admin.confirmation import blueprint
 from bulwark.admin.history import facts_of_events, plain
+from bulwark.audit import events, trail
+from bulwark.audit.events import SecurityEvent
 from bulwark.database import db, utcnow
-from bulwark.errors import wants_json
-from bulwark.events import SecurityEvent
-from bulwark.health import MAIL_MAY_WAIT, SILENCE
 from bulwark.jobs import noted
-from bulwark.logging import log
 from bulwark.mail import OutgoingMail
-from bulwark.watch import HOUR, HOURS
+from bulwark.observability.logging import log
+from bulwark.ops import status
+from bulwark.ops.health import MAIL_MAY_WAIT, SILENCE
+from bulwark.ops.status import HOUR, HOURS
+from bulwark.web.access import permission
+from bulwark.web.errors import wants_json
 
 # The events that each series counts, by its key in JSON.
 COUNTED = {
@@ -91,8 +92,8 @@ class Series:
 class Standing:
     """The system status; None is unknown."""
 
-    certificate: watch.Certificate | None
-    audit: audit.State | None
+    certificate: status.Certificate | None
+    audit: trail.State | None
     mails: tuple[int, datetime | None] | None
     worker: datetime | None
     backup: datetime | None
@@ -133,7 +134,7 @@ class Standing:
 @permission("users:read")
 def overview() -> ResponseReturnValue:
     """Show the last 24 hours, and the system status."""
-    first = watch.first_hour()
+    first = status.first_hour()
     hours = [first + number * HOUR for number in range(HOURS)]
     series = [*_series(first), Series("server_errors", _errors(hours))]
     standing = _standing()
@@ -191,7 +192,7 @@ def _series(first: datetime) -> list[Series]:
 
 
 def _errors(hours: Sequence[datetime]) -> list[int | None]:
-    counted = _unless_unknown(watch.errors_by_hour) or {}
+    counted = _unless_unknown(status.errors_by_hour) or {}
     return [counted.get(hour) for hour in hours]
 
 
@@ -213,8 +214,8 @@ def _noteworthy(first: datetime) -> Select[SecurityEvent]:
 
 def _standing() -> Standing:
     return Standing(
-        certificate=_unless_unknown(watch.certificate),
-        audit=_unless_unknown(audit.state),
+        certificate=_unless_unknown(status.certificate),
+        audit=_unless_unknown(trail.state),
         mails=_unless_unknown(_mails),
         worker=_unless_unknown(lambda: noted("sign of life")),
         backup=_unless_unknown(lambda: noted("backup")),

@@ -11,8 +11,7 @@ from wtforms import BooleanField, SelectMultipleField, StringField, SubmitField
 from wtforms.validators import DataRequired
 from wtforms.widgets import CheckboxInput, ListWidget
 
-from bulwark.access import permission, recent
-from bulwark.admin.acts import (
+from bulwark.admin.confirmation import (
     FORM,
     ROLE,
     ReasonForm,
@@ -22,9 +21,10 @@ from bulwark.admin.acts import (
     reason_field,
 )
 from bulwark.database import db
-from bulwark.errors import wants_json
 from bulwark.identity import accounts
 from bulwark.identity.models import ADMINISTRATOR, Role, permissions_of, users_roles
+from bulwark.web.access import permission, recent
+from bulwark.web.errors import wants_json
 
 
 class RoleForm(stock.Form):

@@ -8,29 +8,31 @@ from flask import Flask, Response, jsonify, make_response, redirect, request, ur
 from flask.typing import ResponseReturnValue
 from flask_security import Security, SQLAlchemyUserDatastore, uia_email_mapper
 
-from bulwark import access
-from bulwark.config import Config
 from bulwark.database import db, utcnow
-from bulwark.errors import wants_json
 from bulwark.identity import (
-    addresses,
-    factor_forms,
-    factors,
-    guessing,
-    hashing,
-    notices,
-    passkeys,
-    reauthentication,
+    email_changes,
+    notifications,
     sessions,
-    signals,
     signup,
+    throttling,
     tokens,
 )
 from bulwark.identity.commands import commands
-from bulwark.identity.forms import FORMS, MESSAGES, RESET_LINK_WORKS
 from bulwark.identity.models import ADMINISTRATOR, BaseUser, Passkey, Role
-from bulwark.identity.passwords import PasswordPolicy
+from bulwark.identity.security import (
+    factor_forms,
+    passkeys,
+    password_hashing,
+    reauthentication,
+    second_factors,
+    signals,
+)
+from bulwark.identity.security.forms import FORMS, MESSAGES, RESET_LINK_WORKS
+from bulwark.identity.security.password_policy import PasswordPolicy
 from bulwark.mail import OutboxMailUtil
+from bulwark.settings import Config
+from bulwark.web import access
+from bulwark.web.errors import wants_json
 
 PUBLIC_VIEWS = (
     "login",
@@ -84,8 +86,8 @@ def init_app(
         SQLAlchemyUserDatastore(db, user_model, Role, Passkey),
         mail_util_cls=OutboxMailUtil,
         password_util_cls=PasswordPolicy,
-        totp_cls=factors.OneTimeTotp,
-        mf_recovery_codes_util_cls=factors.HashedRecoveryCodes,
+        totp_cls=second_factors.OneTimeTotp,
+        mf_recovery_codes_util_cls=second_factors.HashedRecoveryCodes,
         webauthn_util_cls=passkeys.Passkeys,
         **FORMS,
         **factor_forms.FORMS,
@@ -95,18 +97,18 @@ def init_app(
     security.render_json(_render_json)
     security.unauthn_handler(lambda *_: make_response(_ask_to_sign_in()))
     app.login_manager.unauthorized_handler(_ask_to_sign_in)  # type: ignore[attr-defined]
-    factors.init_app(app)
-    hashing.init_app(security)
+    second_factors.init_app(app)
+    password_hashing.init_app(security)
     passkeys.init_app(security)
     reauthentication.init_app(app)
     sessions.init_app(app)
     # Replaces Flask-Security's own tokens, which are also accepted in URLs.
     tokens.init_app(app)
     signals.init_app(app)
-    notices.init_app(app)
+    notifications.init_app(app)
     signup.init_app(app)
-    addresses.init_app(app)
-    guessing.init_app(app)
+    email_changes.init_app(app)
+    throttling.init_app(app)
     access.declare(app, access.PUBLIC, [f"security.{v}" for v in PUBLIC_VIEWS])
     access.declare(
         app,
@@ -126,8 +128,8 @@ def _settings(config: Config) -> dict[str, Any]:
         BCRYPT_ROUNDS_IN_TESTS if config.environment == "testing" else BCRYPT_ROUNDS
     )
     options = {
-        **factors.settings(config),
-        **passkeys.settings(config),
+        **second_factors.settings_for(config),
+        **passkeys.settings_for(config),
         "RECOVERABLE": True,
         "CHANGEABLE": True,
         "TRACKABLE": True,

@@ -18,7 +18,8 @@ from flask_security.recoverable import generate_reset_password_token
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from bulwark import config, events, limits, mail
+from bulwark import mail, settings
+from bulwark.audit import events
 from bulwark.database import db
 from bulwark.identity import sessions, tokens
 from bulwark.identity.models import (
@@ -28,6 +29,7 @@ from bulwark.identity.models import (
     permissions_of,
     users_roles,
 )
+from bulwark.web import rate_limits
 
 ROLE_NAME = re.compile(r"[a-z0-9][a-z0-9 _-]{0,79}")
 FIRST = "the first administrator"
@@ -99,7 +101,7 @@ def force_reset(user: BaseUser, *, by: BaseUser | None, reason: str) -> None:
     tokens.revoke_all(user)
     _record("authz_admin", user, by, reason, action="force_reset")
     db.session.flush()
-    subject = f"Set a new password for {config.current().name}"
+    subject = f"Set a new password for {settings.current().name}"
     _mail_link(user, _password_link(user), subject, "forced_reset")
 
 
@@ -163,7 +165,7 @@ def _count_email(email: str, by: BaseUser | None) -> None:
     """Limit the emails that administrators, but not the operator, send an address."""
     if by is None:
         return
-    if limits.count("administrator's email", email, HOUR).count > EMAILS_AN_HOUR:
+    if rate_limits.count("administrator's email", email, HOUR).count > EMAILS_AN_HOUR:
         raise RefusedError(
             f"{email} got {EMAILS_AN_HOUR} links within an hour. The last one works."
         )
@@ -171,7 +173,7 @@ def _count_email(email: str, by: BaseUser | None) -> None:
 
 def mail_invitation(user: BaseUser, link: str) -> None:
     """Email a user the link that `invite` returned."""
-    _mail_link(user, link, f"Your account at {config.current().name}", "invitation")
+    _mail_link(user, link, f"Your account at {settings.current().name}", "invitation")
 
 
 def invitation(*, again: bool = True) -> str:
@@ -181,7 +183,7 @@ def invitation(*, again: bool = True) -> str:
     link: like everyone else, they reset a forgotten password by email. Without `again`,
     an administrator who was already invited gets no second link.
     """
-    email = config.current().admin_email.lower()
+    email = settings.current().admin_email.lower()
     user, link = find(email), ""
     if user is None or (again and not user.password):
         user, link = invite(email, by=None, reason=FIRST)

@@ -11,7 +11,8 @@ from sqlalchemy import ForeignKey, String, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, mapped_column
 
-from bulwark import config, events
+from bulwark import settings
+from bulwark.audit import events
 from bulwark.database import SECRET, Model, UTCDateTime, db, utcnow
 from bulwark.identity.models import BaseUser
 from bulwark.jobs import queue
@@ -120,7 +121,7 @@ def remember(user: BaseUser) -> None:
     @after_this_request
     def _set_cookie(response: Response) -> Response:
         response.set_cookie(
-            config.current().cookie(COOKIE),
+            settings.current().cookie(COOKIE),
             token,
             max_age=KEPT,
             path="/",
@@ -154,7 +155,7 @@ def _first(names: dict[str, str], text: str) -> str:
 
 
 def _token() -> str:
-    token = request.cookies.get(config.current().cookie(COOKIE), "")
+    token = request.cookies.get(settings.current().cookie(COOKIE), "")
     return token if TOKEN.fullmatch(token) else ""
 
 

@@ -27,7 +27,7 @@ from sqlalchemy.orm import (
     relationship,
 )
 
-from bulwark import config, crypto
+from bulwark import crypto, settings
 from bulwark.database import PERSONAL, SECRET, Model, UTCDateTime, utcnow
 
 ADMINISTRATOR = "administrator"
@@ -180,7 +180,7 @@ class BaseUser(Model, UserMixin):
             return None
         return crypto.decrypt(
             self.sealed_totp_secret,
-            keys=config.current().encryption_keys,
+            keys=settings.current().encryption_keys,
             place=self._place_of_totp_secret(),
         ).decode()
 
@@ -188,7 +188,7 @@ class BaseUser(Model, UserMixin):
     def tf_totp_secret(self, secret: str | None) -> None:
         self.sealed_totp_secret = secret and crypto.encrypt(  # type: ignore[assignment]
             secret.encode(),
-            keys=config.current().encryption_keys,
+            keys=settings.current().encryption_keys,
             place=self._place_of_totp_secret(),
         )
 
@@ -204,7 +204,7 @@ class BaseUser(Model, UserMixin):
     def must_have_second_factor(self) -> bool:
         """Whether the service, an administrator or a role requires a second factor."""
         return (
-            config.current().require_second_factor
+            settings.current().require_second_factor
             or self.second_factor_required
             or any(role.requires_second_factor for role in self.roles)
         )

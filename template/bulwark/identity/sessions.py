@@ -32,12 +32,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 from werkzeug.datastructures import CallbackDict
 
-from bulwark import config, events
+from bulwark import settings
+from bulwark.audit import events
 from bulwark.database import PERSONAL, SECRET, Model, UTCDateTime, db, utcnow
+from bulwark.database.outages import is_outage, roll_back
 from bulwark.identity import devices
 from bulwark.identity.models import BaseUser, with_roles
 from bulwark.jobs import queue
-from bulwark.outages import is_outage, roll_back
 
 TOKEN_BYTES = 32
 # Session keys of Flask-Login and Flask-Security.
@@ -71,10 +72,10 @@ class UserSession(Model):
         """The time when the session ends without further use."""
         if not self.signed_in:
             return self.created_at + HALF_SIGNED_IN_LIMIT
-        settings = config.current()
+        config = settings.current()
         return min(
-            self.created_at + timedelta(hours=settings.session_hours),
-            self.last_used_at + timedelta(minutes=settings.session_idle_minutes),
+            self.created_at + timedelta(hours=config.session_hours),
+            self.last_used_at + timedelta(minutes=config.session_idle_minutes),
         )
 
 
@@ -242,9 +243,9 @@ def end_all(user: BaseUser) -> int:
 @queue.periodic_task(crontab(minute="17"), name="forget_ended_sessions")  # type: ignore[untyped-decorator]
 def forget_ended() -> None:
     """Delete expired sessions with their data."""
-    now, settings = utcnow(), config.current()
-    idle = timedelta(minutes=settings.session_idle_minutes)
-    whole = timedelta(hours=settings.session_hours)
+    now, config = utcnow(), settings.current()
+    idle = timedelta(minutes=config.session_idle_minutes)
+    whole = timedelta(hours=config.session_hours)
     db.session.execute(
         delete(UserSession).where(
             or_(

@@ -27,11 +27,13 @@ from sqlalchemy.exc import IntegrityError
 from werkzeug.datastructures import MultiDict
 from wtforms import EmailField, SubmitField
 
-from bulwark import config, events, limits, mail
-from bulwark.access import public
+from bulwark import mail, settings
+from bulwark.audit import events
 from bulwark.database import db, utcnow
-from bulwark.errors import wants_json
-from bulwark.identity.forms import NewPasswordField
+from bulwark.identity.security.forms import NewPasswordField
+from bulwark.web import rate_limits
+from bulwark.web.access import public
+from bulwark.web.errors import wants_json
 
 LINK_HOURS = 24
 MAILS_AN_HOUR = 5  # to one address
@@ -154,9 +156,9 @@ def _refuse(reason: str) -> ResponseReturnValue:
 
 def _send_link(email: str) -> None:
     """Email a link, or a note that the address already has an account."""
-    if limits.count("sign-up", email, timedelta(hours=1)).count > MAILS_AN_HOUR:
+    if rate_limits.count("sign-up", email, timedelta(hours=1)).count > MAILS_AN_HOUR:
         return  # The earlier links still work.
-    name = config.current().name
+    name = settings.current().name
     # Created in both cases: it takes a tenth of the time, which would be noticeable.
     token = _serializer().dumps(email)
     link = url_for("sign_up.complete", token=token, _external=True)
@@ -179,6 +181,6 @@ def _address(token: str) -> str | None:
 
 
 def _serializer() -> URLSafeTimedSerializer:
-    settings = config.current()
-    keys = [*reversed(settings.secret_key_fallbacks), settings.secret_key]
+    config = settings.current()
+    keys = [*reversed(config.secret_key_fallbacks), config.secret_key]
     return URLSafeTimedSerializer(keys, salt="bulwark.sign-up")

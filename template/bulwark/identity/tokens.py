@@ -43,13 +43,14 @@ from wtforms import (
 from wtforms.validators import DataRequired, Length
 from wtforms.widgets import CheckboxInput, ListWidget
 
-from bulwark import access, events, limits, origins
-from bulwark.access import recent, signed_in
+from bulwark.audit import events
 from bulwark.database import SECRET, Model, UTCDateTime, db, utcnow
-from bulwark.errors import wants_json
 from bulwark.identity import sessions
 from bulwark.identity.models import BaseUser, permissions_of
 from bulwark.jobs import queue
+from bulwark.web import access, origins, rate_limits
+from bulwark.web.access import recent, signed_in
+from bulwark.web.errors import wants_json
 
 PREFIX = "bwk_"  # Lets secret scanners recognize tokens.
 TOKEN_BYTES = 32
@@ -203,7 +204,10 @@ def challenge() -> ResponseReturnValue:
     if ended:
         owner, token_id, reason = ended
         # Once an hour: a forgotten script would fill the table.
-        if limits.count("token reuse", str(token_id), timedelta(hours=1)).count == 1:
+        if (
+            rate_limits.count("token reuse", str(token_id), timedelta(hours=1)).count
+            == 1
+        ):
             events.record("authn_token_reuse", owner, reason=reason, token_id=token_id)
     if _is_shown():
         error, hint = "This access token is not valid", 'Bearer error="invalid_token"'

@@ -14,8 +14,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from bulwark import model_changes, postgresql_enums
-from bulwark.database import MERGE, db
+from bulwark.database import MERGE, db, model_changes, postgresql_enums
 
 # Check constraints are compared by name: each database stores their text differently.
 PLUGINS = ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"]

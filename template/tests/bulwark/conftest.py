@@ -15,12 +15,12 @@ from alembic.config import Config
 from flask import Flask
 from sqlalchemy import create_engine, text
 
-from bulwark import config
-from bulwark import logging as bulwark_logging
+from bulwark import settings
+from bulwark.audit.events import CATALOGUE
 from bulwark.database import db, migrate
-from bulwark.events import CATALOGUE
 from bulwark.identity.models import ADMINISTRATOR
-from bulwark.lines import schema
+from bulwark.observability import logging as bulwark_logging
+from bulwark.observability.log_schema import schema
 from tests.conftest import ROOT, Visitor, add_person
 
 BASE = ROOT / "bulwark/migrations/versions"
@@ -124,7 +124,7 @@ def production(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def problems(root: Path, own: type | None = None) -> str:
     """Load the settings; return what is wrong with them."""
     try:
-        config.load(root, own)
-    except config.ConfigurationError as error:
+        settings.load(root, own)
+    except settings.ConfigurationError as error:
         return str(error)
     return ""

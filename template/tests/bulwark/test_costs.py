@@ -1,9 +1,9 @@
 """Costs: nothing that a visitor sends is costly to check, however it is made.
 
 Each validator, parser and regular expression of the base is given the worst input that
-is known for it, as long as `bulwark.lengths` lets it be. Its processor time is compared
-with that of one hash, measured in the same process: 2 of 100 are 5 ms where a hash
-takes 250 ms.
+is known for it, as long as `bulwark.web.lengths` lets it be. Its processor time is
+compared with that of one hash, measured in the same process: 2 of 100 are 5 ms where a
+hash takes 250 ms.
 """
 
 import math
@@ -25,10 +25,12 @@ from webauthn.helpers import (
 )
 from wtforms.form import BaseForm as BoundForm
 
-from bulwark import headers, lengths, proxy, request_log
-from bulwark.identity import BCRYPT_ROUNDS, accounts, devices, factors, signup, tokens
+from bulwark.identity import BCRYPT_ROUNDS, accounts, devices, signup, tokens
 from bulwark.identity.models import BaseUser
-from bulwark.lines import Shape
+from bulwark.identity.security import second_factors
+from bulwark.observability import request_log
+from bulwark.observability.log_schema import Shape
+from bulwark.web import headers, lengths, proxy
 from tests.conftest import Visitor
 
 OF_A_HASH = 0.02
@@ -184,7 +186,7 @@ def cut_others(inputs: dict[str, str]) -> dict[str, str]:
 
 
 def totp_window() -> int:
-    return factors.TOTP_STEP
+    return second_factors.TOTP_STEP
 
 
 def test_no_input_is_costly_to_check(app: Flask):

@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from bulwark import config
-from bulwark.environment import variable
-from bulwark.identity import guessing
+from bulwark import settings
+from bulwark.identity import throttling
+from bulwark.settings.sources import variable
 from tests.conftest import ROOT
 
 
@@ -17,24 +17,24 @@ def section(heading: str) -> str:
     return page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
 
 
-@pytest.mark.parametrize("name", sorted(guessing.LIMITS))
+@pytest.mark.parametrize("name", sorted(throttling.LIMITS))
 def test_each_limit_is_documented_as_it_is(name: str):
     """OWASP ASVS 5.0, 2.1.3 and 6.1.1."""
-    rule, _ = guessing.LIMITS[name]
+    rule, _ = throttling.LIMITS[name]
     words = rule.replace(" per ", " a ").replace(" a hour", " an hour")
     assert f"{words.replace(';', ',')} for one network" in section("Limits")
 
 
 def test_tries_for_one_account_are_documented_as_they_are():
-    limits, minutes = section("Limits"), guessing.WINDOW // timedelta(minutes=1)
-    for secret in guessing.SECRETS:
+    limits, minutes = section("Limits"), throttling.WINDOW // timedelta(minutes=1)
+    for secret in throttling.SECRETS:
         assert f"{secret.tries} in {minutes} minutes for one account" in limits
-    assert f"{guessing.IN_A_ROW} wrong ones in a row" in limits
+    assert f"{throttling.IN_A_ROW} wrong ones in a row" in limits
 
 
 def test_the_life_of_sessions_is_documented_as_it_is():
     """OWASP ASVS 5.0, 7.1.2."""
-    defaults = {field.name: field.default for field in fields(config.Config)}
+    defaults = {field.name: field.default for field in fields(settings.Config)}
     for name in ("session_idle_minutes", "session_hours"):
         assert f"`{variable(name)}` ({defaults[name]})" in section("Sessions")
 
@@ -42,5 +42,5 @@ def test_the_life_of_sessions_is_documented_as_it_is():
 def test_each_secret_setting_is_in_the_inventory_of_keys():
     """OWASP ASVS 5.0, 11.1.2."""
     keys = section("Keys")
-    secret = [variable(f.name) for f in fields(config.Config) if f.metadata["secret"]]
+    secret = [variable(f.name) for f in fields(settings.Config) if f.metadata["secret"]]
     assert [name for name in secret if f"`{name}`" not in keys] == []

@@ -12,10 +12,12 @@ from flask_security.mail_util import EmailValidateException
 from sqlalchemy import select
 
 from app import create_app
-from bulwark import certificate, email_headers, mail
-from bulwark.config import ConfigurationError
+from bulwark import mail
 from bulwark.database import db
 from bulwark.jobs import queue
+from bulwark.mail import headers
+from bulwark.ops import dev_certificate
+from bulwark.settings import ConfigurationError
 
 # Each with what an authenticator app shows: its format has no colon (Key Uri Format).
 NAMES = {
@@ -68,11 +70,11 @@ def test_any_name_that_the_questions_accept_works(
         db.session.commit()
         sealed = db.session.scalars(select(mail.OutgoingMail)).one()
         _, address = app.extensions["bulwark"].sender
-        sender = email_headers.mailbox("From", address, name)
+        sender = headers.mailbox("From", address, name)
         assert sender in mail._unsealed(sealed)
         db.session.remove()
         db.engine.dispose()
-    assert certificate.make(tmp_path, name)
+    assert dev_certificate.make(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", ["", "two\nlines", "bell\a", "\u2028"])

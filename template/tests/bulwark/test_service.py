@@ -19,11 +19,12 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from app import create_app
-from bulwark import certificate, config, database, jobs, mail
+from bulwark import database, jobs, mail, settings
+from bulwark.audit.events import SecurityEvent
 from bulwark.database import database_url, db, utcnow
-from bulwark.events import SecurityEvent
 from bulwark.identity.models import Role
 from bulwark.jobs import queue
+from bulwark.ops import dev_certificate
 from tests.conftest import GOOD_PASSWORD, ROOT, Visitor, add_person
 from tests.own_settings import leave_out_own_settings
 
@@ -101,7 +102,7 @@ def test_models_without_a_migration_are_named_with_what_to_do(
     def lacking() -> None:
         raise OperationalError("SELECT", {}, Exception("no such column: users.phone"))
 
-    monkeypatch.setattr("bulwark.commands.accounts.make_roles", lacking)
+    monkeypatch.setattr("bulwark.ops.prepare.accounts.make_roles", lacking)
     said = app.test_cli_runner().invoke(args=["prepare"])
     assert said.exit_code == 1
     assert "no such column: users.phone" in said.output
@@ -119,7 +120,7 @@ def test_the_first_administrator_sets_a_password_with_a_link_that_works_once(
     assert invite(app).splitlines()[-1].startswith("https://localhost/reset/")
     visitor.submit(link, {"password": GOOD_PASSWORD})
     admin = (
-        config.Testing.defaults(ROOT, {}).get("admin_email")
+        settings.Testing.defaults(ROOT, {}).get("admin_email")
         or app.config["ADMIN_EMAIL"]
     )
     visitor.sign_in(admin)
@@ -138,11 +139,11 @@ def test_in_development_setting_up_makes_a_certificate_and_a_link(
 
     values = {
         f.name: getattr(app.extensions["bulwark"], f.name)
-        for f in fields(config.Config)
+        for f in fields(settings.Config)
     }
-    monkeypatch.setitem(app.extensions, "bulwark", config.Development(**values))
+    monkeypatch.setitem(app.extensions, "bulwark", settings.Development(**values))
     monkeypatch.setattr(app, "root_path", str(tmp_path / "app"))
-    monkeypatch.setattr("bulwark.commands.upgrade", lambda revision: None)
+    monkeypatch.setattr("bulwark.ops.prepare.upgrade", lambda revision: None)
     first = app.test_cli_runner().invoke(args=["prepare"])
     assert "created a development certificate" in first.output
     assert "https://localhost/reset/" in first.output
@@ -184,21 +185,21 @@ def test_the_queue_is_in_the_service_s_own_kind_of_database(
     url: str, storage: str, tmp_path: Path
 ):
     own = jobs.Queue()
-    own.init_app(Flask("tests"), config.Testing(database_url=url.format(tmp_path)))
+    own.init_app(Flask("tests"), settings.Testing(database_url=url.format(tmp_path)))
     own.create_tables()
     assert type(own.storage).__name__ == storage
 
 
 def test_the_folder_of_the_data_is_for_its_owner_alone(tmp_path: Path):
-    settings = config.Testing(database_url=f"sqlite:///{tmp_path}/data/service.db")
-    database.init_app(Flask("tests"), settings)
+    config = settings.Testing(database_url=f"sqlite:///{tmp_path}/data/service.db")
+    database.init_app(Flask("tests"), config)
     assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
 def test_sqlite_keeps_foreign_keys_and_readers_beside_a_writer(tmp_path: Path):
     app = Flask("tests")
-    settings = config.Testing(database_url=f"sqlite:///{tmp_path}/service.db")
-    database.init_app(app, settings)
+    config = settings.Testing(database_url=f"sqlite:///{tmp_path}/service.db")
+    database.init_app(app, config)
     with app.app_context(), db.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
@@ -207,10 +208,10 @@ def test_sqlite_keeps_foreign_keys_and_readers_beside_a_writer(tmp_path: Path):
 
 
 def test_the_password_of_the_database_comes_from_its_own_secret():
-    settings = config.Production(
+    config = settings.Production(
         database_url="postgresql://shop@/shop", database_password="p:/?w"
     )
-    url = database_url(settings)
+    url = database_url(config)
     assert url.password == "p:/?w"
     assert url.drivername == "postgresql+psycopg"
 
@@ -238,9 +239,9 @@ def test_the_database_keeps_foreign_keys(app: Flask):
 
 
 def test_the_certificate_is_made_once_and_its_key_is_private(tmp_path: Path):
-    assert certificate.make(tmp_path, "Café Zoë" * 30)
+    assert dev_certificate.make(tmp_path, "Café Zoë" * 30)
     before = (tmp_path / "localhost.pem").read_bytes()
-    assert not certificate.make(tmp_path, "Café")
+    assert not dev_certificate.make(tmp_path, "Café")
     assert (tmp_path / "localhost.pem").read_bytes() == before
     assert stat.S_IMODE((tmp_path / "localhost.key").stat().st_mode) == 0o600
     assert not list(tmp_path.glob("authority.key"))
@@ -249,13 +250,13 @@ def test_the_certificate_is_made_once_and_its_key_is_private(tmp_path: Path):
 def test_a_certificate_that_ends_soon_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    certificate.make(tmp_path, "Café")
-    monkeypatch.setattr(certificate, "RENEW_BEFORE", certificate.LIFE)
-    assert certificate.make(tmp_path, "Café")
+    dev_certificate.make(tmp_path, "Café")
+    monkeypatch.setattr(dev_certificate, "RENEW_BEFORE", dev_certificate.LIFE)
+    assert dev_certificate.make(tmp_path, "Café")
 
 
 def test_the_authority_vouches_for_this_machine_and_nothing_else(tmp_path: Path):
-    certificate.make(tmp_path, "Café")
+    dev_certificate.make(tmp_path, "Café")
     authority = x509.load_pem_x509_certificate(
         (tmp_path / "authority.pem").read_bytes()
     )
@@ -283,12 +284,12 @@ def development(
     whole_app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Flask]:
     """The service as bin/dev serves it, beside the one of the other tests."""
-    settings = SETTINGS | {
+    config = SETTINGS | {
         "APP_ENV": "development",
         "APP_MAIL_URL": f"mailbox:{tmp_path}/mailbox",
         "APP_DATABASE_URL": f"sqlite:///{tmp_path}/development.db",
     }
-    for name, value in settings.items():
+    for name, value in config.items():
         monkeypatch.setenv(name, value)
     leave_out_own_settings(monkeypatch)
     queue.storage.close()
@@ -366,7 +367,7 @@ with wsgi.app.test_request_context():
 print(wsgi.app.test_client().get('/healthz', base_url='https://localhost').status)
 """
     own = {k: v for k, v in os.environ.items() if not k.startswith("APP_")}
-    settings = SETTINGS | {
+    config = SETTINGS | {
         "APP_ENV": "production",
         "APP_MAIL_URL": "smtp://localhost",
         "APP_DATABASE_URL": f"sqlite:///{tmp_path}/production.db",
@@ -374,7 +375,7 @@ print(wsgi.app.test_client().get('/healthz', base_url='https://localhost').statu
     ran = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
-        env=own | settings,
+        env=own | config,
         capture_output=True,
         text=True,
         timeout=120,

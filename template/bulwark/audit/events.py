@@ -1,0 +1,412 @@
+"""Security events: what happened, to whom, by whom. Stored in a table and logged.
+
+The names are those of the OWASP Logging Vocabulary. It has none for second factors and
+password resets, so those are defined here.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+from blinker import Signal
+from flask import (
+    Response,
+    after_this_request,
+    current_app,
+    g,
+    has_request_context,
+    request,
+)
+from flask_login import current_user
+from sqlalchemy import JSON, BigInteger, Index, Integer, String, event, inspect
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from bulwark.database import PERSONAL, Model, UTCDateTime, db, utcnow
+from bulwark.observability import log_schema, metrics, request_log
+from bulwark.observability.logging import SERVES, flood, log
+from bulwark.web import proxy
+
+if TYPE_CHECKING:
+    from flask_security import UserMixin
+
+USER_AGENT_LENGTH = 256
+# Sent by the app for each new event, with `event` and `user`, in its transaction.
+recorded = Signal()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The meaning of one kind of event.
+
+    Args:
+        level: the level of the log line, as in `logging`.
+        told: the text in the history of the user concerned; "" hides it there.
+        meaning: the description for operators.
+        kept: whether it is a row of the audit trail. Events that anyone can cause
+            without limit, or while the database may be down, are only logged.
+    """
+
+    level: int
+    told: str
+    meaning: str
+    kept: bool = True
+
+
+INFO, WARNING = logging.INFO, logging.WARNING
+ERROR, CRITICAL = logging.ERROR, logging.CRITICAL
+
+CATALOGUE: dict[str, Kind] = {
+    "authn_login_success": Kind(INFO, "You signed in", "A user signed in"),
+    "authn_login_successafterfail": Kind(
+        INFO, "You signed in after failed attempts", "A user signed in after failures"
+    ),
+    "authn_login_fail": Kind(
+        WARNING, "A wrong password was entered", "A sign-in failed at the first step"
+    ),
+    "authn_login_fail_max": Kind(
+        WARNING,
+        "Too many failed attempts: signing in was paused",
+        "Failed attempts for an account reached the limit",
+    ),
+    "authn_login_lock": Kind(
+        WARNING, "Your account was locked", "An account was locked"
+    ),
+    "authn_login_unlock": Kind(
+        INFO, "Your account was unlocked", "An account was unlocked"
+    ),
+    "authn_logout": Kind(INFO, "You signed out", "A user signed out"),
+    "authn_password_change": Kind(
+        INFO, "Your password was changed", "A user changed their password"
+    ),
+    "authn_password_change_fail": Kind(
+        WARNING,
+        "A password change failed: the current password was wrong",
+        "A signed-in user entered a wrong current password",
+    ),
+    "authn_reset_requested": Kind(
+        INFO, "A password reset was requested", "A password reset was requested"
+    ),
+    "authn_reset_completed": Kind(
+        INFO,
+        "A new password was set with a link from an email",
+        "A password was set with a link from an email",
+    ),
+    "authn_reauth_fail": Kind(
+        WARNING,
+        "A wrong password was entered before a sensitive action",
+        "A signed-in user failed to reauthenticate",
+    ),
+    "authn_mfa_enrolled": Kind(
+        INFO, "A second factor was added", "A second factor was added"
+    ),
+    "authn_mfa_removed": Kind(
+        WARNING, "A second factor was removed", "A second factor was removed"
+    ),
+    "authn_mfa_success": Kind(
+        INFO, "Your second factor was accepted", "A second factor was accepted"
+    ),
+    "authn_mfa_fail": Kind(
+        WARNING,
+        "A wrong second factor was entered after your password",
+        "The password was correct, but the second factor was wrong",
+    ),
+    "authn_recovery_codes_made": Kind(
+        INFO, "New recovery codes were created", "New recovery codes were created"
+    ),
+    "authn_recovery_code_used": Kind(
+        WARNING, "A recovery code was used", "A user signed in with a recovery code"
+    ),
+    "authn_token_created": Kind(
+        INFO, "An access token was created", "A personal access token was created"
+    ),
+    "authn_token_revoked": Kind(
+        INFO, "An access token was revoked", "A personal access token was revoked"
+    ),
+    "authn_token_reuse": Kind(
+        WARNING,
+        "An expired or revoked access token was used",
+        "An access token that is no longer valid was used",
+    ),
+    "authz_fail": Kind(WARNING, "", "A user lacked the permission for a request"),
+    "authz_change": Kind(
+        INFO, "Your roles were changed", "A user's roles were changed"
+    ),
+    "authz_admin": Kind(
+        WARNING,
+        "An administrator took an action on your account",
+        "An administrator took an action on an account",
+    ),
+    "privilege_permissions_changed": Kind(
+        WARNING, "", "The permissions of a role were changed"
+    ),
+    "sensitive_read": Kind(
+        INFO, "", "An administrator viewed or exported data of users"
+    ),
+    "user_created": Kind(INFO, "Your account was created", "An account was created"),
+    "user_email_change_requested": Kind(
+        INFO,
+        "A change of your email address was requested",
+        "A signed-in user requested a change of their email address",
+    ),
+    "user_email_change_stopped": Kind(
+        WARNING,
+        "The change of your email address was stopped",
+        "A change of an email address was stopped from the old address",
+    ),
+    "user_email_changed": Kind(
+        WARNING,
+        "Your email address was changed",
+        "An account's email address was changed",
+    ),
+    "session_expired": Kind(INFO, "", "A session reached its time limit"),
+    "session_revoked": Kind(
+        INFO, "Sessions were signed out", "Sessions were signed out remotely"
+    ),
+    "excess_rate_limit_exceeded": Kind(WARNING, "", "A limit was reached"),
+    "input_validation_fail": Kind(
+        WARNING, "", "A request contained invalid input", kept=False
+    ),
+    "sys_startup": Kind(INFO, "", "A part of the service started", kept=False),
+    "sys_shutdown": Kind(INFO, "", "A part of the service stopped", kept=False),
+    "sys_error": Kind(ERROR, "", "A request or job failed with an error", kept=False),
+    "sys_job_refused": Kind(
+        CRITICAL,
+        "",
+        "The queue contained a row that this service did not write; it was not run",
+    ),
+    "sys_jobs_adopted": Kind(
+        WARNING, "", "Unsigned jobs that an earlier release had queued were kept"
+    ),
+    "sys_mail_dropped": Kind(
+        ERROR,
+        "",
+        "An email was dropped: the server rejected it, or failed for days",
+        kept=False,
+    ),
+    "sys_database_unreachable": Kind(
+        ERROR, "", "The database is down, full or locked", kept=False
+    ),
+    "sys_backup_created": Kind(INFO, "", "A backup was created", kept=False),
+    "sys_backup_failed": Kind(ERROR, "", "Creating a backup failed", kept=False),
+    "sys_backup_restored": Kind(WARNING, "", "A backup was restored", kept=False),
+    "sys_restore_failed": Kind(ERROR, "", "Restoring a backup failed", kept=False),
+    "sys_audit_anchored": Kind(
+        INFO, "", "The end of the audit trail was written to a file", kept=False
+    ),
+    "sys_audit_broken": Kind(CRITICAL, "", "The audit trail was changed", kept=False),
+    "sys_audit_pruned": Kind(WARNING, "", "Old rows of the audit trail were deleted"),
+    "sys_limiter_degraded": Kind(
+        CRITICAL, "", "Redis is down: each process counts its own requests"
+    ),
+}
+
+
+# The values of `factor` in an event's details, and their names for users.
+FACTORS = {
+    "password": "password",
+    "totp": "authenticator app",
+    "passkey": "passkey",
+    "email": "code by email",
+    "code": "code",
+    "recovery_code": "recovery code",
+    "all": "authenticator app, passkeys and recovery codes",
+}
+
+
+class SecurityEvent(Model):
+    """One event. The table is append-only; rows outlive the accounts they name."""
+
+    __tablename__ = "security_events"
+    __table_args__ = (Index("ix_security_events_user_id_at", "user_id", "at"),)
+
+    id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True
+    )
+    at: Mapped[datetime] = mapped_column(UTCDateTime, index=True)
+    name: Mapped[str] = mapped_column(String(64))
+    # The user concerned, and who did it; None is a visitor, or the operator's shell.
+    user_id: Mapped[int | None]
+    actor_id: Mapped[int | None]
+    address: Mapped[str | None] = mapped_column(String(64), info=PERSONAL)
+    user_agent: Mapped[str | None] = mapped_column(
+        String(USER_AGENT_LENGTH), info=PERSONAL
+    )
+    session: Mapped[str | None] = mapped_column(String(16))
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    method: Mapped[str | None] = mapped_column(String(16))
+    route: Mapped[str | None] = mapped_column(String(256))
+    reason: Mapped[str | None] = mapped_column(String(256))
+    details: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+    @property
+    def kind(self) -> Kind:
+        """The meaning of this kind of event."""
+        return CATALOGUE[self.name]
+
+    @property
+    def factor(self) -> str:
+        """The name of the factor concerned, or ""."""
+        return FACTORS.get(str(self.details.get("factor")), "")
+
+    @property
+    def by(self) -> str:
+        """Who did it; "" for the user concerned, or a visitor."""
+        if self.actor_id not in (None, self.user_id):
+            return "an administrator"
+        return "the operator of this service" if self.method is None else ""
+
+
+def record(
+    name: str,
+    user: "UserMixin | None" = None,
+    *,
+    actor: "UserMixin | None" = None,
+    reason: str = "",
+    **details: Any,
+) -> SecurityEvent:
+    """Add an event to the current transaction; a request commits it at its end.
+
+    Args:
+        name: one of `CATALOGUE`.
+        user: the user whose account it concerns.
+        actor: the user who did it; by default the one who is signed in.
+        reason: why, without secrets or personal data.
+        details: small facts, such as `factor="passkey"`. Never a password, code,
+            token, link or address.
+
+    Raises:
+        KeyError: the name is not in the catalogue.
+        TypeError: a detail is not declared, or `tell` is for such events.
+    """
+    _refuse_undeclared(name, details, kept=True)
+    here = _of_request() if has_request_context() else {}
+    if actor is None and has_request_context() and current_user.is_authenticated:
+        actor = current_user
+    new = SecurityEvent(
+        at=utcnow(),
+        name=name,
+        user_id=user.id if user else None,
+        actor_id=actor.id if actor else None,
+        reason=reason[:256] or None,
+        details=details,
+        **here,
+    )
+    recorded.send(current_app._get_current_object(), event=new, user=user)  # type: ignore[attr-defined]
+    db.session.add(new)
+    if has_request_context():
+        after_this_request(_commit)
+    return new
+
+
+def tell(name: str, *, reason: str = "", **details: Any) -> None:
+    """Log and count an event that is not in the audit trail, without the database.
+
+    Args:
+        name: one of `CATALOGUE`.
+        reason: why, without secrets or personal data.
+        details: as for `record`; `exc_info=True` adds the exception.
+
+    Raises:
+        KeyError: the name is not in the catalogue.
+        TypeError: a detail is not declared, or `record` is for such events.
+    """
+    _refuse_undeclared(name, details.keys() - {"exc_info"}, kept=False)
+    fields = {"description": CATALOGUE[name].meaning, "reason": reason or None}
+    if has_request_context():
+        fields |= _of_request() | {
+            "network": proxy.network_of(request.remote_addr or ""),
+            "actor_id": _loaded_visitor_id(),
+        }
+    _write(name, fields | details)
+
+
+@contextmanager
+def told(part: str) -> Iterator[None]:
+    """Log the start and the end of a part of the service that a command runs."""
+    click.get_current_context().meta[SERVES] = True
+    tell("sys_startup", part=part)
+    try:
+        yield
+    finally:
+        tell("sys_shutdown", part=part)
+
+
+def _refuse_undeclared(name: str, details: Iterable[str], *, kept: bool) -> None:
+    if CATALOGUE[name].kept != kept:
+        raise TypeError(f"{name} is for {'tell' if kept else 'record'}()")
+    if unknown := set(details) - log_schema.FIELDS.keys():
+        raise TypeError(f"lines.FIELDS does not declare {', '.join(sorted(unknown))}")
+
+
+def _loaded_visitor_id() -> int | None:
+    """Return the signed-in user's id without a query: the database may be down.
+
+    After a rollback, reading `user.id` would query the database.
+    """
+    state = inspect(g.get("_login_user"), raiseerr=False)
+    return state.identity[0] if state and state.identity else None
+
+
+def _of_request() -> dict[str, Any]:
+    return {
+        "address": request.remote_addr,
+        "user_agent": request.user_agent.string[:USER_AGENT_LENGTH] or None,
+        "session": g.get("session_mark"),
+        "request_id": request_log.current_id() or None,
+        "method": request.method,
+        "route": request.url_rule.rule if request.url_rule else None,
+    }
+
+
+def _commit(response: Response) -> Response:
+    if response.status_code < 500:  # noqa: PLR2004
+        db.session.commit()
+    return response
+
+
+@event.listens_for(db.session, "after_flush")
+def _remember(session: Session, _: object) -> None:
+    waiting = session.info.setdefault("events", [])
+    waiting += [
+        (new, _fields(new)) for new in session.new if isinstance(new, SecurityEvent)
+    ]
+
+
+@event.listens_for(db.session, "after_commit")
+def _log(session: Session) -> None:
+    """Log only committed events: not at a savepoint, and not after a rollback."""
+    if session.in_nested_transaction():
+        return
+    links = session.info.pop("links", {})
+    for new, fields in session.info.pop("events", []):
+        if inspect(new).persistent:
+            # The events are expired here: `_remember` has stored their values.
+            _write(fields.pop("name"), fields | {"audit": str(links[new.id])})
+
+
+def _write(name: str, fields: dict[str, Any]) -> None:
+    metrics.current().events.labels(name).inc()
+    if flood.lets_through(name):
+        shown = {key: value for key, value in fields.items() if value is not None}
+        log.log(CATALOGUE[name].level, name, **shown)
+
+
+def _fields(new: SecurityEvent) -> dict[str, Any]:
+    return {
+        "name": new.name,
+        "description": new.kind.meaning,
+        "user_id": new.user_id,
+        "actor_id": new.actor_id,
+        "address": new.address,
+        "network": proxy.network_of(new.address) if new.address else None,
+        "user_agent": new.user_agent,
+        "session": new.session,
+        "method": new.method,
+        "route": new.route,
+        "reason": new.reason,
+        **new.details,
+    }

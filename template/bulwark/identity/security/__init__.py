@@ -1,0 +1,1 @@
+"""Flask-Security, adapted: its forms, second factors, passkeys and passwords."""

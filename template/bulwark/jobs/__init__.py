@@ -1,0 +1,269 @@
+"""Background jobs: Huey on the service's own database, run by `flask worker`.
+
+@queue.task(retries=3, retry_delay=60)
+def make_report(month: str) -> None: ...
+
+make_report("2026-11")       # queued; a worker runs it with an app context
+
+A job takes plain values: text, numbers, times, and lists and dictionaries of them, but
+no objects such as a row of the database. Jobs are signed (`job_rows`), and a worker
+runs only jobs that this service signed.
+"""
+
+import json
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import psycopg
+from flask import Flask
+from flask.cli import with_appcontext
+from huey import Huey, crontab
+from huey.api import Task
+from huey.constants import EmptyData
+from huey.exceptions import HueyException
+from huey.registry import Message
+from huey.signals import SIGNAL_ERROR
+from huey.storage import MemoryStorage, PostgresStorage, SqliteStorage
+from psycopg.conninfo import make_conninfo
+
+from bulwark.audit import events
+from bulwark.database import POSTGRESQL, database_url, db, fit_to_server, make_private
+from bulwark.jobs import old_rows
+from bulwark.jobs.rows import FORMAT, ArgumentError, RowRefusedError, SignedJSON
+from bulwark.observability.logging import log
+from bulwark.settings import Config
+
+WORKERS = 2
+MAX_DELAY = 2  # seconds between polls of an idle SQLite queue
+SIGNED_SINCE = "rows are signed since"
+# How long processes of an earlier release may still add unsigned rows.
+OLD_ROWS = timedelta(hours=1)
+
+
+class Queue(Huey):  # type: ignore[misc]
+    """A Huey whose storage depends on the app, and whose tasks run in its context."""
+
+    app: Flask
+
+    def __init__(self) -> None:
+        super().__init__(
+            "jobs",
+            results=False,
+            storage_class=MemoryStorage,
+            serializer=SignedJSON(),
+        )
+        self._old_rows_until: datetime | None = None
+
+    def init_app(self, app: Flask, config: Config) -> None:
+        """Store the queue in the app's kind of database, signed with its keys."""
+        self.app = app
+        self.serializer = SignedJSON(config.encryption_keys)
+        url = database_url(config)
+        if url.get_backend_name() == "postgresql":
+            # In libpq's own form: it rejects some URLs of SQLAlchemy, and shows them.
+            _, options = url.get_dialect()().create_connect_args(url)
+            dsn = make_conninfo(**{**POSTGRESQL, **options})
+            self.storage_class = PostgresStorage
+            connect = partial(_connect, dsn)
+            self.storage_kwargs = {"connection": connect, "create_tables": False}
+        elif url.database in (None, "", ":memory:"):
+            self.storage_class, self.storage_kwargs = MemoryStorage, {}
+        else:
+            path = Path(str(url.database)).with_suffix(".jobs.db")
+            self.storage_class = SqliteStorage
+            self.storage_kwargs = {"filename": str(path), "create_tables": False}
+        self.storage = self.create_storage()
+
+    def create_tables(self) -> None:
+        """Create the queue's tables in the database, if they do not exist."""
+        if file := self.storage_kwargs.get("filename"):
+            make_private(str(file))
+        if hasattr(self.storage, "initialize_schema"):
+            self.storage.initialize_schema()
+
+    def execute(self, task: Any, timestamp: Any = None) -> Any:
+        """Run a task in an app context."""
+        with self.app.app_context():
+            return super().execute(task, timestamp)
+
+    # --- Rejecting rows ---------------------------------------------------------------
+
+    def dequeue(self) -> Task | None:
+        """Return the next job; rows that are not jobs are rejected and skipped."""
+        while (data := self.storage.dequeue()) is not None:
+            if (task := self._task(bytes(data))) is not None:
+                return task
+        return None
+
+    def read_schedule(self, timestamp: Any = None) -> list[Task]:
+        """Return the jobs that are due; rows that are not jobs are rejected."""
+        due = self.storage.read_schedule(timestamp or self._get_timestamp())
+        tasks = [self._task(bytes(data)) for data in due]
+        return [task for task in tasks if task is not None]
+
+    def deserialize_task(self, data: bytes) -> Task:
+        """Return the job of a row.
+
+        Raises:
+            RowRefusedError: this service did not write it, or has no such job.
+        """
+        message = self._read(data)
+        if not isinstance(message, Message):
+            raise RowRefusedError("it is not a job")
+        try:
+            return self._registry.create_task(message)
+        except HueyException:
+            raise RowRefusedError("this release has no job with its name") from None
+
+    def _read(self, data: bytes) -> Any:
+        until = self._old_rows_until
+        if data.startswith(old_rows.START) and until and datetime.now(UTC) < until:
+            return old_rows.read(data)
+        return self.serializer.deserialize(data)
+
+    def _task(self, data: bytes) -> Task | None:
+        try:
+            return self.deserialize_task(data)
+        except RowRefusedError as error:
+            self._refuse(str(error))
+        return None
+
+    def _refuse(self, reason: str) -> None:
+        """Record that a row was rejected; the worker continues in any case."""
+        with self.app.app_context():
+            try:
+                events.record("sys_job_refused", reason=reason)
+                db.session.commit()
+            except Exception:  # noqa: BLE001
+                db.session.rollback()
+                log.critical("job_refused", reason=reason, exc_info=True)
+
+    # --- Key rotation, and unsigned rows ----------------------------------------------
+
+    def renew_rows(self) -> None:
+        """Sign waiting rows with the first key, so that older keys can be removed.
+
+        The first worker that signs also takes over the jobs of an earlier release.
+        """
+        if not hasattr(self.storage, "sql"):
+            return
+        since = self._signed_since() or datetime.now(UTC)
+        self.put(SIGNED_SINCE, since)
+        self._old_rows_until = since + OLD_ROWS
+        tables = [("task", "id", "data"), ("schedule", "id", "data")]
+        adopted = sum(self._renew(*t) for t in [*tables, ("kv", "key", "value")])
+        if adopted:
+            events.record("sys_jobs_adopted", count=adopted)
+            db.session.commit()
+
+    def _signed_since(self) -> datetime | None:
+        try:
+            since = self.get(SIGNED_SINCE, peek=True)
+        except RowRefusedError:
+            return None
+        return since if isinstance(since, datetime) else None
+
+    def _renew(self, table: str, key: str, column: str) -> int:
+        """Sign a table's rows with the first key; return how many had no signature."""
+        prefix, mark = ("huey_", "%s") if self._is_postgresql() else ("", "?")
+        table, adopted, current = prefix + table, 0, self.serializer.start
+        found = self.storage.sql(
+            f"select {key}, {column} from {table} where queue = {mark}"  # noqa: S608
+            f" and substr({column}, 1, {len(current)}) <> {mark}",
+            (self.name, current),
+            results=True,
+        )
+        for row, data in [(row, bytes(data)) for row, data in found]:
+            if not data.startswith((old_rows.START, FORMAT)):
+                continue  # It is from `note` or `keep`, and not a job.
+            try:
+                renewed = self.serializer.serialize(self._read(data))
+            except (RowRefusedError, ArgumentError):
+                continue  # It is rejected, and recorded, when it is due.
+            self.storage.sql(
+                f"update {table} set {column} = {mark} where queue = {mark}"  # noqa: S608
+                f" and {key} = {mark} and {column} = {mark}",
+                (renewed, self.name, row, data),
+                commit=True,
+            )
+            adopted += data.startswith(old_rows.START)
+        return adopted
+
+    def _is_postgresql(self) -> bool:
+        return isinstance(self.storage, PostgresStorage)
+
+
+def _connect(dsn: str) -> psycopg.Connection[Any]:
+    connection = psycopg.connect(dsn)
+    fit_to_server(connection)
+    return connection
+
+
+queue = Queue()
+
+
+def note(what: str) -> None:
+    """Store the current time as the last time that something was done."""
+    queue.storage.put_data(what.encode(), datetime.now(UTC).isoformat().encode())
+
+
+def noted(what: str) -> datetime | None:
+    """Return when something was last done, or None."""
+    with suppress(ValueError):
+        return datetime.fromisoformat(_remembered(what))
+    return None
+
+
+def keep(what: str, facts: object) -> None:
+    """Store facts as JSON, in place of earlier ones."""
+    queue.storage.put_data(what.encode(), json.dumps(facts).encode())
+
+
+def kept(what: str) -> Any:
+    """Return the stored facts, or None."""
+    with suppress(ValueError, RecursionError):
+        return json.loads(_remembered(what))
+    return None
+
+
+def _remembered(what: str) -> str:
+    """Return a stored text, or "". It is unsigned: anyone may have written it."""
+    found = queue.storage.peek_data(what.encode())
+    return "" if found is EmptyData else bytes(found).decode(errors="replace")
+
+
+@queue.periodic_task(crontab(), name="show_sign_of_life")  # type: ignore[untyped-decorator]
+def show_sign_of_life() -> None:
+    """Store a heartbeat, which shows that a worker is running."""
+    note("sign of life")
+
+
+@queue.signal(SIGNAL_ERROR)  # type: ignore[untyped-decorator]
+def _tell_fault(_: str, task: Task, error: Exception) -> None:
+    events.tell("sys_error", job=task.name, exc_info=error)
+
+
+def init_app(app: Flask, config: Config) -> None:
+    """Connect the queue, and add `flask worker`."""
+    queue.init_app(app, config)
+    app.cli.add_command(worker)
+
+
+@click.command()
+@with_appcontext
+def worker() -> None:
+    """Run queued jobs until stopped."""
+    queue.create_tables()
+    queue.renew_rows()
+    consumer = queue.create_consumer(
+        workers=WORKERS,
+        max_delay=MAX_DELAY,
+        # systemd, containers and bin/dev send SIGTERM: running jobs can finish.
+        graceful_signal="TERM",
+    )
+    with events.told("worker"):
+        consumer.run()

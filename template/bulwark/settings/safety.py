@@ -1,0 +1,110 @@
+"""What production rejects: weak secrets, any host, connections without TLS."""
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+from bulwark.settings.hosts import is_local
+from bulwark.settings.sources import Problem, variable
+
+if TYPE_CHECKING:
+    from bulwark.settings import Config
+
+EXAMPLE_SECRETS = ("change", "example", "secret", "password", "replace", "your-")
+DEVELOPMENT_SECRET = "development-"  # noqa: S105  the prefix that bin/secrets adds
+
+
+def problems(config: "Config") -> Iterator[Problem]:
+    """Yield every reason not to start in production."""
+    yield from _weak_secrets(config)
+    yield from _bad_hosts(config.allowed_hosts)
+    yield from _unverified_links(config)
+    if os.environ.get("FLASK_DEBUG", "0").lower() not in ("", "0", "false", "no"):
+        yield Problem(
+            "FLASK_DEBUG is on",
+            "the debugger lets clients run code",
+            "unset FLASK_DEBUG",
+        )
+
+
+def _weak_secrets(config: "Config") -> Iterator[Problem]:
+    why = "anyone who guesses it can forge sessions and links, or decrypt data"
+    single = {
+        variable("secret_key"): config.secret_key,
+        variable("password_pepper"): config.password_pepper,
+    }
+    rotated = (
+        (variable("secret_key_fallbacks"), k) for k in config.secret_key_fallbacks
+    )
+    for name, value in (*single.items(), *rotated):
+        if not value:
+            continue
+        if value.startswith(DEVELOPMENT_SECRET):
+            fault = "is a development secret"
+        elif any(word in value.lower() for word in EXAMPLE_SECRETS):
+            fault = "is an example value"
+        elif len(value) < 43 or len(set(value)) < 16:  # noqa: PLR2004
+            # 43 characters of base64 are the 256 bits of ASVS 11.2.3 and above.
+            fault = "is short or repetitive: use at least 43 random characters"
+        else:
+            continue
+        yield Problem(f"{name} {fault}", why, f"remove {name}, then run bin/secrets")
+    for key_id, key in (config.encryption_keys or {}).items():
+        if key_id == "development" or len(set(key)) < 8:  # noqa: PLR2004
+            yield Problem(
+                f"{variable('encryption_keys')} has a development or repetitive key",
+                why,
+                "add a key from bin/secrets in front of it, then re-encrypt",
+            )
+
+
+def _bad_hosts(hosts: tuple[str, ...]) -> Iterator[Problem]:
+    for host in hosts:
+        if host.startswith("."):
+            fault = f"{host!r}, which is not one host name"
+        elif host.endswith(("example.com", "example.org", "example.net", ".example")):
+            fault = f"the example domain {host!r}"
+        else:
+            continue
+        yield Problem(
+            f"{variable('allowed_hosts')} contains {fault}",
+            "links in emails lead to the host that a request names",
+            "set APP_ALLOWED_HOSTS, or `domain` in service.toml, to your host name",
+        )
+
+
+def _unverified_links(config: "Config") -> Iterator[Problem]:
+    database, redis, mail = (
+        (url, parse_qs(url.query))
+        for url in map(
+            urlsplit, (config.database_url, config.redis_url, config.mail_url)
+        )
+    )
+    why = "passwords and data would be sent in plain text, or to an impostor"
+    options = [*database[1].get("host", ()), *database[1].get("hostaddr", ())]
+    hosts = [database[0].hostname or "", *",".join(options).split(",")]
+    if (
+        database[0].scheme.startswith("postgresql")
+        and not all(map(is_local, hosts))
+        and database[1].get("sslmode") != ["verify-full"]
+    ):
+        yield Problem(
+            "APP_DATABASE_URL connects to another host without verified TLS",
+            why,
+            "add ?sslmode=verify-full&sslrootcert=system (or the path of its CA)",
+        )
+    if redis[0].hostname and not is_local(redis[0].hostname):
+        verified = redis[1].get("ssl_cert_reqs", ["required"]) == ["required"]
+        if redis[0].scheme != "rediss" or not verified:
+            yield Problem(
+                "APP_REDIS_URL connects to another host without verified TLS",
+                why,
+                "write rediss:// and leave ssl_cert_reqs at required",
+            )
+    if config.mail_url and mail[0].scheme not in ("smtp", "smtps"):
+        yield Problem(
+            "APP_MAIL_URL can't send emails",
+            "users could neither confirm an account nor reset a password",
+            "write smtp://user:password@host:587 (STARTTLS) or smtps://…:465",
+        )

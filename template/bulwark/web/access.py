@@ -1,0 +1,206 @@
+"""Who may call each route. The service does not start if a route lacks this.
+
+@blueprint.get("/prices")
+@public
+def prices(): ...
+
+@blueprint.get("/invoices")
+@permission("invoices:read")
+def invoices(): ...
+
+@blueprint.post("/invoices/<number>/pay")
+@permission("invoices:pay")
+@recent
+def pay(number): ...
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from flask import Flask, abort, current_app, flash, jsonify, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_login import current_user
+from flask_security.utils import check_and_update_authn_fresh, get_message
+
+from bulwark.audit import events
+from bulwark.observability.logging import log
+from bulwark.web.errors import wants_json
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+PUBLIC = "public"
+SIGNED_IN = "signed in"
+NO_GRACE = timedelta(0)
+# Permissions that the base's own pages require.
+PERMISSIONS = {
+    "users:read": "View accounts, their sessions and the security history",
+    "users:write": "Invite, lock and unlock users, end sessions, force a new password",
+    "roles:write": "Create and edit roles, assign and revoke them",
+}
+
+
+class UndeclaredAccessError(Exception):
+    """A route does not declare who may call it, or a permission is not declared."""
+
+
+def public(view: View) -> View:
+    """Let anyone call this view."""
+    return _declare(view, PUBLIC)
+
+
+def signed_in(view: View) -> View:
+    """Let any signed-in user call this view."""
+    return _declare(view, SIGNED_IN)
+
+
+def permission(name: str) -> Callable[[View], View]:
+    """Let users call this view if one of their roles grants the permission."""
+    return lambda view: _declare(view, name)
+
+
+def recent(view: View) -> View:
+    """Require the password or a passkey again unless used in the last 15 minutes."""
+    view.recent = True  # type: ignore[attr-defined]
+    return view
+
+
+def while_setting_up(view: View) -> View:
+    """Also allow users who have not yet set up a required second factor."""
+    view.while_setting_up = True  # type: ignore[attr-defined]
+    return view
+
+
+def declare(app: Flask, access: str, endpoints: Iterable[str]) -> None:
+    """Declare who may call an extension's routes, which can't be decorated."""
+    for endpoint in endpoints:
+        app.extensions.setdefault("access", {})[endpoint] = access
+
+
+def of(app: Flask, endpoint: str) -> str | None:
+    """Return who may call an endpoint, or None if that is not declared."""
+    declared: dict[str, str] = app.extensions.setdefault("access", {})
+    found = declared.get(endpoint)
+    return found or getattr(app.view_functions.get(endpoint), "access", None)
+
+
+def init_app(
+    app: Flask, permissions: Mapping[str, str], roles: Mapping[str, Sequence[str]]
+) -> None:
+    """Check that every route declares who may call it, and enforce it on requests."""
+    declare(app, PUBLIC, ["static"])
+    known = PERMISSIONS | dict(permissions)
+    app.extensions["permissions"] = known
+    problems = [*_undeclared_routes(app, known), *_undeclared_in(roles, known)]
+    if problems:
+        raise UndeclaredAccessError(
+            "the service did not start:\n" + "\n".join(f"- {p}" for p in problems)
+        )
+    app.before_request(_enforce)
+
+
+def _declare(view: View, access: str) -> View:
+    view.access = access  # type: ignore[attr-defined]
+    return view
+
+
+def _undeclared_routes(app: Flask, known: Mapping[str, str]) -> Iterable[str]:
+    for rule in app.url_map.iter_rules():
+        access = of(app, rule.endpoint)
+        if access is None:
+            yield (
+                f"{rule.rule} ({rule.endpoint}) does not declare who may call it: add"
+                " @public, @signed_in or @permission below the route decorator"
+            )
+        elif access not in (PUBLIC, SIGNED_IN, *known):
+            yield (
+                f"{rule.rule} ({rule.endpoint}) requires {access!r}, which is not"
+                " declared: add it to PERMISSIONS in app/permissions.py"
+            )
+
+
+def _undeclared_in(
+    roles: Mapping[str, Sequence[str]], known: Mapping[str, str]
+) -> Iterable[str]:
+    for role, granted in roles.items():
+        for name in granted:
+            if name not in known:
+                yield (
+                    f"the role {role!r} grants {name!r}, which is not declared: add"
+                    " it to PERMISSIONS in app/permissions.py"
+                )
+
+
+def _enforce() -> ResponseReturnValue | None:
+    if request.endpoint is None:
+        return None  # No route matches: Flask returns 404 or 405.
+    view = current_app.view_functions[request.endpoint]
+    access = of(current_app, request.endpoint)
+    if access == PUBLIC:
+        return None
+    if access is None:
+        # The route was added after the check at startup.
+        log.error("access_undeclared", endpoint=request.endpoint)
+        abort(403)
+    if not current_user.is_authenticated:
+        unauthorized: ResponseReturnValue = current_app.login_manager.unauthorized()  # type: ignore[attr-defined]
+        return unauthorized
+    if not (
+        hasattr(view, "while_setting_up")
+        or not current_user.must_have_second_factor
+        or current_user.has_second_factor
+    ):
+        return _lead_to_second_factor()
+    if not _may(view, access):
+        events.record("authz_fail", current_user, permission=access)
+        abort(403)
+    if hasattr(view, "recent") and not _is_recent():
+        return _reauthenticate()
+    return None
+
+
+def _may(view: Callable[..., Any], access: str) -> bool:
+    """Return whether the caller may call a view; access tokens are for permissions."""
+    personal = access == SIGNED_IN or hasattr(view, "recent")
+    if personal and current_user.token_permissions is not None:
+        return False
+    return access == SIGNED_IN or bool(current_user.has_permission(access))
+
+
+def _lead_to_second_factor() -> ResponseReturnValue:
+    """Allow nothing but setting up the second factor that the user must have."""
+    if wants_json():
+        return jsonify(error="Set up a second factor first"), 403
+    return redirect(url_for("account.second_factor"))
+
+
+def _reauthenticate() -> ResponseReturnValue:
+    """Require reauthentication, then return to a page that supports GET."""
+    rule = request.url_rule
+    if wants_json() or (rule and rule.methods and "GET" in rule.methods):
+        answer: ResponseReturnValue = current_app.extensions[
+            "security"
+        ]._reauthn_handler(_freshness(), NO_GRACE)
+        return answer
+    flash(*get_message("REAUTHENTICATION_REQUIRED"))
+    return redirect(url_for("security.verify", next=_page_before()))
+
+
+def _page_before() -> str:
+    """Return the path of the page that contained the form."""
+    with suppress(ValueError):
+        page = urlsplit(request.referrer or "")
+        if page.netloc == request.host and page.path.startswith("/"):
+            return page.path
+    return url_for("account.index")
+
+
+def _is_recent() -> bool:
+    return bool(check_and_update_authn_fresh(_freshness(), NO_GRACE))
+
+
+def _freshness() -> timedelta:
+    freshness: timedelta = current_app.config["SECURITY_FRESHNESS"]
+    return freshness

@@ -1,0 +1,129 @@
+"""Error responses: a page or JSON, with the request id."""
+
+import math
+from typing import Any
+
+from flask import Flask, Request, g, jsonify, render_template, request
+from flask.typing import ResponseReturnValue
+from flask_login import AnonymousUserMixin
+from flask_wtf.csrf import CSRFError
+from werkzeug.exceptions import (
+    HTTPException,
+    InternalServerError,
+    SecurityError,
+    ServiceUnavailable,
+)
+
+from bulwark.audit import events
+from bulwark.database.outages import is_outage, roll_back
+from bulwark.observability import request_log
+from bulwark.observability.logging import log
+from bulwark.web.origins import OriginError
+
+A_FEW_SECONDS = 10
+SOON = 5
+# A browser that uses our pages never causes these.
+UNFIT = (400, 413, 415, 422)
+PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
+# Titles of common errors; other codes show their standard name.
+TITLES = {
+    400: "Invalid request",
+    401: "Please sign in",
+    403: "You don't have permission",
+    404: "Page not found",
+    405: "Method not allowed",
+    413: "Request too large",
+    429: "Too many requests",
+    500: "Something went wrong",
+    503: "Service temporarily unavailable",
+}
+HINTS = {
+    401: "Sign in, then try again.",
+    403: "If you need access, ask an administrator for the permission.",
+    404: "Check the URL, or start from the home page.",
+    413: "Send a smaller request.",
+    429: "Wait a few minutes, then try again.",
+    500: "This is our fault. If it happens again, contact us with the details below.",
+    503: "Try again in a minute.",
+}
+
+
+def init_app(app: Flask) -> None:
+    """Render all errors in the style of the service."""
+    app.register_error_handler(HTTPException, show)
+
+
+def wants_json() -> bool:
+    """Return whether the client prefers JSON to a page, or is a script."""
+    return prefers_json(request)
+
+
+def prefers_json(sent: Request) -> bool:
+    """Return the same for any request, such as one that is no longer current."""
+    if "Authorization" in sent.headers:
+        return True
+    best = sent.accept_mimetypes.best_match(["text/html", "application/json"])
+    return sent.is_json or best == "application/json"
+
+
+def in_words(seconds: int) -> str:
+    """Return a duration in words, rounded up."""
+    if seconds <= A_FEW_SECONDS:
+        return "a few seconds"
+    minutes = math.ceil(seconds / 60)
+    return "a minute" if minutes == 1 else f"{minutes} minutes"
+
+
+def tell_fault(error: BaseException, **details: Any) -> None:
+    """Roll back the transaction, then log and count an exception.
+
+    Exceptions during the error response are only logged: each request has one event.
+    """
+    roll_back()
+    if "database_away" in g:
+        log.error("error_page_failed", exc_info=error)
+        return
+    g.database_away = is_outage(error)
+    name = "sys_database_unreachable" if g.database_away else "sys_error"
+    events.tell(name, exc_info=error, **details)
+
+
+def show(error: HTTPException) -> ResponseReturnValue:
+    """Return the page, or the JSON, of an error."""
+    if error.response is not None:
+        return error.response
+    if isinstance(error, InternalServerError) and not error.original_exception:
+        tell_fault(error)
+    if g.get("database_away"):
+        error = ServiceUnavailable(retry_after=SOON)
+    if error.code in UNFIT:
+        events.tell("input_validation_fail", reason=type(error).__name__)
+    if isinstance(error, SecurityError):
+        # An unknown host gets no page, as its links would point to that host.
+        return "This service does not serve that host name.\n", 400, PLAIN
+    code = error.code or InternalServerError.code
+    title, hint = _words_for(error, code)
+    headers = [(k, v) for k, v in error.get_headers() if k != "Content-Type"]
+    if code >= InternalServerError.code:
+        # The page must not load the user again: the database may be unavailable.
+        roll_back()
+        g._login_user = AnonymousUserMixin()
+    if wants_json():
+        body = jsonify(error=title, hint=hint, request_id=request_log.current_id())
+        return body, code, headers
+    page = render_template("bulwark/error.html", code=code, title=title, hint=hint)
+    return page, code, headers
+
+
+def _words_for(error: HTTPException, code: int) -> tuple[str, str]:
+    """Return the title and the hint of an error."""
+    title, hint = TITLES.get(code, error.name), HINTS.get(code, "")
+    if isinstance(error, OriginError):
+        return error.title, error.description or hint
+    if isinstance(error, CSRFError):
+        return "This form has expired", "Go back, reload the page and submit it again."
+    if error.description != type(error).description:
+        return title, error.description or hint
+    if isinstance(wait := getattr(error, "retry_after", None), int):
+        return title, f"Try again in {in_words(wait)}."
+    return title, hint

@@ -1,0 +1,115 @@
+"""Access: every route says who may call it, and is held to that."""
+
+import re
+
+import pytest
+from flask import Flask
+
+from bulwark.web import access
+from bulwark.web.access import UndeclaredAccessError, permission, public, signed_in
+from tests.conftest import Visitor, add_person
+
+
+def view() -> str:
+    return "hello"
+
+
+def small_app() -> Flask:
+    return Flask("tests")
+
+
+def test_every_route_of_this_service_says_who_may_call_it(app: Flask):
+    declared = {
+        rule.endpoint: access.of(app, rule.endpoint)
+        for rule in app.url_map.iter_rules()
+    }
+    assert None not in declared.values()
+
+
+def test_a_route_without_a_declaration_stops_the_start_and_is_named():
+    app = small_app()
+    app.add_url_rule("/forgotten", "forgotten", view)
+    with pytest.raises(UndeclaredAccessError, match=r"/forgotten .* does not declare"):
+        access.init_app(app, {}, {})
+
+
+def test_a_permission_that_nobody_declared_stops_the_start():
+    app = small_app()
+    app.add_url_rule("/invoices", "invoices", permission("invoices:raed")(view))
+    with pytest.raises(UndeclaredAccessError, match="invoices:raed"):
+        access.init_app(app, {"invoices:read": "See invoices"}, {})
+    del view.access  # type: ignore[attr-defined]
+
+
+def test_a_role_that_grants_what_nobody_declared_stops_the_start():
+    with pytest.raises(UndeclaredAccessError, match="'bookkeeper' grants"):
+        access.init_app(small_app(), {}, {"bookkeeper": ["invoices:read"]})
+
+
+def test_a_role_may_grant_what_is_declared():
+    app = small_app()
+    access.init_app(app, {"invoices:read": "See them"}, {"clerk": ["invoices:read"]})
+    assert "invoices:read" in app.extensions["permissions"]
+
+
+@pytest.fixture(scope="module")
+def guarded(whole_app: Flask) -> Flask:
+    """The service with a route for each declaration, and one added too late."""
+    whole_app._got_first_request = False
+    for path, guard in {
+        "/for-all": public,
+        "/for-people": signed_in,
+        "/for-admins": permission("users:read"),
+        "/for-nobody": lambda late: late,
+    }.items():
+        own = eval("lambda: 'hello'")
+        whole_app.add_url_rule(path, path, guard(own))
+    return whole_app
+
+
+@pytest.mark.parametrize(
+    ("path", "stranger", "person", "administrator"),
+    [
+        ("/for-all", 200, 200, 200),
+        ("/for-people", 302, 200, 200),
+        ("/for-admins", 302, 403, 200),
+        ("/for-nobody", 403, 403, 403),
+    ],
+)
+def test_each_declaration_lets_the_right_people_in(
+    guarded: Flask,
+    visitor: Visitor,
+    path: str,
+    stranger: int,
+    person: int,
+    administrator: int,
+):
+    assert visitor.get(path).status_code == stranger
+    visitor.sign_in(add_person(guarded, "zoe@example.org"))
+    assert visitor.get(path).status_code == person
+    visitor.client.delete_cookie("__Host-session")
+    visitor.sign_in(add_person(guarded, "ada@example.org", "administrator"))
+    assert visitor.get(path).status_code == administrator
+
+
+@pytest.mark.parametrize("signed_in", [False, True])
+def test_no_route_changes_anything_without_a_csrf_token(
+    app: Flask, visitor: Visitor, person: str, signed_in: bool
+):
+    if signed_in:
+        visitor.sign_in(person)
+    tried = []
+    for rule in app.url_map.iter_rules():
+        for method in (rule.methods or set()) & {"POST", "PUT", "PATCH", "DELETE"}:
+            path = re.sub(r"<int[^>]*>", "1", rule.rule)
+            path = re.sub(r"<[^>]+>", "x", path)
+            with visitor.client.open(path, method=method) as answer:
+                assert answer.status_code == 400, (method, path)
+            tried.append(path)
+    assert "/logout" in tried
+
+
+def test_a_json_client_is_told_to_sign_in(visitor: Visitor):
+    answer = visitor.get("/account", headers={"Accept": "application/json"})
+    assert answer.status_code == 401
+    assert answer.get_json()["error"] == "Please sign in"

@@ -1,0 +1,160 @@
+"""Headers and cookies of every answer."""
+
+import re
+
+import pytest
+from flask import Flask
+from sqlalchemy.exc import OperationalError
+
+from bulwark.database import db
+from bulwark.settings import ConfigurationError
+from bulwark.web import headers
+from tests.conftest import Visitor
+
+EXPECTED = {
+    "Strict-Transport-Security": "max-age=63072000; includeSubDomains",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def paths(app: Flask) -> list[str]:
+    """Return an address for every route, and one that leads nowhere."""
+    found = [
+        re.sub(r"<[^>]+>", "x", rule.rule)
+        for rule in app.url_map.iter_rules()
+        if "GET" in (rule.methods or ())
+    ]
+    return [*found, "/static/bulwark/bulwark.css", "/nowhere"]
+
+
+def csp(answer) -> dict[str, str]:
+    """Return the directives of a response."""
+    parts = answer.headers["Content-Security-Policy"].split(";")
+    return {name: " ".join(value) for name, *value in map(str.split, parts)}
+
+
+@pytest.mark.parametrize("signed_in", [False, True])
+def test_every_answer_has_every_header(
+    app: Flask, visitor: Visitor, person: str, signed_in: bool
+):
+    if signed_in:
+        visitor.sign_in(person)
+    for path in paths(app):
+        for method in ("GET", "POST", "HEAD"):
+            with visitor.client.open(path, method=method) as answer:
+                got = {name: answer.headers.get(name) for name in EXPECTED}
+                assert got == EXPECTED, (method, path, answer.status_code)
+                assert "camera=()" in answer.headers["Permissions-Policy"]
+                assert csp(answer)["default-src"] == "'none'"
+
+
+def test_a_failure_inside_has_every_header(
+    app: Flask, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+):
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(app.view_functions, "health.live", fail)
+    fail.access = "public"  # type: ignore[attr-defined]
+    monkeypatch.setitem(app.config, "PROPAGATE_EXCEPTIONS", False)
+    answer = visitor.get("/healthz")
+    assert answer.status_code == 500
+    assert "ZeroDivisionError" not in answer.get_data(as_text=True)
+    assert {name: answer.headers.get(name) for name in EXPECTED} == EXPECTED
+
+
+def test_without_a_database_the_error_page_has_every_header_too(
+    visitor: Visitor, app: Flask, person: str, monkeypatch: pytest.MonkeyPatch
+):
+    def away(*_: object, **__: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("gone"))
+
+    visitor.sign_in(person)
+    monkeypatch.setattr(db.session, "execute", away)
+    monkeypatch.setattr(db.session, "scalar", away)
+    monkeypatch.setitem(app.config, "PROPAGATE_EXCEPTIONS", False)
+    answer = visitor.get("/account")
+    assert answer.status_code == 503
+    assert "Service temporarily unavailable" in answer.get_data(as_text=True)
+    assert {name: answer.headers.get(name) for name in EXPECTED} == EXPECTED
+
+
+def test_the_policy_allows_nothing_that_is_not_named(visitor: Visitor):
+    directives = csp(visitor.get("/"))
+    for name in ("base-uri", "form-action", "frame-ancestors"):
+        assert name in directives
+    assert directives["require-trusted-types-for"] == "'script'"
+    for source in " ".join(directives.values()).split():
+        assert re.fullmatch("'(none|self|script|nonce-.+)'|data:", source) or (
+            headers.HOST.fullmatch(source)  # declared in CSP_SOURCES
+        )
+
+
+def test_each_answer_has_a_nonce_of_its_own(visitor: Visitor):
+    allowed = [csp(visitor.get("/"))["script-src"].split() for _ in range(5)]
+    nonces = [s for scripts in allowed for s in scripts if s.startswith("'")]
+    assert len(set(nonces)) == 5
+    assert all(re.fullmatch(r"'nonce-[\w-]{22,}'", nonce) for nonce in nonces)
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        {"script-src": ["'unsafe-inline'"]},
+        {"style-src": ["'unsafe-eval'"]},
+        {"img": ["https://images.example"]},
+        {"img-src": ["*"]},
+        {"img-src": ["https:"]},
+        {"img-src": ["https://images.example; script-src *"]},
+        {"base-uri": ["https://images.example"]},
+        {"require-trusted-types-for": ["https://images.example"]},
+    ],
+)
+def test_a_team_can_add_hosts_but_nothing_unsafe(sources: dict[str, list[str]]):
+    with pytest.raises(ConfigurationError, match="CSP_SOURCES"):
+        headers._policy("testing", sources)
+    good = {"img-src": ["https://images.example"], "frame-src": ["https://*.a.example"]}
+    added = headers._policy("testing", good)
+    assert added["img-src"] == ["'self'", "data:", "https://images.example"]
+    assert added["frame-src"] == ["https://*.a.example"]
+    assert headers.CSP["img-src"] == ["'self'", "data:"]
+
+
+def test_nothing_is_stored_where_somebody_is_signed_in(visitor: Visitor, person: str):
+    assert "no-store" not in visitor.get("/").headers.get("Cache-Control", "")
+    visitor.sign_in(person)
+    for path in ("/", "/account", "/change", "/nowhere"):
+        assert "no-store" in visitor.get(path).headers["Cache-Control"]
+
+
+def test_pages_with_a_form_of_accounts_are_not_stored(visitor: Visitor):
+    visitor.get("/")
+    for path in ("/login", "/reset", "/login/passkey"):
+        kept = visitor.get(path).headers["Cache-Control"].split(", ")
+        assert "no-store" in kept, path
+
+
+def test_every_cookie_is_bound_to_this_host_and_hidden(visitor: Visitor, person: str):
+    visitor.get("/login")
+    cookies = visitor.sign_in(person).headers.getlist("Set-Cookie")
+    assert cookies
+    for cookie in cookies:
+        name, *attributes = (part.strip() for part in cookie.split(";"))
+        assert name.startswith("__Host-")
+        assert {"Secure", "HttpOnly", "Path=/", "SameSite=Lax"} <= set(attributes)
+        assert not any(a.startswith("Domain") for a in attributes)
+
+
+def test_the_session_is_new_after_signing_in(visitor: Visitor, person: str):
+    visitor.get("/login")
+    before = visitor.client.get_cookie("__Host-session")
+    visitor.sign_in(person)
+    after = visitor.client.get_cookie("__Host-session")
+    assert before
+    assert after
+    assert before.value != after.value

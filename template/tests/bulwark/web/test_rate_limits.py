@@ -1,0 +1,318 @@
+"""Limits: how often one network may ask, counted here while Redis is away."""
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, url_for
+from limits.storage import MemoryStorage
+from redis.exceptions import ConnectionError as RedisAwayError
+from sqlalchemy import select
+from werkzeug.test import TestResponse
+
+from bulwark.audit.events import SecurityEvent
+from bulwark.database import db
+from bulwark.identity.throttling import LIMITS
+from bulwark.web import rate_limits
+from bulwark.web.access import public
+from bulwark.web.rate_limits import Counters, limit, limiter
+from tests.conftest import Visitor
+
+Ask = Callable[..., TestResponse]
+
+
+@public
+@limit("3 per minute")
+def prices() -> str:
+    """A view of a team, with a limit."""
+    return "cheap"
+
+
+@pytest.fixture
+def shop(app: Flask, visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Asks for the prices from an address; returns the answer."""
+    monkeypatch.setitem(app.view_functions, "health.live", prices)
+
+    def ask(address: str = "192.0.2.1", **headers: str) -> TestResponse:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return visitor.get(
+            "/healthz", environ_base={"REMOTE_ADDR": address}, headers=sent
+        )
+
+    return ask
+
+
+def events(app: Flask, name: str) -> list[SecurityEvent]:
+    with app.app_context():
+        found = select(SecurityEvent).where(SecurityEvent.name == name)
+        return list(db.session.scalars(found))
+
+
+def codes(shop: Ask, times: int) -> list[int]:
+    return [shop().status_code for _ in range(times)]
+
+
+def test_one_network_asks_so_often_and_no_more(shop: Ask):
+    assert codes(shop, 4) == [200, 200, 200, 429]
+    refused = shop()
+    assert 0 < int(refused.headers["Retry-After"]) <= 60
+    assert "Too many requests" in refused.text
+    assert "Try again in a minute." in refused.text
+    assert shop("192.0.2.2").text == "cheap"
+
+
+def test_a_script_reads_how_long_to_wait(shop: Ask):
+    codes(shop, 3)
+    answer = shop(Accept="application/json")
+    assert answer.status_code == 429
+    assert answer.get_json()["hint"] == "Try again in a minute."
+
+
+def test_an_invented_address_in_a_header_is_no_other_network(shop: Ask):
+    answers = [
+        shop(
+            X_Forwarded_For=f"203.0.113.{n}",
+            X_Real_IP=f"203.0.113.{n}",
+            Forwarded=f"for=203.0.113.{n}",
+        ).status_code
+        for n in range(4)
+    ]
+    assert answers == [200, 200, 200, 429]
+
+
+def test_an_ipv6_network_is_one_however_many_addresses_it_uses(shop: Ask):
+    answers = [shop(f"2001:db8::{n}").status_code for n in range(4)]
+    assert answers == [200, 200, 200, 429]
+    assert shop("2001:db8:0:1::1").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("64:ff9b::198.51.100.7", "64:ff9b::c633:6407"),
+        ("64:ff9b:1:ffff::198.51.100.7", "64:ff9b:1:ffff::c633:6407"),
+        ("64:ff9b:2::1", "64:ff9b:2::/64"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("", "unknown"),
+        ("192.0.2.1:5000", "192.0.2.1:5000"),
+    ],
+)
+def test_a_network_is_an_ipv4_address_or_the_64_of_an_ipv6_address(
+    app: Flask, address: str, network: str
+):
+    with app.test_request_context(environ_base={"REMOTE_ADDR": address}):
+        assert rate_limits.network() == network
+
+
+def test_a_limit_that_is_reached_is_one_event_however_often(app: Flask, shop: Ask):
+    for _ in range(6):
+        shop("192.0.2.1")
+        shop("192.0.2.2")
+    found = events(app, "excess_rate_limit_exceeded")
+    assert sorted(str(event.address) for event in found) == ["192.0.2.1", "192.0.2.2"]
+    assert found[0].details == {"limit": "3 per 1 minute"}
+
+
+def test_two_processes_record_one_event(
+    app: Flask, shop: Ask, monkeypatch: pytest.MonkeyPatch
+):
+    """Without Redis each counts for itself; the database is what they share."""
+    for own in (MemoryStorage(), MemoryStorage()):
+        monkeypatch.setattr(limiter.storage, "_own", own)
+        assert codes(shop, 5) == [200, 200, 200, 429, 429]
+    assert len(events(app, "excess_rate_limit_exceeded")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "endpoint"),
+    [(name, e) for name in sorted(LIMITS) for e in LIMITS[name][1]],
+)
+def test_the_routes_of_accounts_are_limited(
+    name: str,
+    endpoint: str,
+    visitor: Visitor,
+    app: Flask,
+    person: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    visitor.sign_in(person)
+    rule = next(app.url_map.iter_rules(endpoint))
+    with app.test_request_context():
+        values: dict[str, Any] = dict.fromkeys(rule.arguments, "x")
+        path = url_for(endpoint, **values)
+    token = visitor.csrf_token("/change")
+    asked: list[str] = []
+
+    def full(key: str, *_: object, **__: object) -> int:
+        asked.append(key)
+        return 1000
+
+    monkeypatch.setattr(limiter.storage, "incr", full)
+    answer = visitor.client.post(
+        path,
+        data={"csrf_token": token},
+        headers={"Referer": "https://localhost/change"},
+    )
+    assert answer.status_code == 429
+    assert f"/127.0.0.1/{name}/" in asked[0]
+
+
+def test_looking_at_pages_is_not_limited(visitor: Visitor):
+    pages = ("/login", "/register", "/reset")
+    assert {visitor.get(page).status_code for page in pages for _ in range(35)} == {200}
+
+
+# --- Redis is away -------------------------------------------------------------------
+
+
+class FakeRedis(MemoryStorage):
+    """A Redis that can go away; the repository's own tests use a real one."""
+
+    away = False
+    asked = 0
+
+    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        self.asked += 1
+        if self.away:
+            raise RedisAwayError("away")
+        return super().incr(key, expiry, amount)
+
+
+@pytest.fixture
+def redis(app: Flask, monkeypatch: pytest.MonkeyPatch) -> FakeRedis:
+    """A Redis behind the app's counters."""
+    fake = FakeRedis()
+    monkeypatch.setattr(limiter.storage, "_redis", fake)
+    monkeypatch.setattr(limiter.storage, "_away", False)
+    monkeypatch.setattr(limiter.storage, "_ask_again_at", 0.0)
+    return fake
+
+
+def test_when_redis_is_away_the_process_counts_and_says_so_once(
+    app: Flask, shop: Ask, redis: FakeRedis, monkeypatch: pytest.MonkeyPatch
+):
+    redis.away = True
+    assert codes(shop, 5) == [200, 200, 200, 429, 429]
+    (event,) = events(app, "sys_limiter_degraded")
+    assert event.reason == "ConnectionError"
+    assert redis.asked == 1, "who is away is not asked again for a while"
+    # Another process finds out too.
+    monkeypatch.setattr(limiter.storage, "_away", False)
+    monkeypatch.setattr(limiter.storage, "_ask_again_at", 0.0)
+    shop()
+    assert redis.asked == 2
+    assert len(events(app, "sys_limiter_degraded")) == 1
+
+
+def test_redis_is_used_again_when_it_is_back_and_a_second_outage_is_told(
+    app: Flask, shop: Ask, redis: FakeRedis, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(rate_limits, "REDIS_PAUSE", 0)
+    for away in (True, False, True):
+        redis.away = away
+        redis.asked = 0
+        shop("192.0.2.1")
+        shop("192.0.2.2")
+        assert redis.asked == 2
+    assert len(events(app, "sys_limiter_degraded")) == 2
+
+
+def test_a_redis_that_does_not_answer_costs_a_moment(app: Flask):
+    """It takes connections and says nothing, as behind a broken network."""
+    with socket.create_server(("127.0.0.1", 0), backlog=8) as silent:
+        port = silent.getsockname()[1]
+        counters = Counters("bulwark://", f"redis://127.0.0.1:{port}")
+        with app.test_request_context():
+            assert counters.incr("key", 60) == 1
+            assert counters.incr("key", 60) == 2
+        assert counters._ask_again_at > 0
+
+
+@pytest.mark.skipif(not shutil.which("redis-server"), reason="needs redis-server")
+def test_a_real_redis_may_die_and_come_back(
+    app: Flask, shop: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    counters = Counters("bulwark://", f"redis://127.0.0.1:{port}")
+    monkeypatch.setattr(limiter, "_storage", counters)
+    monkeypatch.setattr(limiter.limiter, "storage", counters)
+    monkeypatch.setattr(rate_limits, "REDIS_PAUSE", 0)
+    with redis_server(port, tmp_path):
+        assert codes(shop, 2) == [200, 200]
+    assert codes(shop, 4) == [200, 200, 200, 429], "this process counts from 1"
+    assert len(events(app, "sys_limiter_degraded")) == 1
+    with redis_server(port, tmp_path):
+        assert codes(shop, 4) == [200, 200, 200, 429]
+    assert len(events(app, "sys_limiter_degraded")) == 1
+
+
+@contextmanager
+def redis_server(port: int, folder: Path) -> Iterator[None]:
+    """Run an empty Redis while the block lasts."""
+    command = ["redis-server", "--port", str(port), "--save", "", "--dir", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+        try:
+            end = time.monotonic() + 20
+            while time.monotonic() < end:
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                except OSError:
+                    time.sleep(0.02)
+            yield
+        finally:
+            server.kill()
+
+
+# --- Guesses in the database ---------------------------------------------------------
+
+
+def test_tries_are_counted_taken_back_and_forgotten(app: Flask):
+    hour = timedelta(hours=1)
+    with app.app_context():
+        assert rate_limits.count("tea", "zoe", hour).count == 1
+        assert rate_limits.count("tea", "zoe", hour).count == 2
+        assert rate_limits.count("tea", "max", hour).count == 1
+        rate_limits.take_back("tea", "zoe")
+        assert rate_limits.count("tea", "zoe", hour).count == 2
+        assert rate_limits.forget(("tea", "zoe"), ("tea", "nobody")) == 2
+        assert rate_limits.count("tea", "zoe", hour).count == 1
+
+
+def test_a_window_begins_with_its_first_try_and_ends(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    minute = timedelta(minutes=1)
+    with app.app_context():
+        first = rate_limits.count("tea", "zoe", minute)
+        assert rate_limits.count("tea", "zoe", minute).expires_at == first.expires_at
+        assert 55 < first.seconds_left <= 60
+        later = first.expires_at + timedelta(seconds=1)
+        monkeypatch.setattr(rate_limits, "utcnow", lambda: later)
+        assert rate_limits.count("tea", "zoe", minute).count == 1
+
+
+def test_what_was_tried_is_not_readable_in_the_table(app: Flask):
+    with app.app_context():
+        rate_limits.count("password", "zoe@example.org", timedelta(hours=1))
+        (row,) = db.session.scalars(select(rate_limits.Guess))
+        assert "zoe" not in row.key
+        assert len(row.key) == 64
+
+
+def test_windows_that_are_over_are_deleted(app: Flask):
+    with app.app_context():
+        rate_limits.count("tea", "zoe", timedelta(seconds=-1))
+        rate_limits.count("tea", "max", timedelta(hours=1))
+        rate_limits.forget_old.call_local()
+        assert len(db.session.scalars(select(rate_limits.Guess)).all()) == 1
