@@ -23,7 +23,8 @@ from flask_migrate import upgrade
 from werkzeug.test import EnvironBuilder
 
 from app import create_app
-from bulwark import events, logging, request_log
+from bulwark.audit import events
+from bulwark.observability import logging, request_log
 from bulwark.database import db
 
 ROUNDS, EACH = 60, 100

@@ -33,7 +33,7 @@ import time
 from pathlib import Path
 from flask import current_app, request
 from bulwark.identity import csrf
-from bulwark.limits import limit
+from bulwark.web.rate_limits import limit
 
 
 @blueprint.post("/test/keep")

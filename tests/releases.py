@@ -27,11 +27,11 @@ YOURS = "\n# Yours from here"
 NOT_HARDENED = (
     *(".gitattributes", "app/", "tests/app/"),
     *("bulwark/access.txt", "docs/events.md", "renovate.json"),
-    "bulwark/identity/common_passwords.bin",
+    "bulwark/identity/security/common_passwords.bin",
 )
 
 RENAMED = {
-    "bulwark/inputs.py": "bulwark/bodies.py",
+    "bulwark/web/input_validation.py": "bulwark/web/input_checks.py",
     "deploy/fail2ban/jail.conf": "deploy/fail2ban/jails.conf",
 }
 HANDED_OVER = "deploy/README.md"  # the team's from this release on
@@ -100,25 +100,16 @@ def rename_files(template: Path) -> None:
     """What bounds bodies is called so."""
     for old, new in RENAMED.items():
         (template / "template" / old).rename(template / "template" / new)
-    layers = template / "template/bulwark/__init__.py"
-    replace(layers, "    inputs,\n", "")
-    replace(layers, "    backups,\n", "    backups,\n    bodies,\n")
-    replace(layers, "inputs.init_app(app)", "bodies.init_app(app)")
-    lengths = template / "template/bulwark/lengths.py"
-    replace(lengths, "bulwark.inputs", "bulwark.bodies")
-    names = "import DEPTH, MAX_BODY, body_limit, json_object\n"
-    database = "from bulwark.database import db\n"
-    replace(
-        template / "template/tests/bulwark/test_inputs.py",
-        f"{database}from bulwark.inputs {names}",
-        f"from bulwark.bodies {names}{database}",
-    )
+    for file in (template / "template").rglob("*.py"):
+        text = file.read_text()
+        if "input_validation" in text:
+            file.write_text(text.replace("input_validation", "input_checks"))
 
 
 def delete_files(template: Path) -> None:
     """Rules that only watched are gone."""
     (template / "template/deploy/nginx/crs/watch.conf").unlink()
-    (template / "template/tests/bulwark/test_assets.py").unlink()
+    (template / "template/tests/bulwark/web/test_static_files.py").unlink()
 
 
 def ask_more(template: Path) -> None:
@@ -143,7 +134,7 @@ def need_a_secret(template: Path) -> None:
     base = template / "template"
     replace(base / "bin/secrets", "]\nDATABASE_PASSWORD", SECRET)
     first = "    base_url: str = setting("
-    replace(base / "bulwark/config.py", first, SETTING + first)
+    replace(base / "bulwark/settings/base.py", first, SETTING + first)
     last = "# APP_ENCRYPTION_KEYS=\n"
     replace(base / ".env.example", last, f"{last}\n# A new one.\n# APP_NEW_KEY=\n")
     # The inventory of keys lists it (OWASP ASVS 5.0, 11.1.2).
@@ -193,8 +184,8 @@ def change_neighbouring_lines(template: Path) -> None:
             "timeout-minutes: 20\n    steps:",
             "timeout-minutes: 15\n    steps:",
         ),
-        ("bulwark/limits.py", "REDIS_PAUSE = 5", "REDIS_PAUSE = 4"),
-        ("bulwark/proxy.py", *FIX),
+        ("bulwark/web/rate_limits.py", "REDIS_PAUSE = 5", "REDIS_PAUSE = 4"),
+        ("bulwark/web/proxy.py", *FIX),
         (
             "bulwark/templates/bulwark/layout.html",
             "<p>Development mode.",

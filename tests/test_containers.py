@@ -35,7 +35,7 @@ from tests.stack import (
 VIEWS = """
 import os
 import time
-from bulwark.limits import limit
+from bulwark.web.rate_limits import limit
 
 
 @blueprint.get("/test/slow/<int:seconds>")

@@ -24,7 +24,7 @@ MEBIBYTE = 1024 * 1024
 # A team's view that takes files, and what raises nginx's limit: docs/extend.md.
 VIEWS = f"""
 
-from bulwark.inputs import body_limit
+from bulwark import body_limit
 
 
 @blueprint.post("/test/photos")

@@ -21,9 +21,8 @@ from tests.conftest import run
 from tests.environments import python_of
 from tests.servers import Nginx, Postgres
 
-USER, MODEL, PAGES, PERMISSION, SETTING, CSP, STYLE, NGINX, DEPENDENCY, INPUT = range(
-    1, 11
-)
+USER, MODEL, PAGES, PERMISSION, SETTING, CSP, STYLE, NGINX, DEPENDENCY = range(1, 10)
+INPUT, JOB = 10, 11
 NEEDS = {PAGES: [MODEL], PERMISSION: [MODEL]}
 
 BLOCK = re.compile(
@@ -220,7 +219,7 @@ COMPANY_OF_THE_USER = """
 from sqlalchemy import select
 
 from app.models import Company, User
-from bulwark.database import db
+from bulwark import db
 from tests.conftest import add_person
 
 
@@ -243,7 +242,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from app.models import Invoice, User
-from bulwark.database import db
+from bulwark import db
 from tests.conftest import add_person
 
 
@@ -307,7 +306,7 @@ def test_every_page_loads_the_style(visitor):
 
 EXPENSES = """
 from app.models import Expense
-from bulwark.database import db
+from bulwark import db
 
 
 def test_people_claim_what_they_spent(app, visitor, person):
@@ -336,6 +335,25 @@ def test_people_claim_what_they_spent(app, visitor, person):
     assert visitor.client.post(unknown, data=body, headers=headers).status_code == 404
 """
 
+REPORT = """
+from bulwark import queue
+
+
+def test_a_user_gets_a_report_by_email(app, visitor, person):
+    visitor.sign_in(person)
+    headers = {
+        "X-CSRFToken": visitor.csrf_token("/account"),
+        "Referer": "https://localhost/account",
+    }
+    answers = [visitor.client.post("/reports/", headers=headers) for _ in range(6)]
+    assert [answer.status_code for answer in answers] == [302] * 5 + [429]
+    for _ in range(5):
+        queue.execute(queue.dequeue())
+    letters = [m for m in visitor.letters() if m["Subject"] == "Your report"]
+    assert [letter["To"] for letter in letters] == [person] * 5
+    assert person in letters[0].get_body(("plain",)).get_content()
+"""
+
 PROOFS = (
     COMPANY_OF_THE_USER,
     INVOICE,
@@ -344,6 +362,7 @@ PROOFS = (
     IMAGES_FROM_ELSEWHERE,
     STYLE_OF_AMOUNTS,
     EXPENSES,
+    REPORT,
 )
 
 
@@ -426,11 +445,16 @@ def test_a_team_takes_a_form_json_and_a_file(team: Service) -> None:
     team.proves(EXPENSES)
 
 
+def test_a_team_adds_a_limit_a_job_and_an_email(team: Service) -> None:
+    team.follow(JOB)
+    team.proves(REPORT)
+
+
 # --- What the base's own tests allow -------------------------------------------------
 
 ORDINARY = {
     "app/settings.py": """
-from bulwark.environment import setting, whole_number
+from bulwark import setting, whole_number
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -480,8 +504,8 @@ def test_what_teams_ordinarily_declare_leaves_every_check_green(team: Service) -
     for check in ("ruff check", "mypy"):
         team.run("sh", "-c", f".venv/bin/{check}")
     team.keep(RICH_TEXT)
-    names = ("test_config", "test_headers", "test_paths", "test_service", "test_urls")
-    paths = ("tests/app", *(f"tests/bulwark/{name}.py" for name in names))
+    names = ("settings", "test_service.py", "web/test_headers.py", "web/test_paths.py")
+    paths = ("tests/app", *(f"tests/bulwark/{name}" for name in names))
     team.run("bin/test", "-q", "-n0", *paths)
 
 
@@ -489,7 +513,7 @@ def test_what_teams_ordinarily_declare_leaves_every_check_green(team: Service) -
 
 
 def test_a_service_with_all_of_it_passes_every_check(team: Service) -> None:
-    team.follow(*range(1, 11))
+    team.follow(*range(1, 12))
     team.is_fully_migrated()
     for check in ("ruff format --check", "ruff check", "mypy", "lint-imports"):
         team.run("sh", "-c", f".venv/bin/{check}")
@@ -501,7 +525,7 @@ def test_a_service_with_all_of_it_passes_all_tests_on_postgresql(
     team: Service, postgres: Postgres
 ) -> None:
     team.has_python(python_of("with all examples"))
-    team.follow(*range(1, 11))
+    team.follow(*range(1, 12))
     team.keep("\n".join(PROOFS))
     url = postgres.database()
     team.run("bin/flask", "prepare", APP_DATABASE_URL=url)
@@ -515,8 +539,7 @@ from sqlalchemy import ARRAY, JSON, CheckConstraint, String, UniqueConstraint, f
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from bulwark.database import Model
-from bulwark.identity.models import BaseUser
+from bulwark import BaseUser, Model
 
 
 class Status(enum.Enum):
@@ -560,7 +583,7 @@ ORDER_OF_EACH_STATUS = """
 from sqlalchemy import select, update
 
 from app.models import Order, Status, User
-from bulwark.database import db
+from bulwark import db
 from tests.conftest import add_person
 
 
@@ -642,7 +665,7 @@ def bare() -> ResponseReturnValue:
     return ""
 """
 UNKNOWN_PERMISSION = """
-from bulwark.access import permission
+from bulwark import permission
 
 @blueprint.get("/odd")
 @permission("odd:read")
@@ -653,7 +676,7 @@ UNKNOWN_IN_A_ROLE = """
 ROLES: dict[str, list[str]] = {"clerk": ["odd:read"]}
 """
 TAKEN_SETTING = """
-from bulwark.environment import setting
+from bulwark import setting
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:

@@ -36,7 +36,7 @@ GUESSES = {
 RECORD = """
 import json, sys
 from wsgi import app
-from bulwark import events
+from bulwark.audit import events
 from bulwark.database import db
 for name, address, agent in json.load(sys.stdin):
     with app.test_request_context(

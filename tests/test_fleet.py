@@ -157,9 +157,10 @@ def test_the_table_has_a_line_for_each_and_details_below(fleet: Fleet) -> None:
         ["edited", RELEASE, NEWS, "1", "conflicts", "(1)", "0"],
         ["lost", RELEASE, NEWS, "1", "applies", "1"],
     ]
-    assert {"  conflict: bulwark/web/headers.py", "  not here: bulwark/web/headers.py"} < {
-        *lines
-    }
+    assert {
+        "  conflict: bulwark/web/headers.py",
+        "  not here: bulwark/web/headers.py",
+    } < {*lines}
     assert max(map(len, lines)) <= 80
 
 

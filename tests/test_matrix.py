@@ -31,7 +31,10 @@ class Row(NamedTuple):
 # These are set up, start, and show and mail their names: no other test of a service
 # differs by what CIs and servers read. Each Python and each database runs all tests
 # once (tests/environments.py).
-MAIL, FACTORS = "tests/bulwark/mail/test_mail.py", "tests/bulwark/identity/security/test_second_factors.py"
+MAIL, FACTORS = (
+    "tests/bulwark/mail/test_mail.py",
+    "tests/bulwark/identity/security/test_second_factors.py",
+)
 SMOKE = (
     "tests/app",
     f"{MAIL}::test_a_mail_has_a_text_and_a_page_made_from_it",
@@ -161,7 +164,12 @@ def test_a_template_that_fails_makes_the_suite_red_and_hangs_nothing(
     lend_packages(service, tmp_path_factory)
     with (service / "app/templates/navigation.html").open("a") as file:
         file.write("{{ nope() }}\n")
-    command = ("bin/test", "tests/bulwark/identity/test_throttling.py", "-q", "--tb=line")
+    command = (
+        "bin/test",
+        "tests/bulwark/identity/test_throttling.py",
+        "-q",
+        "--tb=line",
+    )
     done = subprocess.run(
         command, cwd=service, capture_output=True, text=True, check=False, timeout=300
     )

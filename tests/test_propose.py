@@ -182,7 +182,9 @@ def test_conflicts_are_said_loudly_and_nothing_is_tested(place: Place) -> None:
     assert "CONFLICTS: Update the template" in place.note("arguments")
     assert place.note("text").startswith("> **There are conflicts. Don't merge this")
     assert "- `bulwark/web/headers.py`" in place.note("text")
-    assert "<<<<<<< before updating\n# ours\n" in place.proposed("bulwark/web/headers.py")
+    assert "<<<<<<< before updating\n# ours\n" in place.proposed(
+        "bulwark/web/headers.py"
+    )
     assert not (place.notes / "tested").exists()
 
 

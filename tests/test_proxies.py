@@ -61,7 +61,7 @@ LOGGED = [
 # The team's half: a page that tells what reached it, one that fails, and files.
 VIEWS = f"""
 
-from bulwark.inputs import body_limit
+from bulwark import body_limit
 
 
 @blueprint.route("/test/seen", methods=["GET", "POST"])

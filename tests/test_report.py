@@ -127,7 +127,10 @@ def test_each_conflict_is_named_with_the_place_for_what_the_team_wanted(
     waiting = git(updated.service, "diff", "--name-only", "--diff-filter=U").split()
     assert waiting == ["shop/bulwark/web/headers.py", "shop/bulwark/post.py"]
     said = updated.section("Conflicts")
-    assert "- `bulwark/web/headers.py`: you and the release changed the same lines." in said
+    assert (
+        "- `bulwark/web/headers.py`: you and the release changed the same lines."
+        in said
+    )
     assert "Put your change in `app/`" in said
     # All three sides are in the index, as after a merge.
     sides = git(updated.service, "ls-files", "--unmerged").splitlines()

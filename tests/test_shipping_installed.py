@@ -23,7 +23,7 @@ AUTHORITY = "/usr/local/share/authority.pem"
 # Logs whatever it is given, as a service does that says more than one should.
 VIEWS = """
 
-from bulwark.logging import log
+from bulwark.observability.logging import log
 
 
 @blueprint.post("/test/log")

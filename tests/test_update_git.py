@@ -71,7 +71,11 @@ def original(
     commit(service)
     if attributes:
         git(clone, "checkout", "HEAD~", "--", f":(glob)**/{ATTRIBUTES}")
-    for name in ("bulwark/web/headers.py", "bulwark/web/rate_limits.py", "gunicorn.conf.py"):
+    for name in (
+        "bulwark/web/headers.py",
+        "bulwark/web/rate_limits.py",
+        "gunicorn.conf.py",
+    ):
         append(base / name, FIX)
     for name in (".github/workflows/ci.yml", "deploy/nginx/tls.conf", "docs/extend.md"):
         append(base / name, FIX)

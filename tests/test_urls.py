@@ -21,7 +21,7 @@ from wsgi import app
 from bulwark import mail
 from bulwark.database import db
 from bulwark.jobs import queue
-from bulwark.limits import limiter
+from bulwark.web.rate_limits import limiter
 with app.app_context():
     mail.send("Hello", "zoe@example.org", "Text.")
     db.session.commit()

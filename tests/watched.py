@@ -23,12 +23,12 @@ from tests.test_races import Service
 FLASK = ("flask", "--app", "wsgi")
 # What the service does by the clock, for a test that has no hour: added to app/.
 FASTER = """
-from bulwark import exporter
-from bulwark.identity import guessing
+from bulwark.ops import exporter
+from bulwark.identity import throttling
 
 exporter.RECENT /= {speed}
 exporter.CERTIFICATE_KEPT /= {speed}
-guessing.WINDOW /= {speed}
+throttling.WINDOW /= {speed}
 """
 FASTER_JOBS = """
 import datetime

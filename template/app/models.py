@@ -1,6 +1,6 @@
 """Your models, and your columns on the user. After a change: bin/flask db migrate."""
 
-from bulwark.identity.models import BaseUser
+from bulwark import BaseUser
 
 
 class User(BaseUser):

@@ -3,7 +3,7 @@
 from flask import Blueprint, render_template
 from flask.typing import ResponseReturnValue
 
-from bulwark.web.access import public
+from bulwark import public
 
 blueprint = Blueprint("app", __name__)
 

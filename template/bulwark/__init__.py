@@ -1,32 +1,49 @@
-"""The base of this service. Extend it from `app/`: updates replace this folder."""
+"""The base of this service. Extend it from `app/`: updates replace this folder.
+
+`app/` uses the names in `__all__` and nothing deeper; `docs/extend.md` explains each.
+What is behind them may move with any update.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import Flask
 
-from bulwark import account, admin, audit, database, identity, jobs, mail
+from bulwark import account, admin, audit, database, identity, jobs, mail, ops, web
+from bulwark import settings as base_settings
+from bulwark.audit.catalogue import CATALOGUE
+from bulwark.database import Model, UTCDateTime, db, utcnow
 from bulwark.identity.models import BaseUser
-from bulwark.observability import logging, metrics, request_log
-from bulwark.ops import backups, exporter, health, prepare
-from bulwark.settings import init_app as load_settings
-from bulwark.web import (
-    access,
-    access_matrix,
-    data_errors,
-    errors,
-    faults,
-    headers,
-    input_validation,
-    lengths,
-    pages,
-    proxy,
-    rate_limits,
-    signatures,
-    static_files,
-)
+from bulwark.jobs import queue
+from bulwark.mail import send as send_email
+from bulwark.observability import logging, metrics
+from bulwark.settings.fields import UnusableError, setting, whole_number, words
+from bulwark.web import access
+from bulwark.web.access import permission, public, recent, signed_in
+from bulwark.web.input_validation import body_limit, json_object
+from bulwark.web.rate_limits import limit
 
-__all__ = ["init_app"]
+__all__ = [
+    "BaseUser",
+    "Model",
+    "UTCDateTime",
+    "UnusableError",
+    "body_limit",
+    "db",
+    "init_app",
+    "json_object",
+    "limit",
+    "permission",
+    "public",
+    "queue",
+    "recent",
+    "send_email",
+    "setting",
+    "signed_in",
+    "utcnow",
+    "whole_number",
+    "words",
+]
 
 
 def init_app(
@@ -49,34 +66,19 @@ def init_app(
         csp_sources: other hosts that your pages load from, by CSP directive.
 
     Raises:
-        config.ConfigurationError: a setting is missing, weak or unknown.
+        settings.ConfigurationError: a setting is missing, weak or unknown.
         access.UndeclaredAccessError: a route does not declare who may call it.
     """
-    signatures.init()
-    config, own = load_settings(app, settings)
-    logging.init_app(config, own)
-    faults.init_app(app)
-    request_log.init_app(app)
-    proxy.init_app(app, config)
-    headers.init_app(app, config, csp_sources or {})
-    errors.init_app(app)
-    input_validation.init_app(app)
-    lengths.init_app(app)
-    data_errors.init_app(app)
+    config, own = base_settings.init_app(app, settings)
     database.init_app(app, config)
-    metrics.init_app(app, config, audit.events.CATALOGUE)
+    logging.init_app(config, own, db.metadata)
+    metrics.init_app(app, config, CATALOGUE, database.pool_of(app))
     jobs.init_app(app, config)
     mail.init_app(config)
-    pages.init_app(app, config)
-    static_files.init_app(app)
-    rate_limits.init_app(app, config)
+    audit.init_app(app)
+    web.init_app(app, config, csp_sources or {})
     identity.init_app(app, config, user_model, roles or {})
+    ops.init_app(app)
     account.init_app(app)
     admin.init_app(app)
-    audit.init_app(app)
-    health.init_app(app)
-    exporter.init_app(app)
-    prepare.init_app(app)
-    backups.init_app(app)
-    access_matrix.init_app(app)
-    access.init_app(app, permissions or {}, roles or {})
+    access.init_app(app, permissions or {}, roles or {})  # checks every route

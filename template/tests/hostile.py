@@ -15,7 +15,7 @@ from urllib.parse import quote_from_bytes
 from flask import Flask
 from werkzeug.routing import Rule
 
-from bulwark.identity.models import ADMINISTRATOR
+from bulwark.web.access import ADMINISTRATOR
 from tests.conftest import Visitor, add_person
 from tests.hostile_values import BYTES, HEADERS, JSON, PLAUSIBLE, TEXTS, VALUES
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.edits import migrate, replace
 
 OWNER = "team"
-BASE = "from bulwark.identity.models import BaseUser\n"
+BASE = "from bulwark import BaseUser\n"
 IMPORTS = """\
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column

@@ -8,4 +8,8 @@ OWNER = "template"
 
 
 def edit(service: Path) -> None:
-    replace(service / "bulwark/web/input_validation.py", "= 1024 * 1024", "= 8 * 1024 * 1024")
+    replace(
+        service / "bulwark/web/input_validation.py",
+        "= 1024 * 1024",
+        "= 8 * 1024 * 1024",
+    )

@@ -5,13 +5,13 @@ from pathlib import Path
 from tests.edits import append, migrate, replace
 
 OWNER = "team"
-BASE = "from bulwark.identity.models import BaseUser\n"
+BASE = "from bulwark import BaseUser\n"
 IMPORTS = """\
 from sqlalchemy import ForeignKey
 from sqlalchemy import String as Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from bulwark.database import Model
+from bulwark import Model
 """
 MODEL = '''
 

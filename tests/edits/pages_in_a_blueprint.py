@@ -11,7 +11,7 @@ VIEWS = '''\
 from flask import Blueprint, render_template
 from flask.typing import ResponseReturnValue
 
-from bulwark.access import public
+from bulwark import public
 
 blueprint = Blueprint("news", __name__)
 

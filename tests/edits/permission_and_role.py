@@ -7,7 +7,7 @@ from tests.edits import append, replace
 OWNER = "team"
 VIEW = '''
 
-from bulwark.access import permission
+from bulwark import permission
 
 
 @blueprint.get("/books")

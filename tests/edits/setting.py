@@ -6,7 +6,7 @@ from tests.edits import append, replace
 
 OWNER = "team"
 IMPORT = "from dataclasses import dataclass\n"
-LAST = 'with `bulwark.settings.sources.setting`."""\n'
+LAST = 'with `bulwark.setting`."""\n'
 FIELD = """
     payment_days: int = setting(
         "days until an invoice has to be paid", default=30, cast=whole_number(1, 90)
@@ -19,7 +19,7 @@ def edit(service: Path) -> None:
     replace(
         settings,
         IMPORT,
-        f"{IMPORT}\nfrom bulwark.settings.sources import setting, whole_number\n",
+        f"{IMPORT}\nfrom bulwark import setting, whole_number\n",
     )
     replace(settings, LAST, LAST + FIELD)
     append(service / ".env", "\nAPP_PAYMENT_DAYS=14")

@@ -22,6 +22,7 @@ from flask_login import current_user
 from sqlalchemy import Select, select
 
 from bulwark.audit import events
+from bulwark.audit.catalogue import CATALOGUE
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db
 from bulwark.identity import devices, sessions
@@ -32,7 +33,7 @@ LATEST = 5
 PAGE = 25
 NEWEST = 2**63 - 1  # The maximum id in a database.
 FEW_CODES = 3
-TOLD = [name for name, kind in events.CATALOGUE.items() if kind.told]
+TOLD = [name for name, kind in CATALOGUE.items() if kind.told]
 
 blueprint = Blueprint("account", __name__)
 

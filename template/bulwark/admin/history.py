@@ -24,6 +24,7 @@ from bulwark.admin.confirmation import (
     search,
 )
 from bulwark.audit import events, trail
+from bulwark.audit.catalogue import CATALOGUE
 from bulwark.audit.events import SecurityEvent
 from bulwark.audit.trail import AuditLink
 from bulwark.database import db, utcnow
@@ -53,7 +54,7 @@ def history() -> ResponseReturnValue:
         events=page,
         older=older,
         search=search(*FILTERS) | {"from": _first()},
-        kinds=events.CATALOGUE,
+        kinds=CATALOGUE,
     )
 
 

@@ -17,10 +17,11 @@ from sqlalchemy import Select, case, func, select
 
 from bulwark.admin.confirmation import blueprint
 from bulwark.admin.history import facts_of_events, plain
-from bulwark.audit import events, trail
+from bulwark.audit import trail
+from bulwark.audit.catalogue import CATALOGUE
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db, utcnow
-from bulwark.jobs import noted
+from bulwark.jobs import recall_time
 from bulwark.mail import OutgoingMail
 from bulwark.observability.logging import log
 from bulwark.ops import status
@@ -201,7 +202,7 @@ def _noteworthy(first: datetime) -> Select[SecurityEvent]:
     counted = {name for names in COUNTED.values() for name in names}
     names = [
         name
-        for name, kind in events.CATALOGUE.items()
+        for name, kind in CATALOGUE.items()
         if kind.level >= logging.WARNING and name not in counted
     ]
     return (
@@ -217,8 +218,8 @@ def _standing() -> Standing:
         certificate=_unless_unknown(status.certificate),
         audit=_unless_unknown(trail.state),
         mails=_unless_unknown(_mails),
-        worker=_unless_unknown(lambda: noted("sign of life")),
-        backup=_unless_unknown(lambda: noted("backup")),
+        worker=_unless_unknown(lambda: recall_time("sign of life")),
+        backup=_unless_unknown(lambda: recall_time("backup")),
     )
 
 

@@ -22,8 +22,8 @@ from bulwark.admin.confirmation import (
 )
 from bulwark.database import db
 from bulwark.identity import accounts
-from bulwark.identity.models import ADMINISTRATOR, Role, permissions_of, users_roles
-from bulwark.web.access import permission, recent
+from bulwark.identity.models import Role, permissions_of, users_roles
+from bulwark.web.access import ADMINISTRATOR, permission, recent
 from bulwark.web.errors import wants_json
 
 

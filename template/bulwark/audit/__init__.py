@@ -2,9 +2,7 @@
 
 from flask import Flask
 
-from bulwark.audit import commands, events, trail
-
-__all__ = ["commands", "events", "init_app", "trail"]
+from bulwark.audit import commands
 
 
 def init_app(app: Flask) -> None:

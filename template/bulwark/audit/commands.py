@@ -11,7 +11,8 @@ from flask import Flask
 from flask.cli import AppGroup
 from sqlalchemy import Select, select
 
-from bulwark.audit import events, trail
+from bulwark.audit import trail
+from bulwark.audit.catalogue import CATALOGUE
 from bulwark.audit.events import SecurityEvent
 from bulwark.observability import log_schema
 
@@ -79,7 +80,12 @@ def prune(before: datetime, reason: str) -> None:
 @commands.command()
 def schema() -> None:
     """Print the JSON Schema of log lines in production."""
-    click.echo(json.dumps(log_schema.schema(events.CATALOGUE), indent=2))
+    click.echo(
+        json.dumps(
+            log_schema.schema({name: kind.kept for name, kind in CATALOGUE.items()}),
+            indent=2,
+        )
+    )
 
 
 @commands.command()
@@ -94,7 +100,7 @@ def _catalogue() -> Iterator[str]:
     yield "`security_events_total` counts events by name. Those with a tick are also"
     yield "rows of the audit trail.\n"
     yield "| event | level | audited | meaning |\n|---|---|---|---|"
-    for name, kind in events.CATALOGUE.items():
+    for name, kind in CATALOGUE.items():
         level = logging.getLevelName(kind.level).lower()
         kept = "✓" if kind.kept else ""
         yield f"| `{name}` | {level} | {kept} | {kind.meaning} |"

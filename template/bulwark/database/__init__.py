@@ -14,7 +14,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import DateTime, Dialect, MetaData, TypeDecorator, event
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.orm import DeclarativeBase
-from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, StaticPool
 
 from bulwark.settings import Config, urls
 
@@ -122,6 +122,12 @@ def init_app(app: Flask, config: Config) -> None:
         alembic.set_main_option("version_locations", locations)
         alembic.attributes["folders"] = folders
         return alembic
+
+
+def pool_of(app: Flask) -> Pool:
+    """Return the pool of the app's connections."""
+    with app.app_context():
+        return db.engine.pool
 
 
 def _escaped(path: str | Path) -> str:

@@ -18,7 +18,7 @@ from bulwark.identity import (
     tokens,
 )
 from bulwark.identity.commands import commands
-from bulwark.identity.models import ADMINISTRATOR, BaseUser, Passkey, Role
+from bulwark.identity.models import BaseUser, Passkey, Role
 from bulwark.identity.security import (
     factor_forms,
     passkeys,
@@ -32,6 +32,7 @@ from bulwark.identity.security.password_policy import PasswordPolicy
 from bulwark.mail import OutboxMailUtil
 from bulwark.settings import Config
 from bulwark.web import access
+from bulwark.web.access import ADMINISTRATOR
 from bulwark.web.errors import wants_json
 
 PUBLIC_VIEWS = (

@@ -22,14 +22,9 @@ from bulwark import mail, settings
 from bulwark.audit import events
 from bulwark.database import db
 from bulwark.identity import sessions, tokens
-from bulwark.identity.models import (
-    ADMINISTRATOR,
-    BaseUser,
-    Role,
-    permissions_of,
-    users_roles,
-)
+from bulwark.identity.models import BaseUser, Role, permissions_of, users_roles
 from bulwark.web import rate_limits
+from bulwark.web.access import ADMINISTRATOR
 
 ROLE_NAME = re.compile(r"[a-z0-9][a-z0-9 _-]{0,79}")
 FIRST = "the first administrator"

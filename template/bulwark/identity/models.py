@@ -29,8 +29,8 @@ from sqlalchemy.orm import (
 
 from bulwark import crypto, settings
 from bulwark.database import PERSONAL, SECRET, Model, UTCDateTime, utcnow
+from bulwark.web.access import ADMINISTRATOR
 
-ADMINISTRATOR = "administrator"
 EMAIL_LENGTH = 254  # RFC 5321, 4.5.3.1.3, less the angle brackets
 
 users_roles = Table(

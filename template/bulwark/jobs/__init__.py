@@ -17,31 +17,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
 import psycopg
+from blinker import Signal
 from flask import Flask
-from flask.cli import with_appcontext
-from huey import Huey, crontab
+from huey import Huey
 from huey.api import Task
 from huey.constants import EmptyData
 from huey.exceptions import HueyException
 from huey.registry import Message
-from huey.signals import SIGNAL_ERROR
 from huey.storage import MemoryStorage, PostgresStorage, SqliteStorage
 from psycopg.conninfo import make_conninfo
 
-from bulwark.audit import events
-from bulwark.database import POSTGRESQL, database_url, db, fit_to_server, make_private
+from bulwark.database import POSTGRESQL, database_url, fit_to_server, make_private
 from bulwark.jobs import old_rows
 from bulwark.jobs.rows import FORMAT, ArgumentError, RowRefusedError, SignedJSON
-from bulwark.observability.logging import log
 from bulwark.settings import Config
 
-WORKERS = 2
-MAX_DELAY = 2  # seconds between polls of an idle SQLite queue
 SIGNED_SINCE = "rows are signed since"
 # How long processes of an earlier release may still add unsigned rows.
 OLD_ROWS = timedelta(hours=1)
+# Sent by a queue in an app context, with the `reason`, for each row that is not run.
+row_refused = Signal()
 
 
 class Queue(Huey):  # type: ignore[misc]
@@ -129,36 +125,25 @@ class Queue(Huey):  # type: ignore[misc]
         try:
             return self.deserialize_task(data)
         except RowRefusedError as error:
-            self._refuse(str(error))
+            with self.app.app_context():
+                row_refused.send(self, reason=str(error))
         return None
-
-    def _refuse(self, reason: str) -> None:
-        """Record that a row was rejected; the worker continues in any case."""
-        with self.app.app_context():
-            try:
-                events.record("sys_job_refused", reason=reason)
-                db.session.commit()
-            except Exception:  # noqa: BLE001
-                db.session.rollback()
-                log.critical("job_refused", reason=reason, exc_info=True)
 
     # --- Key rotation, and unsigned rows ----------------------------------------------
 
-    def renew_rows(self) -> None:
+    def renew_rows(self) -> int:
         """Sign waiting rows with the first key, so that older keys can be removed.
 
-        The first worker that signs also takes over the jobs of an earlier release.
+        The first worker that signs also adopts the unsigned jobs of an earlier release.
+        Return how many it adopted.
         """
         if not hasattr(self.storage, "sql"):
-            return
+            return 0
         since = self._signed_since() or datetime.now(UTC)
         self.put(SIGNED_SINCE, since)
         self._old_rows_until = since + OLD_ROWS
         tables = [("task", "id", "data"), ("schedule", "id", "data")]
-        adopted = sum(self._renew(*t) for t in [*tables, ("kv", "key", "value")])
-        if adopted:
-            events.record("sys_jobs_adopted", count=adopted)
-            db.session.commit()
+        return sum(self._renew(*t) for t in [*tables, ("kv", "key", "value")])
 
     def _signed_since(self) -> datetime | None:
         try:
@@ -179,7 +164,7 @@ class Queue(Huey):  # type: ignore[misc]
         )
         for row, data in [(row, bytes(data)) for row, data in found]:
             if not data.startswith((old_rows.START, FORMAT)):
-                continue  # It is from `note` or `keep`, and not a job.
+                continue  # It is from `remember`, and not a job.
             try:
                 renewed = self.serializer.serialize(self._read(data))
             except (RowRefusedError, ArgumentError):
@@ -206,64 +191,36 @@ def _connect(dsn: str) -> psycopg.Connection[Any]:
 queue = Queue()
 
 
-def note(what: str) -> None:
+def remember_time(what: str) -> None:
     """Store the current time as the last time that something was done."""
     queue.storage.put_data(what.encode(), datetime.now(UTC).isoformat().encode())
 
 
-def noted(what: str) -> datetime | None:
+def recall_time(what: str) -> datetime | None:
     """Return when something was last done, or None."""
     with suppress(ValueError):
-        return datetime.fromisoformat(_remembered(what))
+        return datetime.fromisoformat(_stored(what))
     return None
 
 
-def keep(what: str, facts: object) -> None:
+def remember(what: str, facts: object) -> None:
     """Store facts as JSON, in place of earlier ones."""
     queue.storage.put_data(what.encode(), json.dumps(facts).encode())
 
 
-def kept(what: str) -> Any:
+def recall(what: str) -> Any:
     """Return the stored facts, or None."""
     with suppress(ValueError, RecursionError):
-        return json.loads(_remembered(what))
+        return json.loads(_stored(what))
     return None
 
 
-def _remembered(what: str) -> str:
+def _stored(what: str) -> str:
     """Return a stored text, or "". It is unsigned: anyone may have written it."""
     found = queue.storage.peek_data(what.encode())
     return "" if found is EmptyData else bytes(found).decode(errors="replace")
 
 
-@queue.periodic_task(crontab(), name="show_sign_of_life")  # type: ignore[untyped-decorator]
-def show_sign_of_life() -> None:
-    """Store a heartbeat, which shows that a worker is running."""
-    note("sign of life")
-
-
-@queue.signal(SIGNAL_ERROR)  # type: ignore[untyped-decorator]
-def _tell_fault(_: str, task: Task, error: Exception) -> None:
-    events.tell("sys_error", job=task.name, exc_info=error)
-
-
 def init_app(app: Flask, config: Config) -> None:
-    """Connect the queue, and add `flask worker`."""
+    """Connect the queue."""
     queue.init_app(app, config)
-    app.cli.add_command(worker)
-
-
-@click.command()
-@with_appcontext
-def worker() -> None:
-    """Run queued jobs until stopped."""
-    queue.create_tables()
-    queue.renew_rows()
-    consumer = queue.create_consumer(
-        workers=WORKERS,
-        max_delay=MAX_DELAY,
-        # systemd, containers and bin/dev send SIGTERM: running jobs can finish.
-        graceful_signal="TERM",
-    )
-    with events.told("worker"):
-        consumer.run()

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import email_validator
+from blinker import Signal
 from email_validator import EmailNotValidError, validate_email
 from flask import (
     Response,
@@ -35,14 +36,12 @@ from sqlalchemy import LargeBinary, delete, event, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from bulwark import crypto, settings
-from bulwark.audit import events
 from bulwark.database import SECRET, Model, UTCDateTime, db, utcnow
 from bulwark.jobs import queue
 from bulwark.mail import headers
+from bulwark.network import is_local
 from bulwark.observability.logging import log
 from bulwark.settings import urls
-from bulwark.settings.hosts import is_local
-from bulwark.web import lengths
 
 RETRY_AFTER = (10, 30, 60, 120, 300)  # seconds; the last repeats
 LEASE = timedelta(minutes=5)  # longer than one delivery can take
@@ -50,7 +49,11 @@ GIVE_UP_AFTER = timedelta(days=5)  # RFC 5321, 4.5.4.1: "at least 4-5 days"
 SIGNED_IN = 235  # RFC 4954, 6
 CLOSING = 421  # RFC 5321, 3.8: the server ends the connection
 PERMANENT = 500  # RFC 5321, 4.2.1: a retry will not help
+ADDRESS_LENGTH = 254  # RFC 5321, 4.5.3.1.3, without the angle brackets
 TIMEOUT = 10  # seconds for each step of the session with the server
+
+# Sent with the email and the `reason` when it will not be delivered.
+dropped = Signal()
 
 
 class OutgoingMail(Model):
@@ -132,7 +135,7 @@ class OutboxMailUtil(MailUtil):
         It is lowercase, with the domain in its ASCII form (`xn--`).
         """
         # One character may expand to eighteen, and each takes time to check.
-        if len(unicodedata.normalize("NFKC", email)) > lengths.EMAIL:
+        if len(unicodedata.normalize("NFKC", email)) > ADDRESS_LENGTH:
             raise EmailValidateException("This email address is too long.")
         try:
             checked = validate_email(
@@ -247,8 +250,8 @@ def _postpone(mail: OutgoingMail) -> None:
 
 
 def _drop(mail: OutgoingMail, reason: str) -> None:
-    """Delete this email only, and log it."""
-    events.tell("sys_mail_dropped", reason=reason, mail=str(mail.id))
+    """Delete this email only."""
+    dropped.send(mail, reason=reason)
     _forget(mail)
 
 

@@ -11,13 +11,13 @@ from typing import Any, TextIO
 
 import click
 import structlog
+from sqlalchemy import MetaData
 from structlog.typing import EventDict, Processor
 
-from bulwark.database import db
-from bulwark.observability import log_schema, metrics
+from bulwark.observability import metrics, redaction
 from bulwark.settings import Config
 
-shape = log_schema.Shape()
+shape = redaction.Shape()
 # structlog's processors. The list is never replaced, because loggers cache it.
 processors: list[Any] = []
 encode = json.JSONEncoder().encode  # escapes all but ASCII: one line stays one
@@ -50,13 +50,13 @@ class Stdout(logging.StreamHandler[TextIO]):
         """Ignore a fixed stream."""
 
 
-def init_app(config: Config, own: Any) -> None:
-    """Log to stdout, without the secrets in the settings."""
+def init_app(config: Config, own: Any, models: MetaData) -> None:
+    """Log to stdout, without the secrets in the settings and the columns of models."""
     secrets = [
-        *log_schema.secrets_of(config),
-        *(log_schema.secrets_of(own) if own else ()),
+        *redaction.secrets_of(config),
+        *(redaction.secrets_of(own) if own else ()),
     ]
-    shape.learn(config, log_schema.names_of(db.metadata), secrets)
+    shape.configure(config, redaction.names_of(models), secrets)
     configure(config.log_level, readable=config.environment != "production")
 
 

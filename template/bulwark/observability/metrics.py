@@ -17,9 +17,8 @@ from flask_login import user_logged_in
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import event
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import Pool, QueuePool
 
-from bulwark.database import db
 from bulwark.settings import Config
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
@@ -124,14 +123,13 @@ def _counts(folder: Path) -> Counts:
     return Counts()
 
 
-def init_app(app: Flask, config: Config, events: Iterable[str]) -> None:
+def init_app(app: Flask, config: Config, events: Iterable[str], pool: Pool) -> None:
     """Count sign-ins, events, and the connections of the database's pool."""
     counts = _counts(Path(config.metrics_folder))
     counts.begin_at_zero(events)
     app.extensions["metrics"] = counts
     user_logged_in.connect(_signed_in, app)
-    with app.app_context():
-        _watch(db.engine.pool)
+    _watch(counts, pool)
 
 
 def current() -> Counts:
@@ -185,11 +183,10 @@ def _signed_in(_: Flask, **__: Any) -> None:
         current().sign_in_steps.labels("done").inc()
 
 
-def _watch(pool: Any) -> None:
+def _watch(counts: Counts, pool: Pool) -> None:
     """Count the connections in use; SQLite in memory has only one."""
     if not isinstance(pool, QueuePool):
         return
-    counts = current()
     counts.pool_size.set(pool.size() + pool._max_overflow)  # there is no public name
 
     @event.listens_for(pool, "checkout")

@@ -1,1 +1,14 @@
-"""What operators run and read: health, status, metrics, backups, preparation."""
+"""What operators run and read: health, status, metrics, backups, the worker."""
+
+from flask import Flask
+
+from bulwark.ops import backups, exporter, health, prepare, worker
+
+
+def init_app(app: Flask) -> None:
+    """Add the health checks and the commands."""
+    health.init_app(app)
+    exporter.init_app(app)
+    prepare.init_app(app)
+    backups.init_app(app)
+    worker.init_app(app)

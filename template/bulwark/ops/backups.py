@@ -39,7 +39,7 @@ from bulwark import settings
 from bulwark.audit import events
 from bulwark.crypto import KEY_BYTES
 from bulwark.database import database_url, migrate, utcnow
-from bulwark.jobs import note
+from bulwark.jobs import remember_time
 
 MAGIC = b"bulwark backup, version 1\n"
 HEADER_LIMIT = 16 * 1024
@@ -114,7 +114,7 @@ def backup(folder: Path, keep: int) -> None:
         for path in sorted(older)[: max(0, len(older) + 1 - keep)]:
             path.unlink()
         size = new.stat().st_size
-    note("backup")
+    remember_time("backup")
     events.tell("sys_backup_created", file=new.name, bytes=size, rows=contents.rows)
     click.echo(
         f"Wrote {new}: {size:,} bytes, {contents}. Only this service's keys can decrypt"

@@ -33,10 +33,10 @@ from bulwark.audit import events, trail
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db, utcnow
 from bulwark.identity import accounts
-from bulwark.jobs import noted, queue
+from bulwark.jobs import queue, recall_time
 from bulwark.mail import OutgoingMail
+from bulwark.network import network_of
 from bulwark.ops import health, status
-from bulwark.web import proxy
 
 RECENT = timedelta(minutes=10)
 FIRST_STEP, SECOND_STEP = "authn_login_fail", "authn_mfa_fail"
@@ -190,7 +190,7 @@ def _of_sign_ins() -> Iterator[Metric]:
             by_code[user_id or 0] += times
             continue
         total += times
-        by_network[proxy.network_of(address) if address else ""] += times
+        by_network[network_of(address) if address else ""] += times
         if user_id:
             by_account[user_id] += times
     for suffix, doc, value in (
@@ -229,12 +229,12 @@ def _of_work() -> Iterator[Metric]:
     yield _moment(
         "jobs_heartbeat_timestamp_seconds",
         "When a worker last sent a heartbeat",
-        noted("sign of life"),
+        recall_time("sign of life"),
     )
     yield _moment(
         "backup_last_timestamp_seconds",
         "When the last backup finished",
-        noted("backup"),
+        recall_time("backup"),
     )
 
 

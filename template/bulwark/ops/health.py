@@ -17,7 +17,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import func, select, text
 
 from bulwark.database import db, migrate, utcnow
-from bulwark.jobs import noted, queue
+from bulwark.jobs import queue, recall_time
 from bulwark.mail import OutgoingMail
 from bulwark.observability.logging import log
 from bulwark.web.access import public
@@ -123,7 +123,7 @@ def _mail() -> None:
 
 def _worker() -> None:
     queue.pending_count()
-    seen = noted("sign of life")
+    seen = recall_time("sign of life")
     if seen is None or utcnow() - seen > SILENCE:
         raise UnwellError("no worker is running: start one with `flask worker`")
 

@@ -18,7 +18,7 @@ from huey import crontab
 
 from bulwark import settings
 from bulwark.database import utcnow
-from bulwark.jobs import keep, kept, queue
+from bulwark.jobs import queue, recall, remember
 from bulwark.observability import metrics
 
 HOURS = 24
@@ -59,7 +59,7 @@ def count_server_errors() -> None:
     The stored total is read first, so a lower count means that the counters were reset.
     """
     folder = Path(settings.current().metrics_folder)
-    known = kept(ERRORS)
+    known = recall(ERRORS)
     total = metrics.server_errors(folder)
     if known is None:  # it is unknown when earlier errors happened
         known = {"total": total, "hours": {}}
@@ -68,12 +68,12 @@ def count_server_errors() -> None:
     hours = {h: n for h, n in known["hours"].items() if h >= first.isoformat()}
     present = (first + (HOURS - 1) * HOUR).isoformat()
     hours[present] = hours.get(present, 0) + new
-    keep(ERRORS, {"total": total, "hours": hours})
+    remember(ERRORS, {"total": total, "hours": hours})
 
 
 def errors_by_hour() -> dict[datetime, int]:
     """Return the server errors of each hour in which a worker counted them."""
-    hours = (kept(ERRORS) or {"hours": {}})["hours"]
+    hours = (recall(ERRORS) or {"hours": {}})["hours"]
     return {datetime.fromisoformat(hour): count for hour, count in hours.items()}
 
 
@@ -83,12 +83,12 @@ def look_at_certificate() -> None:
     if shown := served_certificate():
         begins, ends = shown.not_valid_before_utc, shown.not_valid_after_utc
         moments = begins.isoformat(), ends.isoformat(), utcnow().isoformat()
-        keep(CERTIFICATE, moments)
+        remember(CERTIFICATE, moments)
 
 
 def certificate() -> Certificate | None:
     """Return the certificate that a worker stored, or None."""
-    moments = kept(CERTIFICATE)
+    moments = recall(CERTIFICATE)
     return Certificate(*map(datetime.fromisoformat, moments)) if moments else None
 
 

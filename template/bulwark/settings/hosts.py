@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from email_validator import EmailNotValidError, validate_email
 
-from bulwark.settings.sources import UnusableError
+from bulwark.network import is_local
+from bulwark.settings.fields import UnusableError
 
 # Names of containers may contain underscores.
 LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -19,7 +20,6 @@ BIND = re.compile(
 LOCAL = re.compile(r"(?!\.|.*\.\.|.*\.\Z)[\w.!#$%&'*+/=?^`{|}~-]{1,64}", re.ASCII)
 PORT = re.compile(r"(?<=[^:]):[0-9]+$")
 PORTS = range(1, 1 << 16)
-LOCAL_HOSTS = ("", "localhost", "127.0.0.1", "::1")
 
 
 def service_name(text: str) -> str:
@@ -69,11 +69,6 @@ def base_url(text: str) -> str:
         raise UnusableError("it contains a user name") if "@" in text else wrong
     host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     return f"https://{host_name(host)}{port}"
-
-
-def is_local(host: str) -> bool:
-    """Return whether a host, or the path of a Unix socket, is on this machine."""
-    return host in LOCAL_HOSTS or host.startswith("/")
 
 
 def service_url(text: str) -> str:

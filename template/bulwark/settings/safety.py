@@ -2,20 +2,17 @@
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-from bulwark.settings.hosts import is_local
-from bulwark.settings.sources import Problem, variable
-
-if TYPE_CHECKING:
-    from bulwark.settings import Config
+from bulwark.network import is_local
+from bulwark.settings.base import Config
+from bulwark.settings.fields import Problem, variable
 
 EXAMPLE_SECRETS = ("change", "example", "secret", "password", "replace", "your-")
 DEVELOPMENT_SECRET = "development-"  # noqa: S105  the prefix that bin/secrets adds
 
 
-def problems(config: "Config") -> Iterator[Problem]:
+def problems(config: Config) -> Iterator[Problem]:
     """Yield every reason not to start in production."""
     yield from _weak_secrets(config)
     yield from _bad_hosts(config.allowed_hosts)
@@ -28,7 +25,7 @@ def problems(config: "Config") -> Iterator[Problem]:
         )
 
 
-def _weak_secrets(config: "Config") -> Iterator[Problem]:
+def _weak_secrets(config: Config) -> Iterator[Problem]:
     why = "anyone who guesses it can forge sessions and links, or decrypt data"
     single = {
         variable("secret_key"): config.secret_key,
@@ -74,7 +71,7 @@ def _bad_hosts(hosts: tuple[str, ...]) -> Iterator[Problem]:
         )
 
 
-def _unverified_links(config: "Config") -> Iterator[Problem]:
+def _unverified_links(config: Config) -> Iterator[Problem]:
     database, redis, mail = (
         (url, parse_qs(url.query))
         for url in map(

@@ -4,99 +4,18 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from decouple import Config as Decouple
 
-PREFIX = "APP_"
+from bulwark.settings.fields import PREFIX, Problem, UnusableError, variable
+
 # Any other name may be part of a secret that was split in two, and is not shown.
 NAME = re.compile("[A-Z_][A-Z0-9_]*")
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A reason not to start: what is wrong, why it matters, how to fix it."""
-
-    what: str
-    why: str
-    mend: str
-
-    def __str__(self) -> str:
-        return f"- {self.what}\n    why: {self.why}\n    fix: {self.mend}"
-
-
-class UnusableError(ValueError):
-    """An error of a cast that is always shown, so it must not contain a secret."""
-
-
-def setting(
-    doc: str,
-    *,
-    default: Any = "",
-    cast: Callable[[str], Any] = str,
-    required: bool = False,
-    secret: bool = False,
-    mend: str = "",
-) -> Any:
-    """Declare a setting as a field of a dataclass.
-
-    The field `retry_days` is read from `APP_RETRY_DAYS`. `cast` converts the text to
-    the value; if it raises a `ValueError`, the message is shown at startup. A
-    `required` setting must not be empty, except in tests; `mend` explains how to get
-    a value. A `secret` setting is excluded from `repr` and redacted in the log; if its
-    cast fails, the message is shown only if it is from an `UnusableError`.
-    """
-    metadata = {
-        "doc": doc,
-        "cast": cast,
-        "required": required,
-        "secret": secret,
-        "mend": mend,
-    }
-    return field(default=default, metadata=metadata, repr=not secret)
-
-
-def variable(field_name: str) -> str:
-    """Return the environment variable of a field."""
-    return PREFIX + field_name.upper()
-
-
-def one_of(*choices: str) -> Callable[[str], str]:
-    """Return a cast that accepts only these values."""
-
-    def cast(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"{text!r} is not one of {', '.join(choices)}")
-        return text
-
-    return cast
-
-
-def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """Return a cast that accepts whole numbers from `least` to `most`."""
-
-    def cast(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
-            raise ValueError(f"{text!r} is not a whole number from {least} to {most}")
-        return int(text)
-
-    return cast
-
-
-def yes_or_no(text: str) -> bool:
-    """Parse `yes` or `no`, and reject anything else."""
-    if text not in ("yes", "no"):
-        raise ValueError(f"{text!r} is not yes or no")
-    return text == "yes"
-
-
-def words(text: str) -> tuple[str, ...]:
-    """Split a comma-separated list."""
-    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 class Sources:

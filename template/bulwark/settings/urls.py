@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote, unquote
 from psycopg import ProgrammingError
 from psycopg.conninfo import make_conninfo
 
-from bulwark.settings.sources import UnusableError
+from bulwark.settings.fields import UnusableError
 
 ENCODE = (
     "percent-encode special characters in the user and the password: @ as %40, # as"

@@ -1,4 +1,48 @@
 """Requests and responses: access, headers, validation, errors and rate limits.
 
-Uses the audit trail, mail, jobs and everything below; knows no users.
+It uses the audit trail, mail, jobs and what is below them, but knows no users.
 """
+
+from collections.abc import Mapping, Sequence
+
+from flask import Flask
+
+from bulwark.observability import request_log
+from bulwark.settings import Config
+from bulwark.web import (
+    access_matrix,
+    data_errors,
+    errors,
+    faults,
+    headers,
+    input_validation,
+    lengths,
+    pages,
+    proxy,
+    rate_limits,
+    signatures,
+    static_files,
+)
+
+
+def init_app(
+    app: Flask, config: Config, csp_sources: Mapping[str, Sequence[str]]
+) -> None:
+    """Check each request, and finish each response.
+
+    The order is that of a request: each check may rely on the earlier ones.
+    """
+    signatures.init()
+    # Each of these wraps the ones before it, so the proxy's headers are read first.
+    faults.init_app(app)
+    request_log.init_app(app)
+    proxy.init_app(app, config)
+    headers.init_app(app, config, csp_sources)
+    errors.init_app(app)
+    input_validation.init_app(app)
+    lengths.init_app(app)
+    data_errors.init_app(app)
+    pages.init_app(app, config)
+    static_files.init_app(app)
+    rate_limits.init_app(app, config)
+    access_matrix.init_app(app)

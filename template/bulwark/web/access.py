@@ -34,6 +34,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 PUBLIC = "public"
 SIGNED_IN = "signed in"
 NO_GRACE = timedelta(0)
+ADMINISTRATOR = "administrator"  # the role with every permission
 # Permissions that the base's own pages require.
 PERMISSIONS = {
     "users:read": "View accounts, their sessions and the security history",

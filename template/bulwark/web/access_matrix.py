@@ -13,7 +13,6 @@ import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
 
-from bulwark.identity.models import ADMINISTRATOR
 from bulwark.web import access
 
 VISITOR, SIGNED_IN = "visitor", "signed in"
@@ -57,7 +56,7 @@ def allows(app: Flask, endpoint: str, who: str) -> bool:
     wanted = access.of(app, endpoint)
     if who == VISITOR or wanted == access.PUBLIC:
         return wanted == access.PUBLIC
-    if wanted == access.SIGNED_IN or who == ADMINISTRATOR:
+    if wanted == access.SIGNED_IN or who == access.ADMINISTRATOR:
         return True
     return wanted in app.extensions["roles"].get(who, ())
 
@@ -72,7 +71,7 @@ def files(app: Flask) -> dict[Path, str]:
     roles = app.extensions["roles"]
     return {
         Path(__file__).parents[1] / "access.txt": _text(
-            app, "the base", base, [ADMINISTRATOR]
+            app, "the base", base, [access.ADMINISTRATOR]
         ),
         Path(app.root_path) / "access.txt": _text(app, "this service", own, roles),
     }

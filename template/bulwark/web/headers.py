@@ -8,7 +8,7 @@ from flask_login import current_user
 from flask_talisman import Talisman
 
 from bulwark.settings import Config, ConfigurationError
-from bulwark.settings.sources import Problem
+from bulwark.settings.fields import Problem
 
 # Everything that is not listed is blocked. Scripts need the nonce of their response.
 CSP: dict[str, list[str]] = {

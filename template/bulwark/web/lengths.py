@@ -10,6 +10,7 @@ from typing import Any
 
 from flask import Flask, abort, request
 
+from bulwark.mail import ADDRESS_LENGTH
 from bulwark.web.input_validation import FORM, is_url
 
 # The blueprints of the base.
@@ -30,7 +31,7 @@ FIELDS = 128  # values of one request; a role may have many permissions
 PARTS = 32  # of a multipart form, each as costly to read as 50 other fields
 MARKS = 4096  # commas and brackets in JSON: twice as many as two passwords may have
 
-EMAIL = 254  # RFC 5321, 4.5.3.1.3, without the angle brackets
+EMAIL = ADDRESS_LENGTH
 PASSWORD = 1024  # far over the 64 of NIST SP 800-63B-4, 3.1.1.2
 LENGTHS = {
     "email": 2 * EMAIL,  # so that a form can show that it is too long

@@ -1,7 +1,6 @@
 """Checks of a request's host, proxies, client address and TLS."""
 
 import re
-from ipaddress import IPv4Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from flask import Flask, abort, request
@@ -20,8 +19,6 @@ HEALTH, ASKS = ("/healthz", "/readyz"), ("GET", "HEAD")
 # Azure's gateways, and AWS's if configured, add the client's port, which differs for
 # each connection.
 WITH_PORT = re.compile(r"\[(?P<ipv6>[^\]]+)\](:\d+)?|(?P<ipv4>[\d.]+):\d+", re.ASCII)
-# How an IPv6-only server sees each IPv4-only client: RFC 6052 and 8215.
-TRANSLATED = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
 
 
 class _IPv6(str):
@@ -86,26 +83,6 @@ def init_app(app: Flask, config: Config) -> None:
     )
     app.before_request(_refuse_other_hosts)
     app.before_request(_refuse_unsafe_requests_without_tls)
-
-
-def network_of(address: str) -> str:
-    """Return the network of an address: the IPv4 address itself, or the /64 of IPv6.
-
-    One home or server has at least a /64 (RFC 6177), and could use each address once.
-    Clients with a translated IPv4 address share a /64, so each address is a network.
-    What is not an address, such as the name of a socket, is returned unchanged.
-    """
-    try:
-        sender = ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(sender, IPv4Address):
-        return str(sender)
-    if sender.ipv4_mapped:
-        return str(sender.ipv4_mapped)
-    if any(sender in network for network in TRANSLATED):
-        return str(sender)
-    return str(ip_network((sender, 64), strict=False))
 
 
 def _without_port(address: str) -> str:

@@ -34,8 +34,9 @@ from bulwark import settings
 from bulwark.audit import events
 from bulwark.database import Model, UTCDateTime, db, utcnow
 from bulwark.jobs import queue
+from bulwark.network import network_of
 from bulwark.observability.logging import log
-from bulwark.web import errors, proxy
+from bulwark.web import errors
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ CLOCKS_DIFFER = timedelta(minutes=1)  # of two servers; NTP keeps them much clos
 
 def network() -> str:
     """Return the network that the request came from, which a limit applies to."""
-    return proxy.network_of(request.remote_addr or "unknown")
+    return network_of(request.remote_addr or "unknown")
 
 
 class Counters(Storage):

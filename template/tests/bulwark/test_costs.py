@@ -28,9 +28,10 @@ from wtforms.form import BaseForm as BoundForm
 from bulwark.identity import BCRYPT_ROUNDS, accounts, devices, signup, tokens
 from bulwark.identity.models import BaseUser
 from bulwark.identity.security import second_factors
+from bulwark.network import network_of
 from bulwark.observability import request_log
-from bulwark.observability.log_schema import Shape
-from bulwark.web import headers, lengths, proxy
+from bulwark.observability.redaction import Shape
+from bulwark.web import headers, lengths
 from tests.conftest import Visitor
 
 OF_A_HASH = 0.02
@@ -176,7 +177,7 @@ def validators(app: Flask) -> dict[str, tuple[Callable[[Any], Any], dict[str, An
         "user agent": (devices.name_of, {"names": "Mozilla " * 1000}),
         "line of the log": (Shape()._clean, LOGGED),
         "request id": (request_log.REQUEST_ID.fullmatch, anything),
-        "address": (proxy.network_of, {"colons": "1:" * (HEADER // 2)}),
+        "address": (network_of, {"colons": "1:" * (HEADER // 2)}),
         "source": (headers.HOST.fullmatch, {"dots": "https://" + "a." * 4000}),
     }
 

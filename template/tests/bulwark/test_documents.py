@@ -7,7 +7,7 @@ import pytest
 
 from bulwark import settings
 from bulwark.identity import throttling
-from bulwark.settings.sources import variable
+from bulwark.settings.fields import variable
 from tests.conftest import ROOT
 
 

@@ -11,7 +11,7 @@ from bulwark import admin, jobs
 from bulwark.audit import events, trail
 from bulwark.database import db, utcnow
 from bulwark.jobs import queue
-from bulwark.ops import status
+from bulwark.ops import status, worker
 from tests.bulwark.admin.test_admin import JSON, WHY, path
 from tests.conftest import Visitor
 
@@ -101,10 +101,10 @@ def test_the_overview_says_how_things_stand(app: Flask, ada: Visitor):
     now = utcnow()
     with app.app_context():
         trail.check.call_local()
-        jobs.show_sign_of_life.call_local()
-        jobs.note("backup")
+        worker.show_sign_of_life.call_local()
+        jobs.remember_time("backup")
     span = (now - timedelta(days=60), now + timedelta(days=30, minutes=1), now)
-    jobs.keep(status.CERTIFICATE, [moment.isoformat() for moment in span])
+    jobs.remember(status.CERTIFICATE, [moment.isoformat() for moment in span])
     body = overview(ada)
     assert body["concerns"] == {}
     assert body["certificate"]["days_left"] == 30
@@ -121,7 +121,7 @@ def test_the_overview_says_what_needs_a_look(
 ):
     now = utcnow()
     span = (now - timedelta(days=80), now + timedelta(days=10), now)
-    jobs.keep(status.CERTIFICATE, [moment.isoformat() for moment in span])
+    jobs.remember(status.CERTIFICATE, [moment.isoformat() for moment in span])
     long_ago = (now - timedelta(hours=27)).isoformat()
     for what in ("sign of life", "backup"):
         queue.storage.put_data(what.encode(), long_ago.encode())

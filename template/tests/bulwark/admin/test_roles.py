@@ -12,8 +12,9 @@ from sqlalchemy import delete, func, select
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db
 from bulwark.identity import accounts
-from bulwark.identity.models import ADMINISTRATOR, Role
+from bulwark.identity.models import Role
 from bulwark.jobs import queue
+from bulwark.web.access import ADMINISTRATOR
 from tests.conftest import Visitor, add_person
 
 WHY = {"reason": "A new job"}

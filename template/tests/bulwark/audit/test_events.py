@@ -18,7 +18,8 @@ from sqlalchemy import select, update
 
 import bulwark
 from bulwark.audit import events
-from bulwark.audit.events import CATALOGUE, SecurityEvent
+from bulwark.audit.catalogue import CATALOGUE
+from bulwark.audit.events import SecurityEvent
 from bulwark.audit.trail import AuditLink
 from bulwark.database import db, utcnow
 from bulwark.identity import sessions, tokens

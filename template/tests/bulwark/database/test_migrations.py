@@ -24,7 +24,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from bulwark.database import UTCDateTime, db
 from bulwark.identity import accounts
-from bulwark.identity.models import ADMINISTRATOR, users_roles
+from bulwark.identity.models import users_roles
+from bulwark.web.access import ADMINISTRATOR
 from tests.bulwark.conftest import BASE
 from tests.conftest import add_person
 

@@ -15,7 +15,7 @@ from bulwark.audit.events import SecurityEvent
 from bulwark.database import db, utcnow
 from bulwark.identity import accounts
 from bulwark.identity.email_changes import AddressChange
-from bulwark.identity.models import ADMINISTRATOR
+from bulwark.web.access import ADMINISTRATOR
 from tests.conftest import GOOD_PASSWORD, ROOT, Visitor, add_person, name_of
 
 ZOE, NEW, YAN = "zoe@example.org", "new@example.org", "yan@example.org"

@@ -15,6 +15,7 @@ from sqlalchemy import update
 import bulwark
 from bulwark import mail
 from bulwark.audit import events, trail
+from bulwark.audit.catalogue import CATALOGUE
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db, utcnow
 from bulwark.identity import notifications
@@ -218,7 +219,7 @@ def test_each_notice_is_plain_text_and_a_safe_page(
 
 
 def test_each_notice_is_of_an_event_that_exists():
-    assert NOTICES.keys() <= events.CATALOGUE.keys()
+    assert NOTICES.keys() <= CATALOGUE.keys()
 
 
 LINK = {"link": "https://localhost/x"}

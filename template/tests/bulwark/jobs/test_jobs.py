@@ -22,6 +22,7 @@ from bulwark import jobs, settings
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db
 from bulwark.jobs.rows import ArgumentError, RowRefusedError
+from bulwark.ops import worker
 
 KEYS = {"new": b"n" * 32, "old": b"o" * 32}
 VALUES: dict[str, Any] = {
@@ -76,7 +77,7 @@ class Work:
     def start_worker(self) -> None:
         """Do what `flask worker` does first."""
         with self.app.app_context():
-            self.queue.renew_rows()
+            worker.renew_rows(self.queue)
 
     def run(self) -> int:
         """Run what waits, as a worker does; return how many jobs there were."""
@@ -275,7 +276,7 @@ def test_the_worker_goes_on_when_the_refusal_can_t_be_recorded(
     def fail(*_: object, **__: object) -> None:
         raise OSError
 
-    monkeypatch.setattr("bulwark.jobs.events.record", fail)
+    monkeypatch.setattr("bulwark.ops.worker.events.record", fail)
     work.add_row(b"noise")
     work.make_report(part=1)
     assert work.run() == 1
@@ -380,8 +381,8 @@ def test_what_is_remembered_and_can_t_be_read_counts_as_forgotten(
 ):
     with app.app_context():
         jobs.queue.storage.put_data(b"a fact", text)
-        assert jobs.noted("a fact") is None
-        assert jobs.kept("a fact") is None
+        assert jobs.recall_time("a fact") is None
+        assert jobs.recall("a fact") is None
 
 
 def test_the_queue_is_where_the_data_is(work: Work):

@@ -17,9 +17,9 @@ from bulwark.database import db
 from bulwark.jobs import queue
 from bulwark.observability import logging as bulwark_logging
 from bulwark.observability import request_log
-from bulwark.observability.log_schema import Shape, names_of, secrets_of
 from bulwark.observability.logging import log
-from bulwark.settings.sources import setting
+from bulwark.observability.redaction import Shape, names_of, secrets_of
+from bulwark.settings.fields import setting
 from bulwark.web.access import public
 from tests.bulwark.conftest import Written
 from tests.conftest import GOOD_PASSWORD, ROOT, Visitor, add_person
@@ -72,7 +72,7 @@ def test_what_a_column_holds_as_secret_or_personal_is_not_shown(written: Written
 
 def test_secrets_of_the_team_are_taken_out_too(written: Written):
     shape = Shape()
-    shape.learn(settings.Testing(), ["blood_group"], secrets_of(Own()))
+    shape.configure(settings.Testing(), ["blood_group"], secrets_of(Own()))
     hidden = ["hush-hush-hush", "swordfish-31415", "https://hooks.example/T1/B2/hidden"]
     line = shape(None, "", {"event": "x", "said": " ".join(hidden), "blood_group": "A"})
     told = json.dumps(line)
@@ -133,7 +133,7 @@ def test_parts_of_a_password_that_an_exception_quotes_are_taken_out(
     written: Written, url: str, said: str
 ):
     shape = Shape()
-    shape.learn(settings.Testing(), [], secrets_of(replace(Own(), store=url)))
+    shape.configure(settings.Testing(), [], secrets_of(replace(Own(), store=url)))
     line = shape(None, "", {"event": "x", "exception": [{"exc_value": said}]})
     assert "hunter2" not in json.dumps(line)
 

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
-from bulwark.audit.events import CATALOGUE
+from bulwark.audit.catalogue import CATALOGUE
 from bulwark.ops import dev_certificate, exporter
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person
 

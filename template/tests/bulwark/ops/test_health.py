@@ -12,7 +12,7 @@ from sqlalchemy import text, update
 
 from bulwark import mail
 from bulwark.database import db, utcnow
-from bulwark.jobs import note
+from bulwark.jobs import remember_time
 from bulwark.mail import OutgoingMail
 from bulwark.ops import health
 from bulwark.web.rate_limits import limiter
@@ -35,7 +35,7 @@ def shown(app: Flask) -> dict[str, str]:
 def working(app: Flask) -> None:
     """A worker that showed a sign of life."""
     with app.app_context():
-        note("sign of life")
+        remember_time("sign of life")
 
 
 def test_all_is_well(app: Flask, visitor: Visitor):

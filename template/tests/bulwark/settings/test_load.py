@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bulwark import settings
-from bulwark.settings.sources import setting, variable
+from bulwark.settings.fields import setting, variable
 from tests.bulwark.conftest import GOOD, STRONG, problems
 from tests.conftest import ROOT
 
@@ -89,7 +89,7 @@ def test_a_missing_setting_is_named(
         ("APP_PASSWORD_MIN_LENGTH", "7", "from 8 to 64"),
         ("APP_PASSWORD_MIN_LENGTH", "many", "from 8 to 64"),
         ("APP_PROXY_HOPS", "-1", "from 0 to 5"),
-        ("APP_LOG_LEVEL", "loud", "not one of DEBUG"),
+        ("APP_LOG_LEVEL", "loud", "valid values are ['DEBUG'"),
         ("APP_DEBUG", "1", "not a setting"),
         ("APP_SECRT_KEY", "x", "did you mean APP_SECRET_KEY?"),
         ("FLASK_DEBUG", "1", "debugger"),

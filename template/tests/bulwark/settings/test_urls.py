@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, make_url
 from bulwark import settings
 from bulwark.database import database_url
 from bulwark.settings import urls
-from bulwark.settings.sources import UnusableError, setting
+from bulwark.settings.fields import UnusableError, setting
 from tests.bulwark.conftest import GOOD, problems
 from tests.conftest import ROOT
 

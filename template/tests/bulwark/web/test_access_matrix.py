@@ -14,8 +14,8 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from bulwark.database import db
-from bulwark.identity.models import ADMINISTRATOR
 from bulwark.web import access, access_matrix
+from bulwark.web.access import ADMINISTRATOR
 from bulwark.web.access_matrix import SIGNED_IN, VISITOR, Route
 from bulwark.web.rate_limits import limiter
 from tests.conftest import ROOT, Visitor, add_person
