@@ -66,13 +66,13 @@ logger_class = Logger
 def when_ready(server: Any) -> None:
     """Log that the service has started."""
     with server.app.wsgi().app_context():
-        events.tell("sys_startup", part="web")
+        events.emit("sys_startup", part="web")
 
 
 def on_exit(server: Any) -> None:
     """Log that the service has stopped."""
     with server.app.wsgi().app_context():
-        events.tell("sys_shutdown", part="web")
+        events.emit("sys_shutdown", part="web")
 
 
 def post_fork(server: Any, worker: Any) -> None:

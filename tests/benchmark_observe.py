@@ -55,7 +55,7 @@ def app(*, simple=False, seen=False, event=False):
     @made.get("/")
     def view():
         if event:
-            events.tell("sys_startup", part="web")
+            events.emit("sys_startup", part="web")
         return "hello"
 
     environ = EnvironBuilder(path="/").get_environ()

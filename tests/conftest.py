@@ -119,7 +119,9 @@ def ready(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # Folders of the template without which its commands work as well.
 LARGE = (
-    *("bulwark/admin", "bulwark/identity", "bulwark/migrations", "bulwark/static"),
+    *("bulwark/account", "bulwark/admin", "bulwark/audit", "bulwark/database"),
+    *("bulwark/identity", "bulwark/jobs", "bulwark/mail", "bulwark/migrations"),
+    *("bulwark/observability", "bulwark/ops", "bulwark/settings", "bulwark/static"),
     *("bulwark/templates", "deploy/certbot", "deploy/docker", "deploy/fail2ban"),
     *("deploy/monitoring", "deploy/shipping", "deploy/systemd", "tests/bulwark"),
 )
@@ -132,8 +134,8 @@ def small_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     shutil.copytree(template, clone, symlinks=True)
     for folder in LARGE:
         shutil.rmtree(clone / "template" / folder)
-    for module in (clone / "template/bulwark").glob("*.py"):
-        if module.name not in ("__init__.py", "headers.py", "limits.py"):
+    for module in (clone / "template/bulwark").rglob("*.py"):
+        if module.name not in ("__init__.py", "headers.py", "rate_limits.py"):
             module.unlink()
     commit(clone)
     git(clone, "tag", "--force", RELEASE)

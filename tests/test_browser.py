@@ -92,13 +92,13 @@ class Visitor:
     def follow(self, link: str) -> None:
         self.page.get_by_role("link", name=link, exact=True).click()
 
-    def press(self, button: str) -> None:
+    def button_form(self, button: str) -> None:
         self.page.get_by_role("button", name=button, exact=True).click()
 
     def send(self, button: str, fields: dict[str, str]) -> None:
         for label, value in fields.items():
             self.page.get_by_label(label, exact=True).fill(value)
-        self.press(button)
+        self.button_form(button)
 
     def sees(self, heading: str) -> None:
         expect(self.page.get_by_role("heading", level=1)).to_have_text(heading)
@@ -380,11 +380,11 @@ def test_a_password_can_be_shown_and_is_hidden_when_it_is_sent(
 ) -> None:
     visitor.open("/login")
     password = visitor.page.get_by_label("Password", exact=True)
-    visitor.press("Show the password")
+    visitor.button_form("Show the password")
     expect(password).to_have_attribute("type", "text")
-    visitor.press("Hide the password")
+    visitor.button_form("Hide the password")
     expect(password).to_have_attribute("type", "password")
-    visitor.press("Show the password")
+    visitor.button_form("Show the password")
     visitor.page.evaluate(
         "document.forms[0].addEventListener('submit', (e) => e.preventDefault())"
     )
@@ -396,11 +396,11 @@ def test_a_password_can_be_shown_and_is_hidden_when_it_is_sent(
 def test_a_keyboard_is_enough_to_sign_in(visitor: Visitor, person: Person) -> None:
     visitor.open("/login")
     for keys in ("Tab", "Enter", "Tab"):  # skips what every page begins with
-        visitor.page.keyboard.press(keys)
+        visitor.page.keyboard.button_form(keys)
     visitor.page.keyboard.type(person.email)
-    visitor.page.keyboard.press("Tab")
+    visitor.page.keyboard.button_form("Tab")
     visitor.page.keyboard.type(PASSWORD)
-    visitor.page.keyboard.press("Enter")
+    visitor.page.keyboard.button_form("Enter")
     visitor.sees("Account")
 
 
@@ -434,11 +434,11 @@ def test_the_life_of_an_account(
     visitor.open_letter(first, "Change of your email address requested")
     visitor.follow_link_in_letter(second, "Confirm your address")
     visitor.reads(f"changes from {first} to {second}")
-    visitor.press("Change email address")
+    visitor.button_form("Change email address")
     visitor.reads("Your email address was changed")
     visitor.reads(second)
 
-    visitor.press("Sign out")
+    visitor.button_form("Sign out")
     expect(page.get_by_role("link", name="Sign in", exact=True).first).to_be_visible()
     visitor.open("/account")
     expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")

@@ -188,7 +188,7 @@ def test_each_package_that_is_installed_is_in_the_bill_of_materials(
 
 def test_what_is_done_every_so_often_is_done_by_the_clock(tmp_path: Path) -> None:
     """A restart brings none forward, and a failure is not the end."""
-    every = ROOT / "template/deploy/docker/every"
+    every = ROOT / "template/deploy/docker/repeat"
     slept = tmp_path / "slept"
     (tmp_path / "sleep").write_text(f"""#!/bin/sh
         echo $(($(date +%s) + $1)) >>"{slept}"
@@ -505,7 +505,7 @@ def test_requests_are_counted_for_all_processes_together(stack: Stack) -> None:
 
 
 def test_the_health_check_sees_whether_the_web_answers(stack: Stack) -> None:
-    check = ("exec", "-T", "web", "python", "deploy/docker/healthy")
+    check = ("exec", "-T", "web", "python", "deploy/docker/healthcheck")
     stack.compose(*check)
     socket = "/srv/service/run/web.sock"
     move = "import os; os.rename('{}', '{}')"

@@ -44,7 +44,7 @@ for name, address, agent in json.load(sys.stdin):
     ):
         for known in events.CATALOGUE if name == "each" else [name]:
             kept = events.CATALOGUE[known].kept
-            (events.record if kept else events.tell)(known)
+            (events.record if kept else events.emit)(known)
         db.session.commit()
 """
 

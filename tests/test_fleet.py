@@ -226,7 +226,7 @@ def test_the_tests_of_a_real_service_run(fleet: Fleet, own_template: Path) -> No
     run_copy(str(own_template), service, defaults=True, unsafe=True, quiet=True)
     change(own_template, "template/bulwark/web/headers.py", FIX)
     release(own_template, NEWS)
-    for path in (service / "tests/bulwark").glob("test_*.py"):
+    for path in (service / "tests/bulwark").rglob("test_*.py"):
         if path.name != "test_headers.py":  # one is enough here, all are in its own CI
             path.unlink()
     commit(service)

@@ -47,7 +47,7 @@ class Person(Visitor):
         # The sign-in page waits for a passkey without a button too, from its start.
         self.page.wait_for_load_state("networkidle")
         self._answer(enabled=True)
-        self.press(button)
+        self.button_form(button)
         self.sees(then)
         self._answer(enabled=False)
 
@@ -64,7 +64,7 @@ class Person(Visitor):
 
     def sign_out(self) -> None:
         self.open("/account")
-        self.press("Sign out")
+        self.button_form("Sign out")
         self.open("/account")
         self.sees("Sign in")
 
@@ -160,7 +160,7 @@ def set_up_a_passkey(ada: Person, site: Site) -> list[str]:
     ada.follow("Add a passkey")
     ada.page.get_by_label("Name", exact=True).fill("Phone")
     ada.touch_phone("Add a passkey", "Recovery codes")
-    ada.press("Generate codes")
+    ada.button_form("Generate codes")
     codes = ada.page.locator("code").all_inner_texts()
     assert len(codes) == 10
     assert ada.objections() == []
@@ -190,12 +190,12 @@ def lose_the_phone(ada: Person, recovery_code: str) -> str:
     ada.send("Sign in", {"Recovery code": recovery_code})
     ada.reads("9 left")
     ada.open("/account/authenticator")
-    ada.press("I have an app, continue")
+    ada.button_form("I have an app, continue")
     key = ada.page.locator("code.key").inner_text().replace(" ", "")
     ada.send("Finish", {"Code": code_of(key, time.time() - 30)})
     ada.open("/account/passkeys")
     ada.page.locator("summary", has_text="Remove Phone").click()
-    ada.press("Remove passkey")
+    ada.button_form("Remove passkey")
     ada.reads("was removed")
     return key
 
@@ -209,7 +209,7 @@ def end_a_session_elsewhere(ada: Person, other: Person, key: str, site: Site) ->
         person.sees("Account")
     assert "Chrom" in letter_to(site, ADMIN, "New sign-in")
     ada.open("/account/sessions")
-    ada.press("Sign out everywhere else")
+    ada.button_form("Sign out everywhere else")
     other.open("/account")
     other.sees("Sign in")
     ada.open("/account/activity")

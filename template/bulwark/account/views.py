@@ -33,7 +33,7 @@ LATEST = 5
 PAGE = 25
 NEWEST = 2**63 - 1  # The maximum id in a database.
 FEW_CODES = 3
-TOLD = [name for name, kind in CATALOGUE.items() if kind.told]
+TOLD = [name for name, kind in CATALOGUE.items() if kind.user_text]
 
 blueprint = Blueprint("account", __name__)
 
@@ -47,7 +47,7 @@ def init_app(app: Flask) -> None:
 @signed_in
 def index() -> ResponseReturnValue:
     """Show the sign-in methods, sessions and recent activity of the user."""
-    open_sessions = [sessions.facts(row) for row in sessions.of(current_user)]
+    open_sessions = [sessions.to_dict(row) for row in sessions.for_user(current_user)]
     latest = db.session.scalars(_history().limit(LATEST))
     recent = [_facts_of_event(event) for event in latest]
     codes_left = len(current_user.mf_recovery_codes)
@@ -80,7 +80,7 @@ def index() -> ResponseReturnValue:
 @signed_in
 def session_list() -> ResponseReturnValue:
     """List the sessions of the user."""
-    open_sessions = [sessions.facts(row) for row in sessions.of(current_user)]
+    open_sessions = [sessions.to_dict(row) for row in sessions.for_user(current_user)]
     if wants_json():
         return jsonify(sessions=_plain(open_sessions))
     return render_template("bulwark/sessions.html", sessions=open_sessions)
@@ -161,7 +161,7 @@ def _facts_of_event(event: SecurityEvent) -> dict[str, Any]:
         "id": event.id,
         "at": event.at,
         "name": event.name,
-        "told": event.kind.told,
+        "text": event.kind.user_text,
         "factor": event.factor or None,
         "by": event.by or None,
         "device": None if event.by else devices.name_of(event.user_agent),

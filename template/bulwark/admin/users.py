@@ -99,7 +99,7 @@ def users() -> ResponseReturnValue:
 def user(user_id: int) -> ResponseReturnValue:
     """Show one person: roles, second factors, sessions and recent events."""
     person = db.get_or_404(person_model(), user_id)
-    open_sessions = sessions.of(person)
+    open_sessions = sessions.for_user(person)
     if person.id != current_user.id:
         events.record("sensitive_read", person, action="person")
     latest = db.session.scalars(
@@ -111,12 +111,12 @@ def user(user_id: int) -> ResponseReturnValue:
     if wants_json():
         return jsonify(
             **_facts_of_user(person),
-            sessions=[sessions.facts(row) for row in open_sessions],
+            sessions=[sessions.to_dict(row) for row in open_sessions],
         )
     return render_template(
         "bulwark/admin/user.html",
         user=person,
-        sessions=[sessions.facts(row) for row in open_sessions],
+        sessions=[sessions.to_dict(row) for row in open_sessions],
         events=facts_of_events(latest),
         roles=db.session.scalars(select(Role).order_by(Role.name)).all(),
         may_manage=accounts.may_manage,
@@ -249,10 +249,10 @@ def end_sessions(user_id: int) -> ResponseReturnValue:
 def end_session(user_id: int, session_id: int) -> ResponseReturnValue:
     """End one session of a person."""
     person = managed(user_id)
-    row = next((s for s in sessions.of(person) if s.id == session_id), None)
+    row = next((s for s in sessions.for_user(person) if s.id == session_id), None)
     if row is None:
         abort(404)
-    facts = sessions.facts(row)
+    facts = sessions.to_dict(row)
     return act_on(
         person,
         lambda **why: accounts.sign_out(person, session_id, **why),

@@ -14,16 +14,16 @@ class Kind:
 
     Args:
         level: the level of the log line, as in `logging`.
-        told: the text in the history of the user concerned; "" hides it there.
+        user_text: the text in the history of the user concerned; "" hides it there.
         meaning: the description for operators.
-        kept: whether it is a row of the audit trail. Events that anyone can cause
+        audited: whether it is a row of the audit trail. Events that anyone can cause
             without limit, or while the database may be down, are only logged.
     """
 
     level: int
-    told: str
+    user_text: str
     meaning: str
-    kept: bool = True
+    audited: bool = True
 
 
 INFO, WARNING = logging.INFO, logging.WARNING
@@ -138,11 +138,13 @@ CATALOGUE: dict[str, Kind] = {
     ),
     "excess_rate_limit_exceeded": Kind(WARNING, "", "A limit was reached"),
     "input_validation_fail": Kind(
-        WARNING, "", "A request contained invalid input", kept=False
+        WARNING, "", "A request contained invalid input", audited=False
     ),
-    "sys_startup": Kind(INFO, "", "A part of the service started", kept=False),
-    "sys_shutdown": Kind(INFO, "", "A part of the service stopped", kept=False),
-    "sys_error": Kind(ERROR, "", "A request or job failed with an error", kept=False),
+    "sys_startup": Kind(INFO, "", "A part of the service started", audited=False),
+    "sys_shutdown": Kind(INFO, "", "A part of the service stopped", audited=False),
+    "sys_error": Kind(
+        ERROR, "", "A request or job failed with an error", audited=False
+    ),
     "sys_job_refused": Kind(
         CRITICAL,
         "",
@@ -155,19 +157,21 @@ CATALOGUE: dict[str, Kind] = {
         ERROR,
         "",
         "An email was dropped: the server rejected it, or failed for days",
-        kept=False,
+        audited=False,
     ),
     "sys_database_unreachable": Kind(
-        ERROR, "", "The database is down, full or locked", kept=False
+        ERROR, "", "The database is down, full or locked", audited=False
     ),
-    "sys_backup_created": Kind(INFO, "", "A backup was created", kept=False),
-    "sys_backup_failed": Kind(ERROR, "", "Creating a backup failed", kept=False),
-    "sys_backup_restored": Kind(WARNING, "", "A backup was restored", kept=False),
-    "sys_restore_failed": Kind(ERROR, "", "Restoring a backup failed", kept=False),
+    "sys_backup_created": Kind(INFO, "", "A backup was created", audited=False),
+    "sys_backup_failed": Kind(ERROR, "", "Creating a backup failed", audited=False),
+    "sys_backup_restored": Kind(WARNING, "", "A backup was restored", audited=False),
+    "sys_restore_failed": Kind(ERROR, "", "Restoring a backup failed", audited=False),
     "sys_audit_anchored": Kind(
-        INFO, "", "The end of the audit trail was written to a file", kept=False
+        INFO, "", "The end of the audit trail was written to a file", audited=False
     ),
-    "sys_audit_broken": Kind(CRITICAL, "", "The audit trail was changed", kept=False),
+    "sys_audit_broken": Kind(
+        CRITICAL, "", "The audit trail was changed", audited=False
+    ),
     "sys_audit_pruned": Kind(WARNING, "", "Old rows of the audit trail were deleted"),
     "sys_limiter_degraded": Kind(
         CRITICAL, "", "Redis is down: each process counts its own requests"

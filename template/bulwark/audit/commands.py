@@ -38,7 +38,7 @@ def verify(extra: tuple[str, ...]) -> None:
     try:
         known = trail.anchors() | dict(map(_anchor, extra))
         head = trail.verify(known)
-    except trail.BrokenError as error:
+    except trail.ChainBrokenError as error:
         raise click.ClickException(f"the audit trail is broken: {error}") from None
     rows = f"{head.position:,} rows, the last one {head}" if head else "no rows yet"
     click.echo(f"The audit trail is intact: {rows}.")
@@ -67,7 +67,7 @@ def prune(before: datetime, reason: str) -> None:
     """Delete the rows from before a day. The rest can still be verified."""
     try:
         head = trail.prune(before.replace(tzinfo=UTC), reason)
-    except trail.BrokenError as error:
+    except trail.ChainBrokenError as error:
         raise click.ClickException(
             f"nothing was deleted, because the audit trail is broken: {error}"
         ) from None
@@ -82,7 +82,7 @@ def schema() -> None:
     """Print the JSON Schema of log lines in production."""
     click.echo(
         json.dumps(
-            log_schema.schema({name: kind.kept for name, kind in CATALOGUE.items()}),
+            log_schema.schema({name: kind.audited for name, kind in CATALOGUE.items()}),
             indent=2,
         )
     )
@@ -102,7 +102,7 @@ def _catalogue() -> Iterator[str]:
     yield "| event | level | audited | meaning |\n|---|---|---|---|"
     for name, kind in CATALOGUE.items():
         level = logging.getLevelName(kind.level).lower()
-        kept = "✓" if kind.kept else ""
+        kept = "✓" if kind.audited else ""
         yield f"| `{name}` | {level} | {kept} | {kind.meaning} |"
     yield "\n## Fields of a line\n"
     yield "| field | type | meaning |\n|---|---|---|"

@@ -23,7 +23,7 @@ from bulwark.audit.catalogue import CATALOGUE, FACTORS, Kind
 from bulwark.database import PERSONAL, Model, UTCDateTime, db, utcnow
 from bulwark.network import network_of
 from bulwark.observability import log_schema, metrics, request_log
-from bulwark.observability.logging import SERVES, flood, log
+from bulwark.observability.logging import LONG_RUNNING, flood, log
 
 if TYPE_CHECKING:
     from flask_security import UserMixin
@@ -96,9 +96,9 @@ def record(
 
     Raises:
         KeyError: the name is not in the catalogue.
-        TypeError: a detail is not declared, or `tell` is for such events.
+        TypeError: a detail is not declared, or `emit` is for such events.
     """
-    _refuse_undeclared(name, details, kept=True)
+    _refuse_undeclared(name, details, audited=True)
     here = _of_request() if has_request_context() else {}
     if actor is None and has_request_context() and current_user.is_authenticated:
         actor = current_user
@@ -118,7 +118,7 @@ def record(
     return new
 
 
-def tell(name: str, *, reason: str = "", **details: Any) -> None:
+def emit(name: str, *, reason: str = "", **details: Any) -> None:
     """Log and count an event that is not in the audit trail, without the database.
 
     Args:
@@ -130,7 +130,7 @@ def tell(name: str, *, reason: str = "", **details: Any) -> None:
         KeyError: the name is not in the catalogue.
         TypeError: a detail is not declared, or `record` is for such events.
     """
-    _refuse_undeclared(name, details.keys() - {"exc_info"}, kept=False)
+    _refuse_undeclared(name, details.keys() - {"exc_info"}, audited=False)
     fields = {"description": CATALOGUE[name].meaning, "reason": reason or None}
     if has_request_context():
         fields |= _of_request() | {
@@ -141,19 +141,19 @@ def tell(name: str, *, reason: str = "", **details: Any) -> None:
 
 
 @contextmanager
-def told(part: str) -> Iterator[None]:
+def log_lifecycle(part: str) -> Iterator[None]:
     """Log the start and the end of a part of the service that a command runs."""
-    click.get_current_context().meta[SERVES] = True
-    tell("sys_startup", part=part)
+    click.get_current_context().meta[LONG_RUNNING] = True
+    emit("sys_startup", part=part)
     try:
         yield
     finally:
-        tell("sys_shutdown", part=part)
+        emit("sys_shutdown", part=part)
 
 
-def _refuse_undeclared(name: str, details: Iterable[str], *, kept: bool) -> None:
-    if CATALOGUE[name].kept != kept:
-        raise TypeError(f"{name} is for {'tell' if kept else 'record'}()")
+def _refuse_undeclared(name: str, details: Iterable[str], *, audited: bool) -> None:
+    if CATALOGUE[name].audited != audited:
+        raise TypeError(f"{name} is for {'emit' if audited else 'record'}()")
     if unknown := set(details) - log_schema.FIELDS.keys():
         raise TypeError(
             f"log_schema.FIELDS does not declare {', '.join(sorted(unknown))}"

@@ -115,7 +115,7 @@ class State:
     head: str = ""  # the last link that was checked
 
 
-class BrokenError(Exception):
+class ChainBrokenError(Exception):
     """The trail was changed; the message names the first such row."""
 
 
@@ -167,11 +167,13 @@ def _key(key_id: str) -> bytes:
     """Return the chain's key, derived from one of the encryption keys.
 
     Raises:
-        BrokenError: the encryption key was removed.
+        ChainBrokenError: the encryption key was removed.
     """
     key = settings.current().encryption_keys.get(key_id)
     if key is None:
-        raise BrokenError(f"needs the key {key_id!r}: it is not in APP_ENCRYPTION_KEYS")
+        raise ChainBrokenError(
+            f"needs the key {key_id!r}: it is not in APP_ENCRYPTION_KEYS"
+        )
     return _derived(key)
 
 
@@ -202,7 +204,7 @@ def verify(
         since: a link that was already checked; only later rows are read.
 
     Raises:
-        BrokenError: names the first row that was changed, removed, moved or added.
+        ChainBrokenError: names the first row that was changed, removed, moved or added.
     """
     anchors = anchors or {}
     head = since or _start()
@@ -213,28 +215,30 @@ def verify(
         )
         != since.mac
     ):
-        raise BrokenError(f"row {since.position} is gone or was replaced")
+        raise ChainBrokenError(f"row {since.position} is gone or was replaced")
     with closing(_links(head.position)) as links:
         for link in links:
             _expect(link.position, head.position + 1)
             where = f"row {link.position}"
             if link.id is None:
-                raise BrokenError(f"{where} is gone: event {link.event_id} was deleted")
+                raise ChainBrokenError(
+                    f"{where} is gone: event {link.event_id} was deleted"
+                )
             try:
                 mac = _mac(_key(link.key_id), head.mac, link.position, link)
-            except BrokenError as error:
-                raise BrokenError(f"{where} {error}") from None
+            except ChainBrokenError as error:
+                raise ChainBrokenError(f"{where} {error}") from None
             if not hmac.compare_digest(mac, link.mac):
-                raise BrokenError(
+                raise ChainBrokenError(
                     f"{where} is not as it was written: event {link.id},"
                     f" {link.name} of {link.at:%Y-%m-%d %H:%M:%S} UTC, or its link was"
                     " changed or moved"
                 )
             if not hmac.compare_digest(anchors.get(link.position, mac), mac):
-                raise BrokenError(f"{where} does not match its anchor")
+                raise ChainBrokenError(f"{where} does not match its anchor")
             head = Head(link.position, mac)
     if anchors and (last := max(anchors)) > head.position:
-        raise BrokenError(
+        raise ChainBrokenError(
             f"rows after {head.position} are gone: an anchor names row {last}"
         )
     if not since:
@@ -276,7 +280,7 @@ def _expect(position: int, wanted: int) -> None:
     if position != wanted:
         last = position - 1
         rows = f"row {wanted} is" if last == wanted else f"rows {wanted} to {last} are"
-        raise BrokenError(f"{rows} gone: the next one is {position}")
+        raise ChainBrokenError(f"{rows} gone: the next one is {position}")
 
 
 def _refuse_strangers() -> None:
@@ -289,7 +293,7 @@ def _refuse_strangers() -> None:
         .limit(1)
     ).first()
     if stranger:
-        raise BrokenError(
+        raise ChainBrokenError(
             f"event {stranger.id}, {stranger.name}, has no row: it was added by hand"
         )
 
@@ -322,7 +326,7 @@ def anchor() -> None:
         out.write(f"{utcnow().isoformat(timespec='seconds')} {head}\n")
         out.flush()
         os.fsync(out.fileno())
-    events.tell("sys_audit_anchored", row=head.position, mac=head.mac.hex())
+    events.emit("sys_audit_anchored", row=head.position, mac=head.mac.hex())
 
 
 @queue.periodic_task(crontab(minute="2-59/5"), name="check_new_audit_rows")  # type: ignore[untyped-decorator]
@@ -346,9 +350,9 @@ def _check(since: Head | None = None) -> None:
     fault, head = "", since
     try:
         head = verify(anchors(), since)
-    except BrokenError as error:
+    except ChainBrokenError as error:
         fault = str(error)
-        events.tell("sys_audit_broken", fault=fault)
+        events.emit("sys_audit_broken", fault=fault)
     finally:
         db.session.rollback()
     told = {"fault": fault, "head": str(head or ""), "at": utcnow().isoformat()}
@@ -414,7 +418,7 @@ def unlocked() -> Iterator[None]:
 def forget() -> None:
     """Delete rows older than APP_AUDIT_DAYS, unless the trail is broken."""
     if days := settings.current().audit_days:
-        with suppress(BrokenError):  # the checks report it
+        with suppress(ChainBrokenError):  # the checks report it
             prune(utcnow() - timedelta(days=days), "APP_AUDIT_DAYS")
 
 
@@ -425,7 +429,7 @@ def prune(before: datetime, reason: str) -> Head | None:
     link that the first remaining row follows.
 
     Raises:
-        BrokenError: the trail is broken; deleting would hide where.
+        ChainBrokenError: the trail is broken; deleting would hide where.
     """
     newest = verify(anchors())
     if newest is None:

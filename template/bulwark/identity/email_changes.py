@@ -94,7 +94,7 @@ class ChangeAddressForm(stock.Form):
             return False
         made = rate_limits.count("address change", str(current_user.id), LINK_WORKS)
         if made.count > REQUESTS:
-            wait = errors.in_words(made.seconds_left)
+            wait = errors.humanize(made.seconds_left)
             self.form_errors.append(f"Too many requests. Try again in {wait}.")
             return False
         return True

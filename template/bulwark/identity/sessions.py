@@ -172,13 +172,13 @@ def init_app(app: Flask) -> None:
     app.login_manager.user_loader(_user)  # type: ignore[attr-defined]
     # It compares the address and browser, which change in legitimate sessions, too.
     app.login_manager.session_protection = None  # type: ignore[attr-defined]
-    user_logged_in.connect(_take_new_token, app)
-    user_logged_out.connect(_leave_nothing_behind, app)
+    user_logged_in.connect(_rotate_session, app)
+    user_logged_out.connect(_clear_site_data, app)
     request_started.connect(_raise_session_error, app)
     app.before_request(_record_expired)
 
 
-def of(user: BaseUser) -> Sequence[UserSession]:
+def for_user(user: BaseUser) -> Sequence[UserSession]:
     """Return the sessions of a user, most recently used first."""
     rows = db.session.scalars(
         select(UserSession)
@@ -188,7 +188,7 @@ def of(user: BaseUser) -> Sequence[UserSession]:
     return [row for row in rows if row.expires_at > utcnow()]
 
 
-def facts(row: UserSession) -> dict[str, Any]:
+def to_dict(row: UserSession) -> dict[str, Any]:
     """Return the details of a session for display."""
     return {
         "id": row.id,
@@ -313,11 +313,11 @@ def _record_expired() -> None:
         events.record("session_expired", user, actor=user)
 
 
-def _take_new_token(*_: object, **__: object) -> None:
+def _rotate_session(*_: object, **__: object) -> None:
     g.signed_in_now = True
 
 
-def _leave_nothing_behind(*_: object, **__: object) -> None:
+def _clear_site_data(*_: object, **__: object) -> None:
     """Make the browser delete cached pages and storage (OWASP ASVS 5.0, 14.3.1)."""
 
     @after_this_request
@@ -405,7 +405,7 @@ def reading_on() -> Iterator[None]:
         if not is_outage(error):
             raise
         roll_back()
-        events.tell("sys_database_unreachable", exc_info=True)
+        events.emit("sys_database_unreachable", exc_info=True)
 
 
 def _delete(row_id: int) -> None:

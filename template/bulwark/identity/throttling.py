@@ -99,7 +99,7 @@ class CountsGuesses:
             raise refusal
         valid = bool(super().validate(**options))  # type: ignore[misc]
         if valid:
-            take_back(self.secret, self.user.email, self.user)
+            undo(self.secret, self.user.email, self.user)
         return valid
 
 
@@ -143,7 +143,7 @@ def count(secret: Secret, email: str, user: BaseUser | None) -> TooManyRequests 
         seconds = lately.seconds_left
         return TooManyRequests(
             f"Too many incorrect {secret.plural}. Try again in"
-            f" {errors.in_words(seconds)}. You can still sign in with a passkey, or set"
+            f" {errors.humanize(seconds)}. You can still sign in with a passkey, or set"
             " a new password by email.",
             retry_after=seconds,
         )
@@ -159,7 +159,7 @@ def count(secret: Secret, email: str, user: BaseUser | None) -> TooManyRequests 
     return None
 
 
-def take_back(secret: Secret, email: str, user: BaseUser | None) -> None:
+def undo(secret: Secret, email: str, user: BaseUser | None) -> None:
     """Undo the count of an attempt that was correct."""
     _take_back(secret, _subject(email, user))
 
@@ -181,8 +181,8 @@ def _in_a_row(secret: Secret) -> str:
 
 
 def _take_back(secret: Secret, subject: str) -> None:
-    rate_limits.take_back(secret.name, subject)
-    rate_limits.take_back(_in_a_row(secret), subject)
+    rate_limits.undo(secret.name, subject)
+    rate_limits.undo(_in_a_row(secret), subject)
 
 
 def _take_back_unchecked(secret: Secret, subject: str, response: Response) -> Response:

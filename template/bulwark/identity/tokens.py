@@ -150,7 +150,7 @@ def init_app(app: Flask) -> None:
     app.login_manager.request_loader(_owner)  # type: ignore[attr-defined]
 
 
-def of(user: BaseUser) -> Sequence[AccessToken]:
+def for_user(user: BaseUser) -> Sequence[AccessToken]:
     """Return the tokens of a user, newest first."""
     return db.session.scalars(
         select(AccessToken)
@@ -228,12 +228,12 @@ def index() -> ResponseReturnValue:
         text, token = make(current_user, form.name.data, form.permissions.data, days)
         db.session.commit()
         if wants_json():
-            return jsonify(token=text, **_facts(token)), 201
+            return jsonify(token=text, **_to_dict(token)), 201
     elif form.errors and wants_json():
         return jsonify(error="That did not work", fields=form.errors), 400
-    tokens = of(current_user)
+    tokens = for_user(current_user)
     if wants_json():
-        facts = [_facts(token) for token in tokens]
+        facts = [_to_dict(token) for token in tokens]
         return jsonify(tokens=facts, grantable=_grantable(), days=list(map(int, DAYS)))
     return render_template("bulwark/tokens.html", form=form, made=text, tokens=tokens)
 
@@ -242,7 +242,7 @@ def index() -> ResponseReturnValue:
 @signed_in
 def end(token_id: int) -> ResponseReturnValue:
     """Revoke one of the user's own tokens."""
-    if all(token.id != token_id for token in of(current_user)):
+    if all(token.id != token_id for token in for_user(current_user)):
         abort(404)
     revoke(current_user, token_id)
     if wants_json():
@@ -268,7 +268,7 @@ def _is_shown() -> bool:
     shown = request.authorization
     if shown is None or shown.type != "bearer" or request.endpoint is None:
         return False
-    return access.of(current_app, request.endpoint) != access.PUBLIC
+    return access.declared_for(current_app, request.endpoint) != access.PUBLIC
 
 
 def _owner(request: Request) -> BaseUser | None:
@@ -326,7 +326,7 @@ def _sent() -> MultiDict[str, Any] | None:
     return MultiDict(request.get_json()) if request.is_json else request.form
 
 
-def _facts(token: AccessToken) -> dict[str, Any]:
+def _to_dict(token: AccessToken) -> dict[str, Any]:
     moments = ("created_at", "expires_at", "last_used_at", "revoked_at")
     return {
         "id": token.id,

@@ -23,7 +23,7 @@ processors: list[Any] = []
 encode = json.JSONEncoder().encode  # escapes all but ASCII: one line stays one
 log = structlog.stdlib.get_logger("bulwark")
 
-SERVES = "bulwark.serves"
+LONG_RUNNING = "bulwark.long_running"
 # For each kind of line in a process. Further lines are only counted: the audit trail
 # still has each event, and the proxy's log each request.
 LINES_A_MINUTE = 1000
@@ -36,14 +36,16 @@ class Stdout(logging.StreamHandler[TextIO]):
     """Writes to the current stdout, which commands and tests replace.
 
     Commands log to stderr, because stdout is for their output. A command that serves
-    until it is stopped has no output: it sets `SERVES`, and logs to stdout.
+    until it is stopped has no output: it sets `LONG_RUNNING`, and logs to stdout.
     """
 
     @property
     def stream(self) -> TextIO:
         """The stream for the next line."""
         command = click.get_current_context(silent=True)
-        return sys.stderr if command and SERVES not in command.meta else sys.stdout
+        return (
+            sys.stderr if command and LONG_RUNNING not in command.meta else sys.stdout
+        )
 
     @stream.setter
     def stream(self, _: TextIO) -> None:

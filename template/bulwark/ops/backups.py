@@ -115,7 +115,7 @@ def backup(folder: Path, keep: int) -> None:
             path.unlink()
         size = new.stat().st_size
     remember_time("backup")
-    events.tell("sys_backup_created", file=new.name, bytes=size, rows=contents.rows)
+    events.emit("sys_backup_created", file=new.name, bytes=size, rows=contents.rows)
     click.echo(
         f"Wrote {new}: {size:,} bytes, {contents}. Only this service's keys can decrypt"
         " it, and it does not contain them: keep a copy of env.production elsewhere."
@@ -134,7 +134,7 @@ def restore(file: Path, replace: bool) -> None:
         with file.open("rb") as source:
             into = _into_sqlite if header.database == "sqlite" else _into_postgresql
             into(_open(source)[1], header.contents, replace=replace)
-    events.tell("sys_backup_restored", file=file.name, made=header.made)
+    events.emit("sys_backup_restored", file=file.name, made=header.made)
     click.echo(
         f"Restored {file}, made {header.made}: {header.contents}."
         " Run `flask prepare`, then start the service."
@@ -147,7 +147,7 @@ def _explained(failure: str) -> Iterator[None]:
     try:
         yield
     except (BackupError, OSError, sqlite3.Error, psycopg.Error) as error:
-        events.tell(failure, reason=type(error).__name__)
+        events.emit(failure, reason=type(error).__name__)
         raise click.ClickException(str(error)) from None
 
 

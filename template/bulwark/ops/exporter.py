@@ -96,7 +96,7 @@ def serve() -> None:
     ends = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     server = listen(config.metrics_bind, registry(app))
-    with server, events.told("metrics"):
+    with server, events.log_lifecycle("metrics"):
         signal.sigwait(ends)
         server.shutdown()
 
@@ -261,4 +261,4 @@ def _visit() -> None:
         web.sock = connection
         web.request("GET", "/healthz")
         if web.getresponse().status != HTTPStatus.OK:
-            raise health.UnwellError("the response is not from the service")
+            raise health.CheckFailedError("the response is not from the service")

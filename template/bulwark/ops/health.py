@@ -30,7 +30,7 @@ MAIL_MAY_WAIT = timedelta(minutes=15)
 SILENCE = timedelta(minutes=5)  # a worker sends a heartbeat each minute
 
 
-class UnwellError(Exception):
+class CheckFailedError(Exception):
     """A check failed. The message is for the operator."""
 
 
@@ -90,7 +90,7 @@ def _migrations() -> None:
             applied.add(revision)
             found += parents[revision]
     if not heads <= applied:
-        raise UnwellError("migrations were not applied: run `flask prepare`")
+        raise CheckFailedError("migrations were not applied: run `flask prepare`")
 
 
 @cache
@@ -109,7 +109,7 @@ def _revisions() -> tuple[dict[str, list[str]], frozenset[str]]:
 
 def _limiter() -> None:
     if not limiter.storage.check():
-        raise UnwellError(
+        raise CheckFailedError(
             "Redis does not respond: each process counts its own requests"
         )
 
@@ -118,14 +118,14 @@ def _mail() -> None:
     oldest = db.session.scalar(select(func.min(OutgoingMail.created_at)))
     if oldest and utcnow() - oldest > MAIL_MAY_WAIT:
         since = f"{oldest:%Y-%m-%d %H:%M} UTC"
-        raise UnwellError(f"an email has been waiting since {since}")
+        raise CheckFailedError(f"an email has been waiting since {since}")
 
 
 def _worker() -> None:
     queue.pending_count()
     seen = recall_time("sign of life")
     if seen is None or utcnow() - seen > SILENCE:
-        raise UnwellError("no worker is running: start one with `flask worker`")
+        raise CheckFailedError("no worker is running: start one with `flask worker`")
 
 
 Check = Callable[[], None]
@@ -174,7 +174,7 @@ def _check(app: Flask, check: Check) -> str:
     with app.app_context():
         try:
             check()
-        except UnwellError as error:
+        except CheckFailedError as error:
             return str(error)
         except Exception as error:  # noqa: BLE001  any error means that the check failed
             return type(error).__name__

@@ -34,7 +34,7 @@ def worker() -> None:
         # systemd, containers and bin/dev send SIGTERM: running jobs can finish.
         graceful_signal="TERM",
     )
-    with events.told("worker"):
+    with events.log_lifecycle("worker"):
         consumer.run()
 
 
@@ -53,7 +53,7 @@ def show_sign_of_life() -> None:
 
 @queue.signal(SIGNAL_ERROR)  # type: ignore[untyped-decorator]
 def _job_failed(_: str, task: Task, error: Exception) -> None:
-    events.tell("sys_error", job=task.name, exc_info=error)
+    events.emit("sys_error", job=task.name, exc_info=error)
 
 
 @row_refused.connect
@@ -69,4 +69,4 @@ def _row_refused(_: Queue, reason: str) -> None:
 
 @mail.dropped.connect
 def _mail_dropped(email: mail.OutgoingMail, reason: str) -> None:
-    events.tell("sys_mail_dropped", reason=reason, mail=str(email.id))
+    events.emit("sys_mail_dropped", reason=reason, mail=str(email.id))

@@ -80,7 +80,7 @@ def declare(app: Flask, access: str, endpoints: Iterable[str]) -> None:
         app.extensions.setdefault("access", {})[endpoint] = access
 
 
-def of(app: Flask, endpoint: str) -> str | None:
+def declared_for(app: Flask, endpoint: str) -> str | None:
     """Return who may call an endpoint, or None if that is not declared."""
     declared: dict[str, str] = app.extensions.setdefault("access", {})
     found = declared.get(endpoint)
@@ -109,7 +109,7 @@ def _declare(view: View, access: str) -> View:
 
 def _undeclared_routes(app: Flask, known: Mapping[str, str]) -> Iterable[str]:
     for rule in app.url_map.iter_rules():
-        access = of(app, rule.endpoint)
+        access = declared_for(app, rule.endpoint)
         if access is None:
             yield (
                 f"{rule.rule} ({rule.endpoint}) does not declare who may call it: add"
@@ -138,7 +138,7 @@ def _enforce() -> ResponseReturnValue | None:
     if request.endpoint is None:
         return None  # No route matches: Flask returns 404 or 405.
     view = current_app.view_functions[request.endpoint]
-    access = of(current_app, request.endpoint)
+    access = declared_for(current_app, request.endpoint)
     if access == PUBLIC:
         return None
     if access is None:

@@ -53,7 +53,7 @@ def routes(app: Flask) -> Iterator[Route]:
 
 def allows(app: Flask, endpoint: str, who: str) -> bool:
     """Return whether a visitor, any signed-in user or a role may call an endpoint."""
-    wanted = access.of(app, endpoint)
+    wanted = access.declared_for(app, endpoint)
     if who == VISITOR or wanted == access.PUBLIC:
         return wanted == access.PUBLIC
     if wanted == access.SIGNED_IN or who == access.ADMINISTRATOR:
@@ -112,7 +112,7 @@ def _is_of_the_base(app: Flask, endpoint: str) -> bool:
 
 
 def _marks(app: Flask, endpoint: str) -> Iterator[str]:
-    wanted, view = access.of(app, endpoint), app.view_functions[endpoint]
+    wanted, view = access.declared_for(app, endpoint), app.view_functions[endpoint]
     if wanted in app.extensions["permissions"]:
         yield str(wanted)
     if hasattr(view, "recent"):

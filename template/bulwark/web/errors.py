@@ -66,7 +66,7 @@ def prefers_json(sent: Request) -> bool:
     return sent.is_json or best == "application/json"
 
 
-def in_words(seconds: int) -> str:
+def humanize(seconds: int) -> str:
     """Return a duration in words, rounded up."""
     if seconds <= A_FEW_SECONDS:
         return "a few seconds"
@@ -85,7 +85,7 @@ def tell_fault(error: BaseException, **details: Any) -> None:
         return
     g.database_away = is_outage(error)
     name = "sys_database_unreachable" if g.database_away else "sys_error"
-    events.tell(name, exc_info=error, **details)
+    events.emit(name, exc_info=error, **details)
 
 
 def show(error: HTTPException) -> ResponseReturnValue:
@@ -97,7 +97,7 @@ def show(error: HTTPException) -> ResponseReturnValue:
     if g.get("database_away"):
         error = ServiceUnavailable(retry_after=SOON)
     if error.code in UNFIT:
-        events.tell("input_validation_fail", reason=type(error).__name__)
+        events.emit("input_validation_fail", reason=type(error).__name__)
     if isinstance(error, SecurityError):
         # An unknown host gets no page, as its links would point to that host.
         return "This service does not serve that host name.\n", 400, PLAIN
@@ -125,5 +125,5 @@ def _words_for(error: HTTPException, code: int) -> tuple[str, str]:
     if error.description != type(error).description:
         return title, error.description or hint
     if isinstance(wait := getattr(error, "retry_after", None), int):
-        return title, f"Try again in {in_words(wait)}."
+        return title, f"Try again in {humanize(wait)}."
     return title, hint

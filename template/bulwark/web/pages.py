@@ -60,7 +60,7 @@ def letter(name: str) -> ResponseReturnValue:
     message = _read(path)
     text = message.get_body(("plain",))
     return render_template(
-        "bulwark/letter.html", message=message, text=text.get_content() if text else ""
+        "bulwark/message.html", message=message, text=text.get_content() if text else ""
     )
 
 

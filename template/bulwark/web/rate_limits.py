@@ -222,7 +222,7 @@ def count(kind: str, subject: str, window: timedelta) -> Tally:
     return Tally(*found)
 
 
-def take_back(kind: str, subject: str) -> None:
+def undo(kind: str, subject: str) -> None:
     """Subtract an attempt immediately: it was correct, or was not checked."""
     db.session.execute(
         update(Guess)

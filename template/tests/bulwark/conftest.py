@@ -25,7 +25,7 @@ from tests.conftest import ROOT, Visitor, add_person
 
 BASE = ROOT / "bulwark/migrations/versions"
 LINE = jsonschema.Draft202012Validator(
-    schema({name: kind.kept for name, kind in CATALOGUE.items()})
+    schema({name: kind.audited for name, kind in CATALOGUE.items()})
 )
 
 

@@ -90,7 +90,7 @@ class SignInForm(stock.LoginForm):
             return False
         valid = bool(super().validate(**options))
         if valid:
-            throttling.take_back(throttling.PASSWORD, email, user)
+            throttling.undo(throttling.PASSWORD, email, user)
             # Otherwise Flask-Security redirects from the second step back to this page.
             self.next.data = self.next.data or url_for("account.index")
         elif self.user is None or self.user_authenticated:
@@ -162,7 +162,7 @@ class VerifyForm(stock.VerifyForm):
             return False
         valid = bool(super().validate(**options))
         if valid:
-            throttling.take_back(throttling.PASSWORD, current_user.email, current_user)
+            throttling.undo(throttling.PASSWORD, current_user.email, current_user)
         return valid
 
 
@@ -183,7 +183,7 @@ class ChangePasswordForm(stock.ChangePasswordForm):
         if get_message("INVALID_PASSWORD")[0] in self.password.errors:
             events.record("authn_password_change_fail", current_user)
         else:
-            throttling.take_back(throttling.PASSWORD, current_user.email, current_user)
+            throttling.undo(throttling.PASSWORD, current_user.email, current_user)
         return valid
 
 

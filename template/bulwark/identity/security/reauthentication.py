@@ -71,7 +71,7 @@ class ReauthenticationForm(VerifyForm):
             user=user,
             window=current_app.config[f"SECURITY_TWO_FACTOR_{method}_VALIDITY"],
         ):
-            throttling.take_back(throttling.CODE, user.email, user)
+            throttling.undo(throttling.CODE, user.email, user)
             return True
         user.track_failed_authn("code")
         self.code.errors = [get_message("TWO_FACTOR_INVALID_TOKEN")[0]]

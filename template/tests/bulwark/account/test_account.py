@@ -240,8 +240,8 @@ def test_a_person_reads_their_own_history_alone(
         "authn_mfa_enrolled",
     }
     page = text_of(visitor, "/account/activity")
-    assert CATALOGUE["authn_mfa_enrolled"].told in page
-    assert CATALOGUE["authn_recovery_code_used"].told not in page
+    assert CATALOGUE["authn_mfa_enrolled"].user_text in page
+    assert CATALOGUE["authn_recovery_code_used"].user_text not in page
 
 
 def test_a_long_history_is_read_in_pages_newest_first(
@@ -437,7 +437,7 @@ def routes_of_people(app: Flask) -> list[tuple[str, str]]:
     """Return each method and path that asks for somebody signed in."""
     found = []
     for rule in app.url_map.iter_rules():
-        if access.of(app, rule.endpoint) in (access.PUBLIC, None):
+        if access.declared_for(app, rule.endpoint) in (access.PUBLIC, None):
             continue  # None: other tests add routes, to see them refused.
         values = {
             name: 1 if type(converter).__name__ == "IntegerConverter" else "x"

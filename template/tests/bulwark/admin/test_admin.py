@@ -180,7 +180,7 @@ def test_one_session_is_ended_and_the_others_stay(
     phone = Visitor(app, mailbox)
     phone.sign_in(person)
     with app.app_context():
-        newest = sessions.of(user(app, person))[0].id
+        newest = sessions.for_user(user(app, person))[0].id
     answer = ada.submit(path(app, person, f"sessions/{newest}/end"), WHY)
     assert answer.status_code == 302
     assert zoe.is_signed_in()
@@ -199,7 +199,7 @@ def test_a_session_is_ended_through_its_owner_only(
 ):
     other = add_person(app, "eve@example.org")
     with app.app_context():
-        (session,) = sessions.of(user(app, person))
+        (session,) = sessions.for_user(user(app, person))
     wrong = path(app, other, f"sessions/{session.id}/end")
     assert ada.get(wrong).status_code == 404
     assert zoe.is_signed_in()

@@ -52,7 +52,7 @@ def tamper(*statements: str) -> None:
 
 def fault(**options: object) -> str:
     """Return what is found."""
-    with pytest.raises(trail.BrokenError) as raised:
+    with pytest.raises(trail.ChainBrokenError) as raised:
         trail.verify(**options)  # type: ignore[arg-type]
     return str(raised.value)
 

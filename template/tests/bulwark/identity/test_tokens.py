@@ -284,7 +284,7 @@ def test_a_token_that_ended_is_listed_for_90_days(app: Flask, ada: str):
     make(app, ada, "users:read")
     with app.app_context():
         tokens.forget_ended.call_local()
-        assert len(tokens.of(user(app, ada))) == 2
+        assert len(tokens.for_user(user(app, ada))) == 2
 
 
 # --- What a token may do --------------------------------------------------------------
@@ -325,7 +325,7 @@ def test_a_token_opens_no_page_that_is_for_its_person(
     tried = 0
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
-        personal = access.of(app, rule.endpoint) == access.SIGNED_IN
+        personal = access.declared_for(app, rule.endpoint) == access.SIGNED_IN
         if not (personal or hasattr(view, "recent")):
             continue
         for method in (rule.methods or set()) - {"OPTIONS", "HEAD"}:

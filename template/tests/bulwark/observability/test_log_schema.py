@@ -263,11 +263,11 @@ def test_a_job_that_fails_is_told(written: Written, app: Flask):
 def test_an_event_is_told_or_recorded_as_its_kind_says(app: Flask):
     with app.app_context():
         with pytest.raises(TypeError, match="for record"):
-            events.tell("authn_logout")
-        with pytest.raises(TypeError, match="for tell"):
+            events.emit("authn_logout")
+        with pytest.raises(TypeError, match="for emit"):
             events.record("sys_error")
         with pytest.raises(TypeError, match="colour"):
-            events.tell("sys_error", colour="red")
+            events.emit("sys_error", colour="red")
 
 
 def test_the_documentation_lists_all_events_and_fields(app: Flask):

@@ -104,7 +104,7 @@ def test_who_must_set_up_a_second_factor_can_do_nothing_else(app: Flask, mailbox
         db.session.commit()
     for route in routes(app):
         waits = not (
-            access.of(app, route.endpoint) == access.PUBLIC
+            access.declared_for(app, route.endpoint) == access.PUBLIC
             or hasattr(app.view_functions[route.endpoint], "while_setting_up")
         )
         assert (said(ada.call(route)) == NOT_SET_UP) == waits, route

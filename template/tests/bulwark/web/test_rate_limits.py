@@ -283,7 +283,7 @@ def test_tries_are_counted_taken_back_and_forgotten(app: Flask):
         assert rate_limits.count("tea", "zoe", hour).count == 1
         assert rate_limits.count("tea", "zoe", hour).count == 2
         assert rate_limits.count("tea", "max", hour).count == 1
-        rate_limits.take_back("tea", "zoe")
+        rate_limits.undo("tea", "zoe")
         assert rate_limits.count("tea", "zoe", hour).count == 2
         assert rate_limits.forget(("tea", "zoe"), ("tea", "nobody")) == 2
         assert rate_limits.count("tea", "zoe", hour).count == 1
