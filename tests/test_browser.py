@@ -396,11 +396,11 @@ def test_a_password_can_be_shown_and_is_hidden_when_it_is_sent(
 def test_a_keyboard_is_enough_to_sign_in(visitor: Visitor, person: Person) -> None:
     visitor.open("/login")
     for keys in ("Tab", "Enter", "Tab"):  # skips what every page begins with
-        visitor.page.keyboard.button_form(keys)
+        visitor.page.keyboard.press(keys)
     visitor.page.keyboard.type(person.email)
-    visitor.page.keyboard.button_form("Tab")
+    visitor.page.keyboard.press("Tab")
     visitor.page.keyboard.type(PASSWORD)
-    visitor.page.keyboard.button_form("Enter")
+    visitor.page.keyboard.press("Enter")
     visitor.sees("Account")
 
 
