@@ -14,10 +14,10 @@ import pytest
 import yaml
 from copier import run_copy
 
-from tests import quick_copier
-from tests.machine import network
-from tests.servers import PATH, Postgres
-from tests.shared import made_once, shared_folder
+from tests.support import quick_copier
+from tests.support.machine import network
+from tests.support.servers import PATH, Postgres
+from tests.support.shared import made_once, shared_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 RELEASE = "v9999.0.0"
@@ -191,7 +191,7 @@ def postgres() -> Iterator[Postgres]:
 # take turns, so that the processors are busy all the time.
 LONG = (
     *("containers", "alerts_of_parts", "updates", "alerts", "matrix", "shipping"),
-    *("certificates", "proxies", "scores", "server", "fail2ban"),
+    *("certificates", "proxies", "scores", "install", "fail2ban"),
 )
 
 

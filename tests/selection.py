@@ -17,12 +17,12 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
 # The template itself, a service's own suite, and one service behind nginx with TLS.
 SHORT = (
-    "tests/test_copy.py",
-    "tests/test_edge.py",
-    "tests/test_matrix.py::test_the_template_passes_every_check_as_it_lies",
-    "tests/test_questions.py",
-    "tests/test_secrets.py",
-    "tests/test_selection.py",
+    "tests/template/test_copy.py",
+    "tests/service/test_edge.py",
+    "tests/template/test_matrix.py::test_the_template_passes_every_check_as_it_lies",
+    "tests/template/test_questions.py",
+    "tests/template/test_secrets.py",
+    "tests/template/test_selection.py",
 )
 
 
@@ -34,10 +34,14 @@ def table() -> dict[str, set[str]]:
             paths, tests = (
                 re.findall(r"`([^`]+)`", cell) for cell in line.split("|")[1:3]
             )
-            rows |= {
-                path: {f"tests/test_{test}.py" for test in tests} for path in paths
-            }
+            rows |= {path: {module_of(test) for test in tests} for path in paths}
     return rows
+
+
+def module_of(test: str) -> str:
+    """Return the path of a test module, which the table names without `test_`."""
+    found = [path for path in modules() if path.endswith(f"/test_{test}.py")]
+    return found[0] if found else f"tests/test_{test}.py"
 
 
 def needed(path: str) -> set[str]:
@@ -68,7 +72,7 @@ def changed(revision: str) -> set[str]:
 
 def modules() -> set[str]:
     """Return all test modules."""
-    return {path.relative_to(ROOT).as_posix() for path in TESTS.glob("test_*.py")}
+    return {path.relative_to(ROOT).as_posix() for path in TESTS.rglob("test_*.py")}
 
 
 def _users_of(path: str) -> set[str]:

@@ -34,7 +34,7 @@ KNOWN_PLACES = 2
 OTHER_PLACES = 1
 PATIENCE = 2.0  # seconds in the queue
 RETRY_AFTER = 2  # seconds until a rejected client should retry
-NICENESS = 10  # pages come before hashes; see the template's benchmark_storm.py
+NICENESS = 10  # pages come before hashes; see the template's tests/benchmarks/storm.py
 
 HALVED_AFTER = 30.0  # seconds after which the counts of all networks are halved
 MOST_NETWORKS = 10_000  # that a process counts

@@ -1,7 +1,7 @@
 """Enumeration: no answer, and no time, tells who has an account.
 
-Time is measured by the template's `tests/benchmark_enumeration.py`; here, what takes it
-is counted.
+The template's `tests/benchmarks/enumeration.py` measures time; here, what takes it is
+counted.
 """
 
 import re

@@ -1,0 +1,321 @@
+"""Alerts that what a service is made of sets off: each by the real thing.
+
+What takes its time to be told is set off first, side by side; see TestWhatTakesTime.
+"""
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import run
+from tests.support.alerting import (
+    SPEED,
+    Told,
+    firing,
+    telling,
+    watching,
+    while_it_lasts,
+)
+from tests.support.chain import LONG, Chain
+from tests.support.clients import PASSWORD, Answer, Browser, add_app
+from tests.support.edge import DOMAIN
+from tests.support.servers import (
+    Postgres,
+    eventually,
+    free_port,
+    running,
+    wait_for_port,
+)
+from tests.support.watched import Watched, copy_service, hasten
+
+pytestmark = pytest.mark.needs(
+    *("prometheus", "prometheus-alertmanager", "nginx"), *("postgresql", "redis-server")
+)
+RUSH = 3600  # for what takes a night: an hour of the rules is a second here
+PAUSED = 15.2  # seconds until five more codes are taken: WINDOW in guessing.py
+
+
+class Whole(Watched):
+    """A service with PostgreSQL and Redis, for which an hour is a minute, too."""
+
+    PARTS = ("redis", *Watched.PARTS)
+
+    def __init__(self, folder: Path, postgres: Postgres) -> None:
+        self.postgres, self.url = postgres, postgres.database()
+        super().__init__(folder, self.url, proxy=True)
+        hasten(folder / "service", SPEED)
+        self.redis = free_port()
+        self.set("REDIS_URL", f"redis://127.0.0.1:{self.redis}")
+        self.instance = folder / "service/instance"
+
+    def start(self, part: str) -> None:
+        if part != "redis":
+            super().start(part)
+            return
+        port = ("--port", str(self.redis), "--bind", "127.0.0.1")
+        command = ("redis-server", *port, "--save", "", "--dir", str(self.folder))
+        started = running(*command, log=self.folder / "redis")
+        self.parts["redis"] = self.stack.enter_context(started)
+        wait_for_port(self.redis, self.parts["redis"])
+
+    def sql(self, *statements: str) -> None:
+        told = [word for statement in statements for word in ("-c", statement)]
+        self.postgres.call("psql", self.url, "-v", "ON_ERROR_STOP=1", *told)
+
+    def python(self, code: str) -> None:
+        with self.command("python", "-c", code, log="python") as done:
+            assert done.wait() == 0, (self.folder / "python.err").read_text()
+
+    def fill(self, left: float) -> None:
+        """Let a file grow until so much of the disk is left."""
+        disk = os.statvfs(self.instance)
+        with (self.instance / "growing").open("ab") as file:
+            more = int((disk.f_bavail - left * disk.f_blocks) * disk.f_frsize)
+            os.posix_fallocate(file.fileno(), file.tell(), more)
+
+
+@contextmanager
+def disk(folder: Path) -> Iterator[None]:
+    """Give a folder a small disk of its own, where that is allowed."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    kind = ("-t", "tmpfs", "-o", "size=256m,mode=700", "tmpfs")
+    mounted = subprocess.run(["mount", *kind, folder], check=False).returncode == 0
+    try:
+        yield
+    finally:
+        if mounted:
+            run("umount", "--lazy", folder, cwd=folder.parent)
+
+
+@pytest.fixture(scope="module")
+def whole(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
+    folder = tmp_path_factory.mktemp("whole")
+    made = copy_service(tmp_path_factory, template, folder, database="postgresql")
+    with (
+        disk(made / "instance"),
+        Postgres() as postgres,
+        Whole(folder, postgres).running() as service,
+    ):
+        yield service
+
+
+@pytest.fixture(scope="module")
+def beside(whole: Whole) -> Iterator[Chain]:
+    with watching(whole, whole.folder / "watching") as chain:
+        yield chain
+
+
+@pytest.fixture
+def noticed(beside: Chain, record_property: Callable[[str, Any], None]) -> Told:
+    return telling(beside, record_property)
+
+
+@pytest.fixture(scope="module")
+def rushing(whole: Whole) -> Iterator[Chain]:
+    with watching(whole, whole.folder / "rushing", RUSH) as chain:
+        yield chain
+
+
+@pytest.fixture
+def in_time(rushing: Chain, record_property: Callable[[str, Any], None]) -> Told:
+    return telling(rushing, record_property)
+
+
+# --- What takes its time --------------------------------------------------------------
+
+
+def code_form(service: Watched, email: str) -> Callable[[], Answer]:
+    """Give the right password; return what then sends a wrong code."""
+    guesser = Browser(service)
+    guesser.fill_in("/login", email=email, password=PASSWORD)
+    return guesser.prepare("/login/code", code="000000")
+
+
+def guess(forms: list[Callable[[], Answer]], over: threading.Event) -> list[int]:
+    """Send wrong codes until they are refused, after each pause again."""
+    statuses = []
+    for form in forms:
+        begun = time.monotonic()
+        statuses += [form().status for _ in range(6)]
+        if over.wait(max(0, PAUSED - (time.monotonic() - begun))):
+            break
+    return statuses
+
+
+class Begun:
+    """What was set off and is still to be told."""
+
+    def __init__(self) -> None:
+        self.moments = dict[str, tuple[Chain, float]]()
+        self.over = threading.Event()
+        self.guessing: Future[list[int]]
+
+    def expect(self, chain: Chain, name: str) -> None:
+        """See that an alert does not fire, just before it is set off."""
+        eventually(lambda: not chain.knows(firing(name)), LONG)
+        self.moments[name] = (chain, time.time())
+
+
+@pytest.fixture(scope="class")
+def begun(whole: Whole, beside: Chain, rushing: Chain) -> Iterator[Begun]:
+    """Set off all of it side by side."""
+    email = "codes@bulwark-tests.net"
+    add_app(whole.person(email))
+    forms = [code_form(whole, email) for _ in range(6)]
+    whole.flask("backup", str(whole.folder / "backups"))
+    begun = Begun()
+    # There is none in the nights that follow.
+    begun.expect(rushing, "BackupFailing")
+    with ExitStack() as end, ThreadPoolExecutor() as pool:
+        begun.expect(beside, "AuditCheckStale")
+        jobs = "from wsgi import app; from bulwark.audit import trail\n"
+        jobs += "for job in (audit.check, audit.check_new): job."
+        whole.python(f"{jobs}revoke()")
+        end.callback(whole.python, f"{jobs}restore()")
+        begun.expect(beside, "MailQueueStuck")
+        end.enter_context(whole.mailbox.away())
+        Browser(whole).fill_in("/register", email="waits@bulwark-tests.net")
+        begun.expect(beside, "SecondFactorGuessing")
+        begun.guessing = pool.submit(guess, forms, begun.over)
+        end.callback(begun.over.set)
+        yield begun
+
+
+@pytest.fixture
+def told_of(
+    begun: Begun, record_property: Callable[[str, Any], None]
+) -> Callable[[str], None]:
+    """Return what waits until somebody is told of what was set off."""
+
+    def told_of(name: str) -> None:
+        chain, moment = begun.moments[name]
+        chain.told(name, moment)
+        seconds = round(time.time() - moment, 1)
+        record_property(f"seconds from attack to {name}", seconds)
+
+    return told_of
+
+
+class TestWhatTakesTime:
+    """None of them is set off by what sets off another one."""
+
+    def test_a_certificate_that_is_not_renewed_is_told_and_at_last_wakes_somebody(
+        self, whole: Whole, begun: Begun, in_time: Told
+    ) -> None:
+        assert whole.nginx
+        with in_time("CertificateQuarterLeft"):
+            whole.nginx.serve(DOMAIN, left=0.24)
+        with in_time("CertificateExpiring"):
+            whole.nginx.serve(DOMAIN, left=0.09)
+        whole.nginx.serve(DOMAIN, left=0.9)
+
+    def test_a_disk_that_fills_is_told_and_at_last_wakes_somebody(
+        self, whole: Whole, begun: Begun, in_time: Told
+    ) -> None:
+        if not whole.instance.is_mount():
+            pytest.skip("may not mount a disk here")
+        with in_time("DiskFilling", severity="ticket"):
+            whole.fill(left=0.08)
+        with in_time("DiskFilling", severity="page"):
+            whole.fill(left=0.02)
+        (whole.instance / "growing").unlink()
+
+    def test_a_night_without_a_backup_is_told(
+        self, told_of: Callable[[str], None]
+    ) -> None:
+        told_of("BackupFailing")
+
+    def test_mail_that_does_not_leave_is_told(
+        self, told_of: Callable[[str], None]
+    ) -> None:
+        told_of("MailQueueStuck")
+
+    def test_wrong_codes_again_and_again_wake_somebody(
+        self, begun: Begun, told_of: Callable[[str], None]
+    ) -> None:
+        told_of("SecondFactorGuessing")
+        begun.over.set()
+        statuses = begun.guessing.result()
+        assert statuses == ([200] * 5 + [429]) * (len(statuses) // 6)
+
+    def test_a_trail_that_nobody_checks_is_told(
+        self, told_of: Callable[[str], None]
+    ) -> None:
+        told_of("AuditCheckStale")
+
+
+# --- What is away ---------------------------------------------------------------------
+
+
+def test_a_worker_that_is_gone_wakes_somebody(whole: Whole, noticed: Told) -> None:
+    while_it_lasts(whole.without("worker"), noticed("WorkerGone"))
+
+
+def test_a_web_that_is_gone_wakes_somebody_although_the_metrics_are_there(
+    whole: Whole, beside: Chain, noticed: Told
+) -> None:
+    while_it_lasts(whole.without("web"), noticed("WebDown"))
+    assert not beside.knows("up == 0")
+
+
+def test_metrics_that_are_gone_wake_somebody(whole: Whole, noticed: Told) -> None:
+    while_it_lasts(whole.without("metrics"), noticed("TargetDown"))
+
+
+def test_a_database_that_is_gone_wakes_somebody(whole: Whole, noticed: Told) -> None:
+    while_it_lasts(whole.postgres.away(), noticed("DatabaseDown"))
+
+
+def test_a_redis_that_is_gone_is_told(whole: Whole, noticed: Told) -> None:
+    while_it_lasts(whole.without("redis"), noticed("LimiterDegraded"))
+
+
+def test_a_job_that_the_service_did_not_queue_wakes_somebody(
+    whole: Whole, noticed: Told
+) -> None:
+    with noticed("JobRefused"):
+        whole.sql(
+            "INSERT INTO huey_task (queue, data, priority)"
+            " VALUES ('jobs', 'cos system', 0)"
+        )
+
+
+def test_mails_that_are_lost_are_told(whole: Whole, noticed: Told) -> None:
+    with noticed("MailDropped"):
+        whole.sql(
+            "INSERT INTO outgoing_mail"
+            " (id, sealed_message, created_at, due_at, attempts)"
+            " SELECT gen_random_uuid(), 'sealed by nobody', now(), now(), 0"
+            " FROM generate_series(1, 8)"
+        )
+        whole.python(
+            "from wsgi import app; from bulwark import mail\n"
+            "with app.app_context(): mail.deliver_due()"
+        )
+
+
+def test_a_trail_that_was_cut_short_in_the_database_wakes_somebody(
+    whole: Whole, noticed: Told
+) -> None:
+    # The last one here, for it stays broken, and who knows that is told no less.
+    whole.person("watched@bulwark-tests.net")
+    now = time.time()
+    eventually(lambda: whole.value("audit_checked_timestamp_seconds") > now)
+    tables = ("audit_chain", "security_events")
+    unlocked = [f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in tables]
+    with noticed("AuditChainBroken"):
+        whole.sql(
+            *unlocked,
+            "DELETE FROM security_events WHERE id IN"
+            " (SELECT event_id FROM audit_chain ORDER BY position DESC LIMIT 2)",
+            "DELETE FROM audit_chain WHERE event_id NOT IN"
+            " (SELECT id FROM security_events)",
+        )

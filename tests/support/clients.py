@@ -1,0 +1,178 @@
+"""A service under gunicorn, and clients that each have an address of their own."""
+
+import base64
+import hmac
+import http.client
+import json
+import re
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+import pytest
+from copier import run_copy
+
+from tests.support.edge import DOMAIN, ENVIRONMENT
+from tests.support.environments import lend_packages
+from tests.support.servers import Mailbox, eventually, running
+
+PASSWORD = "eleven-purple-tractors-sing"
+
+
+class Answer(NamedTuple):
+    status: int
+    location: str
+    body: str
+
+    @property
+    def values(self) -> Any:
+        return json.loads(self.body)["response"]
+
+
+class Service:
+    """A service under gunicorn; each browser comes from an address of its own."""
+
+    def __init__(self, folder: Path, database: str | None) -> None:
+        self.folder, self.mailbox = folder, Mailbox()
+        self.socket = folder / "web.sock"
+        with (folder / "service/.env.production").open("a") as file:
+            file.write(f"APP_MAIL_URL=smtp://127.0.0.1:{self.mailbox.port}\n")
+            if database:
+                file.write(f"APP_DATABASE_URL={database}\n")
+
+    def command(self, *words: str, log: str) -> Any:
+        program, *arguments = words
+        return running(
+            self.folder / "service/.venv/bin" / program,
+            *arguments,
+            log=self.folder / log,
+            cwd=self.folder / "service",
+            env=ENVIRONMENT | {"HOME": str(self.folder)},
+        )
+
+    def person(self, email: str) -> "Browser":
+        """Return the browser of somebody who made an account and signed in."""
+        browser = Browser(self)
+        browser.fill_in("/register", email=email)
+        browser.fill_in(self.link_to(email), password=PASSWORD)
+        assert browser.fill_in("/login", email=email, password=PASSWORD).status == 302
+        return browser
+
+    def link_to(self, email: str) -> str:
+        return eventually(lambda: self.mailbox.link_to(email))
+
+    def failures(self) -> list[str]:
+        """Return the lines of requests that ended in a fault of the service."""
+        lines = (self.folder / "web").read_text().splitlines()
+        return [line for line in lines if '"status": 500' in line]
+
+
+class Browser:
+    """Keeps cookies; comes from an address that no other browser has."""
+
+    count = 0
+
+    def __init__(self, service: Service) -> None:
+        Browser.count += 1
+        self.service, self.cookies = service, dict[str, str]()
+        self.address = f"198.51.{Browser.count // 250}.{Browser.count % 250 + 1}"
+
+    def ask(self, target: str, body: str | None = None, **headers: str) -> Answer:
+        sent = {
+            "Host": DOMAIN,
+            "Referer": f"https://{DOMAIN}/",
+            "X-Forwarded-For": self.address,
+            "X-Forwarded-Proto": "https",
+            "Cookie": "; ".join(f"{k}={v}" for k, v in self.cookies.items()),
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
+        with closing(http.client.HTTPConnection(DOMAIN, timeout=60)) as connection:
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.connect(str(self.service.socket))
+            connection.request(
+                "POST" if body is not None else "GET", target, body, sent
+            )
+            response = connection.getresponse()
+            for cookie in response.headers.get_all("Set-Cookie", []):
+                key, _, rest = cookie.partition("=")
+                self.cookies[key] = rest.partition(";")[0]
+            text = response.read().decode()
+        return Answer(response.status, response.headers.get("Location", ""), text)
+
+    def prepare(self, path: str, to: str = "", **fields: str) -> Callable[[], Answer]:
+        """Open a page; return what sends its form, there or to another address."""
+        page = self.ask(path)
+        token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', page.body)
+        assert token, page
+        body = urlencode({"csrf_token": token[1], **fields})
+        kind = "application/x-www-form-urlencoded"
+        return lambda: self.ask(to or path, body, Content_Type=kind)
+
+    def fill_in(self, path: str, **fields: str) -> Answer:
+        return self.prepare(path, **fields)()
+
+    def send(self, path: str, **values: Any) -> Answer:
+        """Send JSON, as a script of a page does."""
+        token = re.search(
+            r'name="csrf_token"[^>]* value="([^"]+)"', self.ask("/reset").body
+        )
+        assert token
+        kind = {"Content_Type": "application/json", "Accept": "application/json"}
+        return self.ask(path, json.dumps(values), X_CSRFToken=token[1], **kind)
+
+    def is_signed_in(self) -> bool:
+        return self.ask("/account").status == 200
+
+
+@contextmanager
+def served(
+    template: Path,
+    factory: pytest.TempPathFactory,
+    kind: str,
+    database: str | None,
+    views: str = "",
+) -> Iterator[Service]:
+    """Serve in production, with views of a team that are added to those of the copy."""
+    folder = factory.mktemp(f"served-{kind}")
+    answers = {"domain": DOMAIN, "database": kind}
+    made = folder / "service"
+    run_copy(str(template), made, answers, defaults=True, unsafe=True, quiet=True)
+    lend_packages(made, factory, "--no-dev")
+    with (made / "app/views.py").open("a") as file:
+        file.write(views)
+    service = Service(folder, database)
+    with service.mailbox.running():
+        with service.command(
+            "flask", "--app", "wsgi", "prepare", log="prepare"
+        ) as done:
+            assert done.wait() == 0, (folder / "prepare.err").read_text()
+        with (
+            service.command("gunicorn", f"--bind=unix:{service.socket}", log="web"),
+            service.command("flask", "--app", "wsgi", "worker", log="worker"),
+        ):
+            eventually(service.socket.exists)
+            yield service
+
+
+def code_of(seed: str, moment: float) -> str:
+    """Return the code that an authenticator app shows (RFC 6238, 4.2)."""
+    counter = struct.pack(">Q", int(moment) // 30)
+    digest = hmac.digest(base64.b32decode(seed), counter, "sha1")
+    (number,) = struct.unpack_from(">I", digest, digest[-1] & 15)
+    return f"{(number & 0x7FFFFFFF) % 1_000_000:06}"
+
+
+def add_app(person: Browser) -> str:
+    """Give somebody an authenticator app; return its seed."""
+    begun = person.send("/account/authenticator", setup="authenticator").values
+    seed: str = begun["tf_authr_b32key"]
+    path = f"/account/authenticator/{begun['tf_state_token']}"
+    # The code of the step before leaves this step's unused.
+    code = code_of(seed, time.time() - 30)
+    assert person.send(path, code=code).status == 200
+    return seed

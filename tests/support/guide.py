@@ -1,0 +1,165 @@
+"""The examples of docs/extend.md, done as a reader would."""
+
+import ast
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.conftest import run
+
+USER, MODEL, PAGES, PERMISSION, SETTING, CSP, STYLE, NGINX, DEPENDENCY = range(1, 10)
+
+INPUT, JOB = 10, 11
+
+NEEDS = {PAGES: [MODEL], PERMISSION: [MODEL]}
+
+BLOCK = re.compile(
+    r"^(?:\*\*`(?P<path>[^`]+)`\*\*(?:, (?P<new>new)|, under `(?P<line>[^`]+)`)?\n\n)?"
+    r"```(?P<language>\w+)\n(?P<content>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+class Block(NamedTuple):
+    """A block of code, and what the line above it says."""
+
+    path: str | None
+    new: str | None
+    line: str | None
+    language: str
+    content: str
+
+
+class Service:
+    """A service whose files its team changes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        text = (folder / "docs/extend.md").read_text()
+        self.examples = [
+            [Block(*found.groups()) for found in BLOCK.finditer(section)]
+            for section in re.split(r"^## \d+\. ", text, flags=re.MULTILINE)
+        ]
+
+    def follow(self, *examples: int) -> None:
+        """Do what examples say, after what they need."""
+        done: list[int] = []
+        for example in examples:
+            for number in (*NEEDS.get(example, []), example):
+                if number not in done:
+                    for block in self.examples[number]:
+                        self._do(block)
+                    done.append(number)
+
+    def text(self, example: int) -> str:
+        """Return what an example says that the service answers."""
+        (text,) = (b.content for b in self.examples[example] if b.language == "text")
+        return text.strip()
+
+    def _do(self, block: Block) -> None:
+        if block.language == "sh":
+            for line in block.content.splitlines():
+                self.run("sh", "-c", line)
+        if block.path is None:
+            return
+        path = self.folder / block.path
+        if block.new:
+            assert not path.exists(), f"{path} is not new"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.content)
+        elif block.line:
+            there = path.read_text()
+            assert there.count(f"{block.line}\n") == 1, f"where is {block.line}?"
+            path.write_text(
+                there.replace(f"{block.line}\n", f"{block.line}\n{block.content}")
+            )
+        elif path.suffix == ".py":
+            path.write_text(merge(path.read_text(), block.content))
+            self.run(".venv/bin/ruff", "check", "--select=I", "--fix", "--quiet", path)
+        else:
+            path.write_text(path.read_text() + block.content)
+
+    def run(self, *command: str | Path, **environment: str) -> str:
+        return run(*command, cwd=self.folder, env=os.environ | environment)
+
+    def refusal(self, *command: str | Path, **environment: str) -> str:
+        """Run a command that has to fail without a traceback; return what it said."""
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode != 0, said
+        assert "Traceback" not in said, said
+        return said
+
+    def python(self, code: str, **environment: str) -> str:
+        """Run code beside the app; return what it prints."""
+        environment = {"APP_ENV": "testing", **environment}
+        return self.run(".venv/bin/python", "-c", code, **environment).strip()
+
+    def proves(self, *proofs: str, **environment: str) -> None:
+        """Run tests in the service, and its own that compares models and migrations."""
+        self.keep("\n".join(proofs))
+        compare = (
+            "database/test_migrations.py::test_the_migrations_make_what_the_models_say"
+        )
+        paths = ("tests/app", f"tests/bulwark/{compare}")
+        self.run("bin/test", "-q", "-n0", *paths, **environment)
+
+    def has_python(self, python: str) -> None:
+        """Get another Python, and packages for it, as a team would."""
+        (self.folder / ".python-version").write_text(f"{python}\n")
+        (self.folder / ".venv").unlink()
+        self.run("bin/setup")
+
+    def keep(self, tests: str) -> None:
+        (self.folder / "tests/app/test_proof.py").write_text(tests)
+
+    def migrations(self) -> set[str]:
+        return {path.name for path in self.folder.glob("app/migrations/*.py")}
+
+    def is_fully_migrated(self) -> None:
+        """Check that the database holds what the models say."""
+        before = self.migrations()
+        assert "have not changed" in self.run(
+            "bin/flask", "db", "migrate", "-m", "none"
+        )
+        assert self.migrations() == before
+
+
+def merge(there: str, added: str) -> str:
+    """Put Python into a file as docs/extend.md tells its reader to."""
+    for node in ast.parse(added).body:
+        source = added.splitlines()[first_line(node) - 1 : node.end_lineno]
+        lines, body = there.splitlines(), ast.parse(there).body
+        same = [old for old in body if name_of(old) and name_of(old) == name_of(node)]
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            top = first_line(body[1]) - 1  # body[0] is the docstring
+            lines[top:top] = source
+        elif same:
+            lines[first_line(same[0]) - 1 : same[0].end_lineno] = source
+        else:
+            lines += ["", "", *source]
+        there = "\n".join(lines) + "\n"
+    return there
+
+
+def first_line(node: ast.stmt) -> int:
+    """Return where a statement begins, decorators included."""
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(decorator.lineno for decorator in decorators)])
+
+
+def name_of(node: ast.stmt) -> str | None:
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        return node.name
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return node.target.id
+    return None

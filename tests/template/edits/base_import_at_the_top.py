@@ -1,0 +1,13 @@
+"""The team imports something in the base."""
+
+from pathlib import Path
+
+from tests.template.edits import replace
+
+OWNER = "template"
+FIRST = "from email import message_from_bytes\n"
+
+
+def edit(service: Path) -> None:
+    pages = service / "bulwark/web/pages.py"
+    replace(pages, FIRST, f"import hashlib\n{FIRST}")

@@ -1,0 +1,14 @@
+"""The team tells git how to treat files."""
+
+from pathlib import Path
+
+from tests.template.edits import write
+
+OWNER = "team"
+
+
+def edit(service: Path) -> None:
+    write(
+        service / ".gitattributes",
+        "*.py text=auto\n*.bat text eol=crlf\nuv.lock -diff\n",
+    )
