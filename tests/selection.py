@@ -11,6 +11,7 @@ CONTRIBUTING.md.
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +27,7 @@ SHORT = (
 )
 
 
+@cache
 def table() -> dict[str, set[str]]:
     """Return the paths of CONTRIBUTING.md's table, each with the tests it needs."""
     rows: dict[str, set[str]] = {}
@@ -40,8 +42,8 @@ def table() -> dict[str, set[str]]:
 
 def module_of(test: str) -> str:
     """Return the path of a test module, which the table names without `test_`."""
-    found = [path for path in modules() if path.endswith(f"/test_{test}.py")]
-    return found[0] if found else f"tests/test_{test}.py"
+    name = f"test_{test}.py"
+    return next((path for path in modules() if Path(path).name == name), name)
 
 
 def needed(path: str) -> set[str]:
@@ -70,9 +72,11 @@ def changed(revision: str) -> set[str]:
     }
 
 
-def modules() -> set[str]:
+@cache
+def modules() -> frozenset[str]:
     """Return all test modules."""
-    return {path.relative_to(ROOT).as_posix() for path in TESTS.rglob("test_*.py")}
+    found = (path.relative_to(ROOT).as_posix() for path in TESTS.rglob("test_*.py"))
+    return frozenset(found)
 
 
 def _users_of(path: str) -> set[str]:
