@@ -313,7 +313,7 @@ def test_what_the_proxy_refuses_is_not_loaded_and_the_hook_learns_why(
     key = f"/etc/letsencrypt/live/{DOMAIN}/privkey.pem"
     move = "import os; os.rename('{}', '{}')"
     place = "import sys; sys.path[0] = 'deploy/certbot'"
-    ask = f"{place}; from certificates import ask; ask()"
+    ask = f"{place}; from proxy import request_apply; request_apply()"
     before = stack.ask("/healthz").serial
     stack.python("certbot", move.format(key, "/etc/letsencrypt/kept"))
     try:
