@@ -59,7 +59,7 @@ def audit(ready: Path, tmp_path: Path) -> Audit:
     """Return a service with four packages, two of them private."""
     service = tmp_path / "a service"
     (service / "bin").mkdir(parents=True)
-    for name in ("audit", "audit.py", "certificates.sh"):
+    for name in ("audit", "audit.py", "common.sh", "installers.sh"):
         shutil.copy(ROOT / "template/bin" / name, service / "bin")
     shutil.copy(ROOT / "template/pyproject.toml", service)
     (service / ".venv").symlink_to(ready / ".venv")

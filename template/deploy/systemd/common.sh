@@ -30,12 +30,10 @@ flask() { # RELEASE COMMAND: run it with the service's account and settings
 }
 find_uv() { # sets $uv: the machine's, or one installed in the version of bin/uv
   version=$(sed -n 's/^version=//p' "$service/bin/uv")
-  # shellcheck source=../../bin/certificates.sh
-  . "$service/bin/certificates.sh"
-  # shellcheck source=../../bin/machine_uv.sh
-  . "$service/bin/machine_uv.sh"
+  # shellcheck source=../../bin/installers.sh
+  . "$service/bin/installers.sh"
   uv=$(machine_uv "$service" || echo "$home/.uv/bin/uv")
   [ "$uv" != "$home/.uv/bin/uv" ] || ls -d "$home"/.uv/lib/*/site-packages/"uv-$version.dist-info" >/dev/null 2>&1 ||
     { { [ -x "$home/.uv/bin/pip" ] || python3 -m venv "$home/.uv"; } && "$home/.uv/bin/pip" install --quiet "uv==$version"; } || [ -x "$uv" ] ||
-    fail "uv $version, which installs packages, could not be installed; the reason is above." "$about_certificates"
+    fail "uv $version, which installs packages, could not be installed; the reason is above." "$certificate_advice"
 }
