@@ -43,10 +43,8 @@ find_python() { # sets $python
 }
 
 find_uv() { # sets and exports $UV: its value, the machine's uv, or one in .uv
-  # shellcheck source=../template/bin/certificates.sh disable=SC2154  # root: the caller sets it
-  . "$root/template/bin/certificates.sh"
-  # shellcheck source=../template/bin/machine_uv.sh
-  . "$root/template/bin/machine_uv.sh"
+  # shellcheck source=../template/bin/installers.sh disable=SC2154  # root: the caller sets it
+  . "$root/template/bin/installers.sh"
   UV=${UV:-$(machine_uv "$root/template" || echo "$root/.uv/bin/uv")}
   export UV
   # Without a writable home folder, uv caches here.
@@ -60,7 +58,7 @@ find_uv() { # sets and exports $UV: its value, the machine's uv, or one in .uv
   { quietly "$python" -m venv "$root/.uv" && quietly "$root/.uv/bin/pip" install "uv==$version"; } ||
     fail "uv could not be installed. Its output is above." \
       "Check the network, any proxy, and that $root is writable. Then try again." \
-      "$about_certificates"
+      "$certificate_advice"
 }
 
 # Install into the checkout's .venv; the arguments go to `uv pip`.
@@ -72,5 +70,5 @@ install() {
       "Check that the folder is writable, then try again."
   quietly "$UV" pip "$@" --python "$root/.venv" ||
     fail "Packages could not be installed into .venv. uv's output is above." \
-      "Check the network and any proxy, then try again: it continues from here." "$about_certificates"
+      "Check the network and any proxy, then try again: it continues from here." "$certificate_advice"
 }

@@ -10,9 +10,9 @@ from tests.conftest import Make, run
 LOOK = """
 import functools, http.server, pathlib, socket, sys, threading
 sys.path.insert(0, "deploy/certbot")
-import certificates
+import proxy
 
-certificates.WEBROOT = folder = pathlib.Path(sys.argv[1])
+proxy.WEBROOT = folder = pathlib.Path(sys.argv[1])
 files = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), files)
 threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -23,7 +23,7 @@ def to_this_machine(address, *options, **more):
     return connect(server.server_address if here else address, *options, **more)
 
 socket.create_connection = to_this_machine
-print(certificates.shows_proof("shop.test"))
+print(proxy.serves_challenges("shop.test"))
 """
 
 

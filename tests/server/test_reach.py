@@ -24,10 +24,9 @@ def machine(tmp_path: Path) -> Path:
     """Lay out a service, its settings, and a systemctl that shows its arguments."""
     if subprocess.run([*ISOLATED, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this kernel lets nobody have mounts of their own")
-    for name in ("common.sh", "reach"):
-        (tmp_path / "service/deploy/systemd").mkdir(parents=True, exist_ok=True)
-        source = ROOT / "template/deploy/systemd" / name
-        shutil.copy(source, tmp_path / "service/deploy/systemd")
+    (tmp_path / "service/deploy/systemd").mkdir(parents=True)
+    for name in ("common.sh", "systemd/common.sh", "systemd/reach"):
+        shutil.copy(ROOT / "template/deploy" / name, tmp_path / "service/deploy" / name)
     answers = 'slug = "shop"\ndomain = "192.0.2.1"\n'
     (tmp_path / "service/service.toml").write_text(answers)
     (tmp_path / "service/app").mkdir()

@@ -615,5 +615,5 @@ def test_two_services_share_one_nginx_whatever_their_names(
 def test_what_is_not_deployed_is_not_there(make: Make) -> None:
     service = make(deploy=[])
     there = {path.name for path in (service / "deploy").iterdir()}
-    assert there == {".gitattributes", "README.md", "nginx"}
+    assert there == {".gitattributes", "README.md", "common.sh", "nginx"}
     assert not (service / "compose.yaml").exists()

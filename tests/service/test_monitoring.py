@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import time
@@ -15,11 +14,13 @@ from copier import run_copy
 
 from tests.conftest import ROOT, run
 from tests.support.chain import METRICS, MONITORING, Chain, Shop, alerts, load, rules
+from tests.support.monitoring import dashboards
 from tests.support.servers import eventually, free_port
 
 needs_prometheus = pytest.mark.needs("prometheus")
 needs_alertmanager = pytest.mark.needs("prometheus-alertmanager")
 
+RULE_TESTS = ROOT / "tests/support/monitoring/rules.test.yml"
 # What looks like the name of a metric in an expression and is none.
 WORDS = {"and", "or", "unless", "offset", "bool", "by", "without", "on", "ignoring"}
 
@@ -50,7 +51,7 @@ def panels() -> list[tuple[str, str]]:
 @needs_prometheus
 def test_prometheus_takes_the_rules_and_each_fires_when_it_should() -> None:
     run("promtool", "check", "rules", "--lint-fatal", "rules.yml", cwd=MONITORING)
-    run("promtool", "test", "rules", "rules.test.yml", cwd=MONITORING)
+    run("promtool", "test", "rules", RULE_TESTS.name, cwd=RULE_TESTS.parent)
 
 
 @needs_prometheus
@@ -61,7 +62,8 @@ def test_without_an_alert_its_own_test_fails(number: int, tmp_path: Path) -> Non
     left_out = alerts()[number]
     content["groups"][0]["rules"].remove(left_out)
     (tmp_path / "rules.yml").write_text(yaml.safe_dump(content))
-    tests = load("rules.test.yml")
+    tests = yaml.safe_load(RULE_TESTS.read_text())
+    tests["rule_files"] = ["rules.yml"]
     tests["tests"] = [
         test
         for test in tests["tests"]
@@ -82,7 +84,8 @@ def test_without_an_alert_its_own_test_fails(number: int, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", sorted({alert["alert"] for alert in alerts()}))
 def test_an_alert_has_a_test_that_it_fires_and_one_that_it_does_not(name: str) -> None:
-    titles = [test["name"] for test in load("rules.test.yml")["tests"]]
+    tests = yaml.safe_load(RULE_TESTS.read_text())["tests"]
+    titles = [test["name"] for test in tests]
     titles = [title for title in titles if name in title]
     assert [title for title in titles if "not fire" in title]
     assert [title for title in titles if "not fire" not in title]
@@ -122,12 +125,12 @@ def test_rules_and_dashboards_ask_for_metrics_that_there_are() -> None:
 
 
 def test_events_that_rules_and_dashboards_name_are_in_the_catalogue() -> None:
-    catalogue = (ROOT / "template/bulwark/audit/events.py").read_text()
+    catalogue = (ROOT / "template/bulwark/audit/catalogue.py").read_text()
     known = set(re.findall(r'^    "(\w+)": Kind\(', catalogue, re.MULTILINE))
-    said = [rule["expr"] for rule in rules()] + [expr for _, expr in panels()]
+    expressions = [rule["expr"] for rule in rules()] + [expr for _, expr in panels()]
     named = {
         name
-        for expression in said
+        for expression in expressions
         for names in re.findall(r'event=~?"([^"]+)"', expression)
         for name in names.split("|")
     }
@@ -185,11 +188,10 @@ def test_prometheus_takes_its_configuration_and_the_teams_rules(tmp_path: Path) 
 
 
 def test_dashboards_are_what_their_code_makes() -> None:
-    made = runpy.run_path(str(MONITORING / "dashboards.py"))
-    assert made["DASHBOARDS"].keys() == {"service", "security"}
-    for name in made["DASHBOARDS"]:
-        assert (MONITORING / f"{name}.json").read_text() == made["text"](name), (
-            "run template/deploy/monitoring/dashboards.py"
+    assert dashboards.DASHBOARDS.keys() == {"service", "security"}
+    for name in dashboards.DASHBOARDS:
+        assert (MONITORING / f"{name}.json").read_text() == dashboards.text(name), (
+            "run python -m tests.support.monitoring.dashboards"
         )
 
 

@@ -287,6 +287,7 @@ class Nginx:
         for part in ("deploy/nginx", "app/nginx"):
             shutil.copytree(service / part, self.service / part)
         shutil.copy(service / "service.toml", self.service)
+        shutil.copy(service / "deploy/common.sh", self.service / "deploy")
         # Ports first: the folder that replaces a path may have "80" in its name.
         moved = {}
         for port, free in self.ports.items():

@@ -59,7 +59,7 @@ def audit(ready: Path, tmp_path: Path) -> Audit:
     """Return a service with four packages, two of them private."""
     service = tmp_path / "a service"
     (service / "bin").mkdir(parents=True)
-    for name in ("audit", "audit.py", "certificates.sh"):
+    for name in ("audit", "audit.py", "common.sh", "installers.sh"):
         shutil.copy(ROOT / "template/bin" / name, service / "bin")
     shutil.copy(ROOT / "template/pyproject.toml", service)
     (service / ".venv").symlink_to(ready / ".venv")
@@ -145,6 +145,7 @@ def test_only_a_machine_of_ones_own_may_pass_unaudited(
         check.parent.mkdir(parents=True, exist_ok=True)
         check.write_text(f"#!/bin/sh\nexit {found if name == 'bin/audit' else 0}\n")
         check.chmod(0o755)
-    shutil.copy(ROOT / "template/bin/ci", tmp_path / "bin/ci")
+    for name in ("ci", "common.sh"):
+        shutil.copy(ROOT / "template/bin" / name, tmp_path / "bin")
     environment = {"PATH": "/usr/bin:/bin", **where}
     assert subprocess.call([tmp_path / "bin/ci"], env=environment) == code

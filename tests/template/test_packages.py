@@ -260,7 +260,7 @@ def test_a_uv_that_is_too_old_for_the_project_gives_way(
     tmp_path: Path, has: str, used: str
 ) -> None:
     (tmp_path / "bin").mkdir()
-    for name in ("uv", "certificates.sh", "machine_uv.sh"):
+    for name in ("uv", "common.sh", "installers.sh"):
         shutil.copy(ROOT / "template/bin" / name, tmp_path / "bin")
     shutil.copy(PROJECT, tmp_path)
     (named,) = re.findall(r"(?m)^version=(.+)$", (tmp_path / "bin/uv").read_text())

@@ -171,7 +171,7 @@ def test_uv_has_the_version_that_a_release_names(tmp_path: Path) -> None:
     """What an older release brought gives way, or stays without a network."""
     command = tmp_path / "bin/uv"
     command.parent.mkdir()
-    for name in ("uv", "certificates.sh", "machine_uv.sh"):
+    for name in ("uv", "common.sh", "installers.sh"):
         shutil.copy(ROOT / "template/bin" / name, command.with_name(name))
     named = re.findall(r"^version=(.+)$", command.read_text(), re.MULTILINE)
     brought = {"UV": str(tmp_path / ".uv/bin/uv")}

@@ -82,7 +82,7 @@ def original(
     write(base / "docs/newer.md", "# New\n")
     write(base / "bin/newer", SCRIPT)
     (base / "bin/newer").chmod(0o755)
-    (base / "bin/certificates.sh").chmod(0o755)
+    (base / "bin/installers.sh").chmod(0o755)
     (base / "docs/asvs.md").unlink()
     (base / "docs/events.md").rename(base / "docs/signals.md")
     (base / "deploy/nginx/errors.conf").rename(base / "deploy/nginx/faults.conf")
@@ -202,7 +202,7 @@ def test_new_files_and_run_bits_are_committed_whatever_git_does_not_see(
     run("git", "add", "--all", cwd=service, env=environment)
     run("git", "commit", "-qm", "Update", cwd=service, env=environment)
     assert mode(service, "bin/newer") == "100755"
-    assert mode(service, "bin/certificates.sh") == "100755"
+    assert mode(service, "bin/installers.sh") == "100755"
     assert mode(service, "bin/ci") == "100644"
     assert mode(service, "docs/newer.md") == "100644"
     assert git(project, "status", "--porcelain") == "?? shop/.idea/\n"
@@ -335,5 +335,5 @@ def test_the_checks_name_scripts_that_git_took_for_plain_files(place: Place) -> 
     run(*advice.split(), cwd=service)
     assert mode(service, "bin/setup") == "100755"
     assert mode(service, "deploy/nginx/apply") == "100755"
-    assert mode(service, "bin/certificates.sh") == "100644"
+    assert mode(service, "bin/installers.sh") == "100644"
     assert "==> Format" in check().stdout

@@ -1,27 +1,14 @@
 # shellcheck shell=sh
-# Shared by the commands in this folder: paths, messages, units, uv.
+# Shared by the commands in this folder: paths, units, uv.
 
 service=$(cd "$(dirname "$0")/../.." && pwd -P)
-value() { # KEY [FOLDER]: print an answer from service.toml
-  sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" "${2:-$service}/service.toml"
-}
-name=$(value slug)
+# shellcheck source=../common.sh
+. "$service/deploy/common.sh"
 home=/srv/$name
 settings=/etc/$name/env.production
-PATH=$PATH:/usr/sbin:/sbin
 umask 022
 
-plain() { # FILE: print its lines as the service reads them: no byte-order mark, stripped
-  LC_ALL=C sed '1s/^\xef\xbb\xbf//; s/^[[:space:]]*//; s/[[:space:]]*$//' "$1"
-}
-
-say() { printf "==> %s\n" "$*"; }
-fail() { # print what happened and how to fix it, a line each, then exit
-  printf '\n' >&2
-  printf '%s\n' "$@" >&2
-  exit 1
-}
-[ "$(id -u)" = 0 ] || fail "This needs root: sudo $0 $*"
+require_root "$@"
 
 current() { # print the current release, or nothing
   basename "$(readlink "$home/current" || true)"
@@ -43,12 +30,10 @@ flask() { # RELEASE COMMAND: run it with the service's account and settings
 }
 find_uv() { # sets $uv: the machine's, or one installed in the version of bin/uv
   version=$(sed -n 's/^version=//p' "$service/bin/uv")
-  # shellcheck source=../../bin/certificates.sh
-  . "$service/bin/certificates.sh"
-  # shellcheck source=../../bin/machine_uv.sh
-  . "$service/bin/machine_uv.sh"
+  # shellcheck source=../../bin/installers.sh
+  . "$service/bin/installers.sh"
   uv=$(machine_uv "$service" || echo "$home/.uv/bin/uv")
   [ "$uv" != "$home/.uv/bin/uv" ] || ls -d "$home"/.uv/lib/*/site-packages/"uv-$version.dist-info" >/dev/null 2>&1 ||
     { { [ -x "$home/.uv/bin/pip" ] || python3 -m venv "$home/.uv"; } && "$home/.uv/bin/pip" install --quiet "uv==$version"; } || [ -x "$uv" ] ||
-    fail "uv $version, which installs packages, could not be installed; the reason is above." "$about_certificates"
+    fail "uv $version, which installs packages, could not be installed; the reason is above." "$certificate_advice"
 }

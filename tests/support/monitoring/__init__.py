@@ -1,0 +1,1 @@
+"""What the tests know of the alert rules and dashboards that services ship."""
