@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
 from bulwark import settings
-from bulwark.audit import events, trail
+from bulwark.audit import checks, events
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db, utcnow
 from bulwark.identity import accounts
@@ -239,7 +239,7 @@ def _of_work() -> Iterator[Metric]:
 
 
 def _of_audit() -> Iterator[Metric]:
-    state = trail.state()
+    state = checks.state()
     yield _gauge("audit_rows", "Rows ever written to the audit trail", state.rows)
     intact = "Whether the last check found the audit trail intact"
     yield _gauge("audit_chain_valid", intact, not state.fault)
