@@ -465,7 +465,7 @@ def test_the_catalogue_names_only_what_happens():
     base = Path(bulwark.__file__).parent
     others = [path for path in base.rglob("*.py") if path.name != "events.py"]
     source = "".join(p.read_text() for p in others if p.name != "notifications.py")
-    happen = set(re.findall(r'(?:record|emit|explained)\(\s*f?"(\w+)', source))
+    happen = set(re.findall(r'(?:record|emit|failures_as)\(\s*f?"(\w+)', source))
     happen |= {"authn_login_successafterfail", "sys_startup", "sys_shutdown"}
     happen.add("sys_audit_pruned")
     assert CATALOGUE.keys() == happen
