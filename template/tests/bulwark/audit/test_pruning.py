@@ -40,7 +40,7 @@ def test_rows_go_by_themselves_after_the_days_of_the_setting(
     later = utcnow() + timedelta(days=400)
     monkeypatch.setattr(pruning, "utcnow", lambda: later)
     pruning.prune_expired.call_local()
-    assert checks.state().rows == ROWS  # for ever, unless somebody says how long
+    assert checks.state().rows == ROWS  # forever, unless a setting limits it
     settings = replace(app.extensions["bulwark"], audit_days=365)
     monkeypatch.setitem(app.extensions, "bulwark", settings)
     pruning.prune_expired.call_local()
