@@ -9,6 +9,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -41,6 +42,15 @@ UP = {
     "limiter": "Whether requests are counted in Redis",
     "web": "Whether the service responds to clients",
 }
+
+
+@dataclass
+class Failures:
+    """Recent failed sign-ins by account and network, and second factors by account."""
+
+    by_account: Counter[int] = field(default_factory=Counter)
+    by_network: Counter[str] = field(default_factory=Counter)
+    second_factors: Counter[int] = field(default_factory=Counter)
 
 
 class StateCollector(Collector):
@@ -123,7 +133,8 @@ def _database_metrics() -> Iterator[Metric]:
 
 def _sign_in_metrics() -> Iterator[Metric]:
     """Yield numbers of failed sign-ins: labels must not name accounts or networks."""
-    by_account, by_network, second_factors = _count_failures()
+    failures = _count_failures()
+    by_account, by_network = failures.by_account, failures.by_network
     for suffix, doc, value in (
         ("", "Failed sign-ins", by_network.total()),
         ("_accounts", "Accounts with failed sign-ins", len(by_account)),
@@ -136,25 +147,20 @@ def _sign_in_metrics() -> Iterator[Metric]:
     yield _gauge(
         "second_factor_failures_recent_per_account_max",
         "Most wrong second factors for one account in the last 10 minutes",
-        _most(second_factors),
+        _most(failures.second_factors),
     )
 
 
-def _count_failures() -> tuple[Counter[int], Counter[str], Counter[int]]:
-    """Count recent failures: sign-ins by account and by network, factors by account."""
-    by_account, by_network, second_factors = (
-        Counter[int](),
-        Counter[str](),
-        Counter[int](),
-    )
+def _count_failures() -> Failures:
+    failures = Failures()
     for name, user_id, address, count in _recent_failures():
         if name == SECOND_STEP:
-            second_factors[user_id or 0] += count
+            failures.second_factors[user_id or 0] += count
             continue
-        by_network[network_of(address) if address else ""] += count
+        failures.by_network[network_of(address) if address else ""] += count
         if user_id:
-            by_account[user_id] += count
-    return by_account, by_network, second_factors
+            failures.by_account[user_id] += count
+    return failures
 
 
 def _recent_failures() -> Sequence[Row[str, int | None, str | None, int]]:
