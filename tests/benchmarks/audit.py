@@ -4,7 +4,7 @@
 
 PYTHON is that of a service's .venv; the service is beside it. On SQLite and on
 PostgreSQL, 8 processes each record events, one a transaction, first without links for
-comparison. Then a trail of so many rows, a million if not said, is checked whole.
+comparison. Then a trail of so many rows, a million by default, is checked whole.
 """
 
 import os
@@ -28,13 +28,13 @@ WRITE = """
 import sys, time
 from sqlalchemy import event
 from app import create_app
-from bulwark import audit, events
+from bulwark.audit import events, pending
 from bulwark.database import db
 
 app = create_app()
 if sys.argv[2] == "bare":
-    event.remove(db.session, "before_commit", audit._link)
-    event.remove(db.session, "after_commit", events._log)
+    for name, listener in pending.LISTENERS.items():
+        event.remove(db.session, name, listener)
 with app.app_context():
     print(flush=True)
     sys.stdin.readline()
@@ -46,14 +46,14 @@ VERIFY = """
 import sys, time
 from sqlalchemy import insert
 from app import create_app
-from bulwark import audit
+from bulwark.audit import trail, verification
+from bulwark.audit.events import SecurityEvent
 from bulwark.database import db, utcnow
-from bulwark.events import SecurityEvent
 
 app, wanted = create_app(), int(sys.argv[1])
 with app.app_context():
-    with audit.unlocked():
-        db.session.execute(audit.AuditLink.__table__.delete())
+    with trail.unlocked():
+        db.session.execute(trail.AuditLink.__table__.delete())
         db.session.execute(SecurityEvent.__table__.delete())
     db.session.commit()
     for first in range(0, wanted, 10_000):
@@ -64,12 +64,12 @@ with app.app_context():
             for _ in range(min(10_000, wanted - first))
         ]
         new = db.session.scalars(insert(SecurityEvent).returning(SecurityEvent), rows)
-        audit._add_links(db.session(), new.all())
+        trail.add_links(db.session(), new.all())
         db.session.commit()
         db.session.expunge_all()
-    begun = time.perf_counter()
-    head = audit.verify()
-    seconds = time.perf_counter() - begun
+    start = time.perf_counter()
+    head = verification.verify()
+    seconds = time.perf_counter() - start
     print(f"{head.position:,} rows checked in {seconds:.1f} s")
 """
 
@@ -111,17 +111,17 @@ def main(python: Path, rows: int) -> None:
 
 
 def write(writers: list[subprocess.Popen[str]]) -> float:
-    """Let all begin at once; return how many rows a second they wrote."""
+    """Start all at once; return how many rows a second they wrote."""
     for writer in writers:
         assert writer.stdout
         writer.stdout.readline()
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for writer in writers:
         assert writer.stdin
         writer.stdin.write("\n")
         writer.stdin.flush()
     assert [writer.wait() for writer in writers] == [0] * len(writers)
-    return WRITERS * EACH / (time.perf_counter() - begun)
+    return WRITERS * EACH / (time.perf_counter() - start)
 
 
 if __name__ == "__main__":

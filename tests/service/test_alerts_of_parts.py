@@ -176,8 +176,8 @@ def begun(whole: Whole, beside: Chain, rushing: Chain) -> Iterator[Begun]:
     begun.expect(rushing, "BackupFailing")
     with ExitStack() as end, ThreadPoolExecutor() as pool:
         begun.expect(beside, "AuditCheckStale")
-        jobs = "from wsgi import app; from bulwark.audit import trail\n"
-        jobs += "for job in (audit.check, audit.check_new): job."
+        jobs = "from wsgi import app; from bulwark.audit import checks\n"
+        jobs += "for job in (checks.check, checks.check_new): job."
         whole.python(f"{jobs}revoke()")
         end.callback(whole.python, f"{jobs}restore()")
         begun.expect(beside, "MailQueueStuck")

@@ -23,11 +23,11 @@ from tests.support.servers import PATIENCE, Nginx, eventually, free_port, wait_f
 FLASK = ("flask", "--app", "wsgi")
 # What the service does by the clock, for a test that has no hour: added to app/.
 FASTER = """
-from bulwark.ops import exporter
+from bulwark.ops import state_metrics
 from bulwark.identity import throttling
 
-exporter.RECENT /= {speed}
-exporter.CERTIFICATE_KEPT /= {speed}
+state_metrics.RECENT /= {speed}
+state_metrics.CERTIFICATE_CACHED /= {speed}
 throttling.WINDOW /= {speed}
 """
 FASTER_JOBS = """

@@ -23,9 +23,10 @@ from bulwark.admin.confirmation import (
     person_model,
     search,
 )
-from bulwark.audit import events, trail
+from bulwark.audit import events
 from bulwark.audit.catalogue import CATALOGUE
 from bulwark.audit.events import SecurityEvent
+from bulwark.audit.export import json_rows
 from bulwark.audit.trail import AuditLink
 from bulwark.database import db, utcnow
 from bulwark.identity import accounts, devices
@@ -66,7 +67,7 @@ def export() -> ResponseReturnValue:
     query = _events()
     events.record("sensitive_read", action="export")
     db.session.commit()
-    rows = stream_with_context(row + "\n" for row in trail.rows_of(query))
+    rows = stream_with_context(row + "\n" for row in json_rows(query))
     answer = Response(rows, mimetype="application/x-ndjson")
     answer.headers.set(
         "Content-Disposition",

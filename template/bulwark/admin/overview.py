@@ -17,7 +17,7 @@ from sqlalchemy import Select, case, func, select
 
 from bulwark.admin.confirmation import blueprint
 from bulwark.admin.history import facts_of_events, plain
-from bulwark.audit import trail
+from bulwark.audit import checks
 from bulwark.audit.catalogue import CATALOGUE
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db, utcnow
@@ -94,7 +94,7 @@ class Standing:
     """The system status; None is unknown."""
 
     certificate: status.Certificate | None
-    audit: trail.State | None
+    audit: checks.State | None
     mails: tuple[int, datetime | None] | None
     worker: datetime | None
     backup: datetime | None
@@ -216,7 +216,7 @@ def _noteworthy(first: datetime) -> Select[SecurityEvent]:
 def _standing() -> Standing:
     return Standing(
         certificate=_unless_unknown(status.certificate),
-        audit=_unless_unknown(trail.state),
+        audit=_unless_unknown(checks.state),
         mails=_unless_unknown(_mails),
         worker=_unless_unknown(lambda: recall_time("sign of life")),
         backup=_unless_unknown(lambda: recall_time("backup")),

@@ -11,9 +11,12 @@ from flask import Flask
 from flask.cli import AppGroup
 from sqlalchemy import Select, select
 
-from bulwark.audit import trail
+from bulwark.audit import pruning, verification
+from bulwark.audit.anchors import stored_anchors
 from bulwark.audit.catalogue import CATALOGUE
 from bulwark.audit.events import SecurityEvent
+from bulwark.audit.export import json_rows
+from bulwark.audit.verification import ChainBrokenError
 from bulwark.observability import log_schema
 
 commands = AppGroup("audit", help="Verify, search, export and prune the audit trail.")
@@ -36,9 +39,8 @@ def init_app(app: Flask) -> None:
 def verify(extra: tuple[str, ...]) -> None:
     """Find the first row that was changed, removed, moved or added; exit 1 if any."""
     try:
-        known = trail.anchors() | dict(map(_anchor, extra))
-        head = trail.verify(known)
-    except trail.ChainBrokenError as error:
+        head = verification.verify(stored_anchors() | dict(map(_anchor, extra)))
+    except ChainBrokenError as error:
         raise click.ClickException(f"the audit trail is broken: {error}") from None
     rows = f"{head.position:,} rows, the last one {head}" if head else "no rows yet"
     click.echo(f"The audit trail is intact: {rows}.")
@@ -56,7 +58,7 @@ def export(
     last: datetime | None,
 ) -> None:
     """Print rows with their links as JSON, one per line, oldest first."""
-    for row in trail.rows_of(_only(name, person, first, last)):
+    for row in json_rows(_matching(name, person, first, last)):
         click.echo(row)
 
 
@@ -66,8 +68,8 @@ def export(
 def prune(before: datetime, reason: str) -> None:
     """Delete the rows from before a day. The rest can still be verified."""
     try:
-        head = trail.prune(before.replace(tzinfo=UTC), reason)
-    except trail.ChainBrokenError as error:
+        head = pruning.prune(before.replace(tzinfo=UTC), reason)
+    except ChainBrokenError as error:
         raise click.ClickException(
             f"nothing was deleted, because the audit trail is broken: {error}"
         ) from None
@@ -102,24 +104,24 @@ def _catalogue() -> Iterator[str]:
     yield "| event | level | audited | meaning |\n|---|---|---|---|"
     for name, kind in CATALOGUE.items():
         level = logging.getLevelName(kind.level).lower()
-        kept = "✓" if kind.audited else ""
-        yield f"| `{name}` | {level} | {kept} | {kind.meaning} |"
+        tick = "✓" if kind.audited else ""
+        yield f"| `{name}` | {level} | {tick} | {kind.meaning} |"
     yield "\n## Fields of a line\n"
     yield "| field | type | meaning |\n|---|---|---|"
     for name, (kind_of_value, meaning) in log_schema.FIELDS.items():
         yield f"| `{name}` | {kind_of_value} | {meaning} |"
 
 
-def _anchor(said: str) -> tuple[int, bytes]:
-    found = re.fullmatch(r"(\d+):([0-9a-f]{64})", said)
-    if not found:
+def _anchor(argument: str) -> tuple[int, bytes]:
+    match = re.fullmatch(r"(\d+):([0-9a-f]{64})", argument)
+    if not match:
         raise click.ClickException(
-            f"{said} is not ROW:MAC, the format of `audit` in a log line"
+            f"{argument} is not ROW:MAC, the format of `audit` in a log line"
         )
-    return int(found[1]), bytes.fromhex(found[2])
+    return int(match[1]), bytes.fromhex(match[2])
 
 
-def _only(
+def _matching(
     name: str | None,
     person: int | None,
     first: datetime | None,

@@ -16,8 +16,8 @@ from flask import (
     request,
 )
 from flask_login import current_user
-from sqlalchemy import JSON, BigInteger, Index, Integer, String, event, inspect
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import JSON, BigInteger, Index, Integer, String, inspect
+from sqlalchemy.orm import Mapped, mapped_column
 
 from bulwark.audit.catalogue import CATALOGUE, FACTORS, Kind
 from bulwark.database import PERSONAL, Model, UTCDateTime, db, utcnow
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flask_security import UserMixin
 
 USER_AGENT_LENGTH = 256
+REASON_LENGTH = 256
 # Sent by the app for each new event, with `event` and `user`, in its transaction.
 recorded = Signal()
 
@@ -55,7 +56,7 @@ class SecurityEvent(Model):
     request_id: Mapped[str | None] = mapped_column(String(64))
     method: Mapped[str | None] = mapped_column(String(16))
     route: Mapped[str | None] = mapped_column(String(256))
-    reason: Mapped[str | None] = mapped_column(String(256))
+    reason: Mapped[str | None] = mapped_column(String(REASON_LENGTH))
     details: Mapped[dict[str, Any]] = mapped_column(JSON)
 
     @property
@@ -99,18 +100,8 @@ def record(
         TypeError: a detail is not declared, or `emit` is for such events.
     """
     _refuse_undeclared(name, details, audited=True)
-    here = _of_request() if has_request_context() else {}
-    if actor is None and has_request_context() and current_user.is_authenticated:
-        actor = current_user
-    new = SecurityEvent(
-        at=utcnow(),
-        name=name,
-        user_id=user.id if user else None,
-        actor_id=actor.id if actor else None,
-        reason=reason[:256] or None,
-        details=details,
-        **here,
-    )
+    new = _new_event(name, user, actor)
+    new.reason, new.details = reason[:REASON_LENGTH] or None, details
     recorded.send(current_app._get_current_object(), event=new, user=user)  # type: ignore[attr-defined]
     db.session.add(new)
     if has_request_context():
@@ -133,11 +124,11 @@ def emit(name: str, *, reason: str = "", **details: Any) -> None:
     _refuse_undeclared(name, details.keys() - {"exc_info"}, audited=False)
     fields = {"description": CATALOGUE[name].meaning, "reason": reason or None}
     if has_request_context():
-        fields |= _of_request() | {
+        fields |= _request_fields() | {
             "network": network_of(request.remote_addr or ""),
             "actor_id": _loaded_visitor_id(),
         }
-    _write(name, fields | details)
+    log_event(name, fields | details)
 
 
 @contextmanager
@@ -160,6 +151,22 @@ def _refuse_undeclared(name: str, details: Iterable[str], *, audited: bool) -> N
         )
 
 
+def _new_event(
+    name: str, user: "UserMixin | None", actor: "UserMixin | None"
+) -> SecurityEvent:
+    """Return an event of now, with what the request shows of its client."""
+    fields = _request_fields() if has_request_context() else {}
+    if actor is None and has_request_context() and current_user.is_authenticated:
+        actor = current_user
+    return SecurityEvent(
+        at=utcnow(),
+        name=name,
+        user_id=user.id if user else None,
+        actor_id=actor.id if actor else None,
+        **fields,
+    )
+
+
 def _loaded_visitor_id() -> int | None:
     """Return the signed-in user's id without a query: the database may be down.
 
@@ -169,7 +176,7 @@ def _loaded_visitor_id() -> int | None:
     return state.identity[0] if state and state.identity else None
 
 
-def _of_request() -> dict[str, Any]:
+def _request_fields() -> dict[str, Any]:
     return {
         "address": request.remote_addr,
         "user_agent": request.user_agent.string[:USER_AGENT_LENGTH] or None,
@@ -186,45 +193,26 @@ def _commit(response: Response) -> Response:
     return response
 
 
-@event.listens_for(db.session, "after_flush")
-def _remember(session: Session, _: object) -> None:
-    waiting = session.info.setdefault("events", [])
-    waiting += [
-        (new, _fields(new)) for new in session.new if isinstance(new, SecurityEvent)
-    ]
+def log_fields(event: SecurityEvent) -> dict[str, Any]:
+    """Return the fields of an event's log line."""
+    return {
+        "description": event.kind.meaning,
+        "user_id": event.user_id,
+        "actor_id": event.actor_id,
+        "address": event.address,
+        "network": network_of(event.address) if event.address else None,
+        "user_agent": event.user_agent,
+        "session": event.session,
+        "method": event.method,
+        "route": event.route,
+        "reason": event.reason,
+        **event.details,
+    }
 
 
-@event.listens_for(db.session, "after_commit")
-def _log(session: Session) -> None:
-    """Log only committed events: not at a savepoint, and not after a rollback."""
-    if session.in_nested_transaction():
-        return
-    links = session.info.pop("links", {})
-    for new, fields in session.info.pop("events", []):
-        if inspect(new).persistent:
-            # The events are expired here: `_remember` has stored their values.
-            _write(fields.pop("name"), fields | {"audit": str(links[new.id])})
-
-
-def _write(name: str, fields: dict[str, Any]) -> None:
+def log_event(name: str, fields: dict[str, Any]) -> None:
+    """Count an event, and log it unless there are too many of its kind."""
     metrics.current().events.labels(name).inc()
     if flood.lets_through(name):
         shown = {key: value for key, value in fields.items() if value is not None}
         log.log(CATALOGUE[name].level, name, **shown)
-
-
-def _fields(new: SecurityEvent) -> dict[str, Any]:
-    return {
-        "name": new.name,
-        "description": new.kind.meaning,
-        "user_id": new.user_id,
-        "actor_id": new.actor_id,
-        "address": new.address,
-        "network": network_of(new.address) if new.address else None,
-        "user_agent": new.user_agent,
-        "session": new.session,
-        "method": new.method,
-        "route": new.route,
-        "reason": new.reason,
-        **new.details,
-    }

@@ -50,26 +50,28 @@ def live() -> ResponseReturnValue:
 @blueprint.get("/readyz")
 @public
 def ready() -> ResponseReturnValue:
-    """Return 503 if this process can't serve, "degraded" if a check in MISSED fails.
+    """Return 503 if this process can't serve, "degraded" if a check in OPTIONAL fails.
 
     If Redis is down or emails are delayed, that is no reason to turn clients away or to
     roll back a release. There are alerts for both.
     """
-    found = ask({name: CHECKS[name] for name in (*NEEDED, *MISSED)})
-    if any(found[name] for name in NEEDED):
-        log.error("not_ready", checks={k: said for k, said in found.items() if said})
+    faults = run_checks({name: CHECKS[name] for name in (*REQUIRED, *OPTIONAL)})
+    if any(faults[name] for name in REQUIRED):
+        log.error(
+            "not_ready", checks={k: fault for k, fault in faults.items() if fault}
+        )
         return jsonify(status="unavailable"), 503, {"Retry-After": "5"}
-    return jsonify(status="degraded" if any(found.values()) else "ok")
+    return jsonify(status="degraded" if any(faults.values()) else "ok")
 
 
 @click.command()
 @with_appcontext
 def health() -> None:
     """Check all that the service needs; exit with 1 if a check fails."""
-    found = ask(CHECKS)
-    for name, said in found.items():
-        click.echo(f"{name:<12}{said or 'ok'}")
-    if any(found.values()):
+    faults = run_checks(CHECKS)
+    for name, fault in faults.items():
+        click.echo(f"{name:<12}{fault or 'ok'}")
+    if any(faults.values()):
         raise SystemExit(1)
 
 
@@ -80,15 +82,16 @@ def _database() -> None:
 def _migrations() -> None:
     """Compare with the code. Unknown revisions are from a newer release."""
     parents, heads = _revisions()
-    found = list(db.session.scalars(text("SELECT version_num FROM alembic_version")))
-    if not parents.keys() >= set(found):
+    stored = db.session.scalars(text("SELECT version_num FROM alembic_version"))
+    pending = list(stored)
+    if not parents.keys() >= set(pending):
         return
     applied = set[str]()
-    while found:  # the table contains only the heads
-        revision = found.pop()
+    while pending:  # the table contains only the heads
+        revision = pending.pop()
         if revision not in applied:
             applied.add(revision)
-            found += parents[revision]
+            pending += parents[revision]
     if not heads <= applied:
         raise CheckFailedError("migrations were not applied: run `flask prepare`")
 
@@ -123,8 +126,8 @@ def _mail() -> None:
 
 def _worker() -> None:
     queue.pending_count()
-    seen = recall_time("sign of life")
-    if seen is None or utcnow() - seen > SILENCE:
+    heartbeat = recall_time("sign of life")
+    if heartbeat is None or utcnow() - heartbeat > SILENCE:
         raise CheckFailedError("no worker is running: start one with `flask worker`")
 
 
@@ -136,8 +139,8 @@ CHECKS: dict[str, Check] = {
     "mail": _mail,
     "worker": _worker,
 }
-# The checks of /readyz: if one of NEEDED fails, the service can't serve.
-NEEDED, MISSED = ("database", "migrations"), ("limiter", "mail")
+# The checks of /readyz: if one of REQUIRED fails, the service can't serve.
+REQUIRED, OPTIONAL = ("database", "migrations"), ("limiter", "mail")
 
 
 @cache
@@ -149,19 +152,19 @@ def _threads() -> ThreadPoolExecutor:
 _running: dict[str, Future[str]] = {}
 
 
-def ask(checks: Mapping[str, Check]) -> dict[str, str]:
+def run_checks(checks: Mapping[str, Check]) -> dict[str, str]:
     """Run checks in parallel, within one deadline.
 
     Returns:
         what is wrong, by the name of the check; "" if it passed.
     """
-    running = {name: _begin(name, check) for name, check in checks.items()}
-    wait(running.values(), DEADLINE)
+    runs = {name: _start(name, check) for name, check in checks.items()}
+    wait(runs.values(), DEADLINE)
     late = f"did not respond within {DEADLINE} seconds"
-    return {n: found.result() if found.done() else late for n, found in running.items()}
+    return {name: run.result() if run.done() else late for name, run in runs.items()}
 
 
-def _begin(name: str, check: Check) -> Future[str]:
+def _start(name: str, check: Check) -> Future[str]:
     """Start a check, or wait for its last run if that has not finished."""
     running = _running.get(name)
     if running is None or running.done():

@@ -24,7 +24,7 @@ from bulwark.observability import metrics
 HOURS = 24
 HOUR = timedelta(hours=1)
 ERRORS, CERTIFICATE = "server errors", "certificate"
-PATIENCE = 2  # seconds for each step of fetching the certificate
+TIMEOUT = 2  # seconds for each step of fetching the certificate
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ def count_server_errors() -> None:
     The stored total is read first, so a lower count means that the counters were reset.
     """
     folder = Path(settings.current().metrics_folder)
-    known = recall(ERRORS)
+    last = recall(ERRORS)
     total = metrics.server_errors(folder)
-    if known is None:  # it is unknown when earlier errors happened
-        known = {"total": total, "hours": {}}
-    new = total - known["total"] if total >= known["total"] else total
+    if last is None:  # it is unknown when earlier errors happened
+        last = {"total": total, "hours": {}}
+    new = total - last["total"] if total >= last["total"] else total
     first = first_hour()
-    hours = {h: n for h, n in known["hours"].items() if h >= first.isoformat()}
+    hours = {h: n for h, n in last["hours"].items() if h >= first.isoformat()}
     present = (first + (HOURS - 1) * HOUR).isoformat()
     hours[present] = hours.get(present, 0) + new
     remember(ERRORS, {"total": total, "hours": hours})
@@ -78,10 +78,10 @@ def errors_by_hour() -> dict[datetime, int]:
 
 
 @queue.periodic_task(crontab(minute="*/10"), name="look_at_certificate")  # type: ignore[untyped-decorator]
-def look_at_certificate() -> None:
+def store_certificate() -> None:
     """Store the certificate's validity; without a response, keep the last one."""
-    if shown := served_certificate():
-        begins, ends = shown.not_valid_before_utc, shown.not_valid_after_utc
+    if served := served_certificate():
+        begins, ends = served.not_valid_before_utc, served.not_valid_after_utc
         moments = begins.isoformat(), ends.isoformat(), utcnow().isoformat()
         remember(CERTIFICATE, moments)
 
@@ -95,23 +95,23 @@ def certificate() -> Certificate | None:
 def served_certificate() -> x509.Certificate | None:
     """Return the certificate that clients get, or None without a response."""
     try:
-        with as_visitor() as connection:
-            shown = connection.getpeercert(binary_form=True)
+        with connect_as_client() as connection:
+            der = connection.getpeercert(binary_form=True)
     except OSError:
         return None
-    return x509.load_der_x509_certificate(shown) if shown else None
+    return x509.load_der_x509_certificate(der) if der else None
 
 
 @contextmanager
-def as_visitor() -> Iterator[ssl.SSLSocket]:
-    """Connect to the public address, as a client does."""
+def connect_as_client() -> Iterator[ssl.SSLSocket]:
+    """Connect to the public address over TLS, as a client does."""
     url = urlsplit(settings.current().base_url)
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # an expired one must be shown as well
     address = (url.hostname or "localhost", url.port or 443)
     with (
-        closing(socket.create_connection(address, PATIENCE)) as raw,
+        closing(socket.create_connection(address, TIMEOUT)) as raw,
         context.wrap_socket(raw, server_hostname=address[0]) as connection,
     ):
         yield connection

@@ -17,8 +17,10 @@ from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from bulwark import admin
+from bulwark.admin import history
 from bulwark.audit import events, trail
 from bulwark.audit.events import SecurityEvent
+from bulwark.audit.pending import pending_events
 from bulwark.audit.trail import AuditLink
 from bulwark.database import db, utcnow
 from bulwark.identity import sessions
@@ -526,18 +528,17 @@ def test_an_export_has_the_rows_that_the_command_writes(app: Flask, ada: Visitor
 def test_an_export_is_recorded_before_it_is_sent(
     app: Flask, ada: Visitor, monkeypatch: pytest.MonkeyPatch
 ):
-    happened = []
+    happened: list[int | str] = []
 
     def rows_of(_: object) -> Iterator[str]:
         happened.append("sent")
         yield "{}"
 
     def note(session: Session) -> None:
-        happened.extend(
-            link.position for link in session.info.get("links", {}).values()
-        )
+        links = pending_events(session).links
+        happened.extend(link.position for link in links.values())
 
-    monkeypatch.setattr(trail, "rows_of", rows_of)
+    monkeypatch.setattr(history, "json_rows", rows_of)
     event.listen(db.session, "after_commit", note, insert=True)
     try:
         assert ada.get("/admin/history/export").text == "{}\n"
@@ -558,7 +559,7 @@ def test_what_cannot_be_recorded_is_not_exported(
         raise OperationalError("INSERT", {}, sqlite3.OperationalError("disk I/O error"))
 
     add_events(app)
-    monkeypatch.setattr(trail, "_add_links", fail)
+    monkeypatch.setattr(trail, "add_links", fail)
     answer = ada.get("/admin/history/export", headers=JSON)
     assert answer.status_code >= 500
     assert "authn_login_fail" not in answer.text

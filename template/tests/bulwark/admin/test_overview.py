@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 
 from bulwark import admin, jobs
-from bulwark.audit import events, trail
+from bulwark.audit import checks, events
 from bulwark.database import db, utcnow
 from bulwark.jobs import queue
 from bulwark.ops import status, worker
@@ -100,7 +100,7 @@ def test_nothing_that_is_unknown_is_in_the_way(
 def test_the_overview_says_how_things_stand(app: Flask, ada: Visitor):
     now = utcnow()
     with app.app_context():
-        trail.check.call_local()
+        checks.check.call_local()
         worker.show_sign_of_life.call_local()
         jobs.remember_time("backup")
     span = (now - timedelta(days=60), now + timedelta(days=30, minutes=1), now)
@@ -126,7 +126,7 @@ def test_the_overview_says_what_needs_a_look(
     for what in ("sign of life", "backup"):
         queue.storage.put_data(what.encode(), long_ago.encode())
     told = {"fault": "row 3 is gone", "head": "", "at": now.isoformat()}
-    queue.put(trail.NOTE, told)
+    queue.put(checks.RESULT_KEY, told)
     waiting = (1, now - timedelta(minutes=16))
     monkeypatch.setattr(admin.overview, "_mails", lambda: waiting)
     concerns = overview(ada)["concerns"]

@@ -1,30 +1,15 @@
 """Events: each action is recorded once, in the table and the log, without secrets."""
 
-import io
-import json
-import logging
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from datetime import timedelta
 
-import pytest
 from flask import Flask
 from passlib.totp import TOTP
-from sqlalchemy import select, update
+from sqlalchemy import update
 
-import bulwark
-from bulwark.audit import events
-from bulwark.audit.catalogue import CATALOGUE
-from bulwark.audit.events import SecurityEvent
-from bulwark.audit.trail import AuditLink
 from bulwark.database import db, utcnow
-from bulwark.identity import sessions, tokens
+from bulwark.identity import tokens
 from bulwark.identity.sessions import UserSession
-from bulwark.observability import logging as bulwark_logging
+from tests.bulwark.audit.support import WRONG, Watch, give_password, post
 from tests.bulwark.identity.security.test_second_factors import (
     ask,
     begin_app,
@@ -35,190 +20,6 @@ from tests.conftest import GOOD_PASSWORD, Visitor, add_person, totp_code
 from tests.passkey import SoftwarePasskey
 
 NEW_PASSWORD = "seven brass kettles whistle"
-WRONG = "a wrong password"
-# Who it concerns, who did it, and the details, by the name of the event.
-Recorded = tuple[str, str | None, str | None, dict[str, Any]]
-
-
-@dataclass
-class Watch:
-    """Shows what was recorded since it was last asked."""
-
-    app: Flask
-    out: io.StringIO
-    rows: int = 0
-    lines: int = 0
-
-    def new(self) -> list[Recorded]:
-        """Return the new events; each is one row and one line that say the same."""
-        with self.app.app_context():
-            rows = db.session.scalars(
-                select(SecurityEvent)
-                .where(SecurityEvent.id > self.rows)
-                .order_by(SecurityEvent.id)
-            ).all()
-            people = {
-                person.id: person.email.partition("@")[0]
-                for person in db.session.scalars(select(self._person()))
-            }
-        written = [json.loads(line) for line in self.out.getvalue().splitlines()]
-        kept = {name for name, kind in CATALOGUE.items() if kind.audited}
-        lines = [line for line in written[self.lines :] if line["event"] in kept]
-        self.lines = len(written)
-        self.rows = max([self.rows, *(row.id for row in rows)])
-        assert len(lines) == len(rows)
-        for row, line in zip(rows, lines, strict=True):
-            self._agree(row, line)
-        return [
-            (
-                row.name,
-                people.get(row.user_id),
-                people.get(row.actor_id),
-                row.details,
-            )
-            for row in rows
-        ]
-
-    def all_text(self) -> str:
-        """Return all that was ever written, in the table and the log."""
-        with self.app.app_context():
-            table = SecurityEvent.__table__
-            rows = [tuple(row) for row in db.session.execute(select(table))]
-        return f"{rows}\n{self.out.getvalue()}"
-
-    def _person(self) -> Any:
-        return self.app.extensions["security"].datastore.user_model
-
-    def _agree(self, row: SecurityEvent, line: dict[str, Any]) -> None:
-        settings = self.app.extensions["bulwark"]
-        expected = {
-            "event": row.name,
-            "level": logging.getLevelName(row.kind.level).lower(),
-            "description": row.kind.meaning,
-            "service": settings.slug,
-            "host": settings.domain,
-            "version": settings.version,
-            "logger": "bulwark",
-            "user_id": row.user_id,
-            "actor_id": row.actor_id,
-            "address": row.address,
-            "network": row.address,
-            "user_agent": row.user_agent,
-            "session": row.session,
-            "request_id": row.request_id,
-            "method": row.method,
-            "route": row.route,
-            "reason": row.reason,
-            **row.details,
-        }
-        with self.app.app_context():
-            link = db.session.scalars(
-                select(AuditLink).where(AuditLink.event_id == row.id)
-            ).one()
-        assert line.pop("audit") == f"{link.position}:{link.mac.hex()}"
-        if row.method is None:
-            line.pop("request_id", None)  # Left over from a request of the test.
-        moment = datetime.fromisoformat(line.pop("timestamp"))
-        assert moment.utcoffset() == timedelta(0)
-        assert abs(moment - row.at) < timedelta(seconds=10)
-        assert line == {k: v for k, v in expected.items() if v is not None}
-
-
-@pytest.fixture
-def watch(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
-    """What is recorded, as production logs it."""
-    out = io.StringIO()
-    monkeypatch.setattr(bulwark_logging, "sys", SimpleNamespace(stdout=out, stderr=out))
-    bulwark_logging.configure("INFO", readable=False)
-    with app.app_context():
-        newest = db.session.scalar(
-            select(SecurityEvent.id).order_by(SecurityEvent.id.desc()).limit(1)
-        )
-    yield Watch(app, out, rows=newest or 0)
-    monkeypatch.undo()
-    bulwark_logging.configure("INFO", readable=True)
-
-
-@pytest.fixture
-def zoe(visitor: Visitor, watch: Watch, person: str) -> str:
-    """The address of somebody who is signed in already."""
-    visitor.sign_in(person)
-    watch.new()
-    return person
-
-
-@pytest.fixture
-def with_app(app: Flask) -> str:
-    """The address of somebody with an authenticator app, who is not signed in."""
-    return add_person(app, "zoe@example.org", totp=True)
-
-
-def give_password(visitor: Visitor, email: str, password: str = GOOD_PASSWORD) -> None:
-    visitor.submit("/login", {"email": email, "password": password})
-
-
-def post(visitor: Visitor, path: str, page: str = "/account") -> int:
-    data = {"csrf_token": visitor.csrf_token(page)}
-    headers = {"Referer": f"https://localhost{page}"}
-    return visitor.client.post(path, data=data, headers=headers).status_code
-
-
-# --- Signing in and out ---------------------------------------------------------------
-
-
-def test_signing_in_and_out(visitor: Visitor, watch: Watch, person: str):
-    visitor.sign_in(person)
-    assert watch.new() == [
-        ("authn_login_success", "zoe", "zoe", {"factor": "password"})
-    ]
-    post(visitor, "/logout")
-    assert watch.new() == [("authn_logout", "zoe", "zoe", {})]
-
-
-def test_signing_in_with_another_device(
-    visitor: Visitor, other_visitor: Visitor, watch: Watch, zoe: str
-):
-    other_visitor.sign_in(zoe)
-    details = {"factor": "password", "new_device": True}
-    assert watch.new() == [("authn_login_success", "zoe", "zoe", details)]
-
-
-def test_a_wrong_password_and_then_the_right_one(
-    visitor: Visitor, watch: Watch, person: str
-):
-    give_password(visitor, person, WRONG)
-    failed = ("authn_login_fail", "zoe", None, {"factor": "password"})
-    assert watch.new() == [failed]
-    visitor.sign_in(person)
-    assert watch.new() == [
-        ("authn_login_successafterfail", "zoe", "zoe", {"factor": "password"})
-    ]
-
-
-def test_a_wrong_address(visitor: Visitor, watch: Watch):
-    give_password(visitor, "alien@example.org", WRONG)
-    assert watch.new() == [("authn_login_fail", None, None, {"factor": "password"})]
-
-
-def test_the_right_password_of_a_locked_account(
-    visitor: Visitor, app: Flask, watch: Watch, person: str
-):
-    with app.app_context():
-        found = app.extensions["security"].datastore.find_user(email=person)
-        found.active = False
-        db.session.commit()
-    give_password(visitor, person)
-    assert watch.new() == [("authn_login_fail", "zoe", None, {"factor": "password"})]
-
-
-def test_guessing_a_password_until_it_is_refused(
-    visitor: Visitor, watch: Watch, person: str
-):
-    for _ in range(12):
-        give_password(visitor, person, WRONG)
-    failed = ("authn_login_fail", "zoe", None, {"factor": "password"})
-    limit = ("authn_login_fail_max", "zoe", None, {"factor": "password", "told": True})
-    assert watch.new() == [failed] * 10 + [limit]
 
 
 # --- Accounts -------------------------------------------------------------------------
@@ -401,8 +202,8 @@ def test_making_using_and_revoking_an_access_token(
     assert watch.new() == []
     visitor.get("/admin/roles", headers=headers)
     visitor.get("/account", headers=headers)
-    asked = [("authz_fail", "ada", "ada", {"permission": "signed in"})]
-    assert watch.new()[-1:] == asked
+    refused = [("authz_fail", "ada", "ada", {"permission": "signed in"})]
+    assert watch.new()[-1:] == refused
 
     visitor.send(f"/account/tokens/{number}/revoke", {})
     revoked = ("authn_token_revoked", "ada", "ada", {"token_id": number})
@@ -418,62 +219,7 @@ def test_asking_for_what_one_may_not_do(visitor: Visitor, watch: Watch, zoe: str
     assert watch.new() == [("authz_fail", "zoe", "zoe", details)]
 
 
-# --- All of them ----------------------------------------------------------------------
-
-
-def test_what_is_rolled_back_is_neither_kept_nor_logged(
-    app: Flask, watch: Watch, person: str
-):
-    with app.app_context():
-        events.record("authn_login_lock")
-        db.session.flush()
-        db.session.rollback()
-        events.record("authn_login_unlock")
-        db.session.commit()
-    assert [name for name, *_ in watch.new()] == ["authn_login_unlock"]
-
-
-def test_what_a_savepoint_keeps_is_logged_with_the_whole_only(app: Flask, watch: Watch):
-    with app.app_context():
-        with db.session.begin_nested():
-            events.record("authn_login_lock")
-        assert "authn_login_lock" not in watch.out.getvalue()
-        nested = db.session.begin_nested()
-        events.record("authn_mfa_removed")
-        db.session.flush()
-        nested.rollback()
-        db.session.commit()
-    assert [name for name, *_ in watch.new()] == ["authn_login_lock"]
-
-
-def test_a_request_that_fails_inside_records_nothing(
-    visitor: Visitor, app: Flask, watch: Watch, zoe: str, monkeypatch
-):
-    def fail() -> None:
-        events.record("authn_login_lock")
-        db.session.flush()
-        raise ZeroDivisionError
-
-    fail.access = "public"  # type: ignore[attr-defined]
-    monkeypatch.setitem(app.view_functions, "account.index", fail)
-    monkeypatch.setitem(app.config, "PROPAGATE_EXCEPTIONS", False)
-    assert visitor.get("/account").status_code == 500
-    assert watch.new() == []
-
-
-def test_the_catalogue_names_only_what_happens():
-    base = Path(bulwark.__file__).parent
-    others = [path for path in base.rglob("*.py") if path.name != "events.py"]
-    source = "".join(p.read_text() for p in others if p.name != "notifications.py")
-    happen = set(re.findall(r'(?:record|emit|explained)\(\s*f?"(\w+)', source))
-    happen |= {"authn_login_successafterfail", "sys_startup", "sys_shutdown"}
-    happen.add("sys_audit_pruned")
-    assert CATALOGUE.keys() == happen
-
-
-def test_an_unknown_name_is_an_error(app: Flask):
-    with app.app_context(), pytest.raises(KeyError):
-        events.record("authn_login_sucess")
+# --- Secrets --------------------------------------------------------------------------
 
 
 def test_an_event_shows_no_secret_and_no_address(
@@ -513,29 +259,3 @@ def test_an_event_shows_no_secret_and_no_address(
     text = watch.all_text()
     assert len(watch.new()) >= 9
     assert [canary for canary in canaries if canary in text] == []
-
-
-def test_a_session_is_named_by_a_part_of_its_hash(
-    visitor: Visitor, app: Flask, watch: Watch, zoe: str
-):
-    cookie = visitor.client.get_cookie("__Host-session")
-    assert cookie
-    post(visitor, "/logout")
-    with app.app_context():
-        mark = db.session.scalars(
-            select(SecurityEvent.session).where(SecurityEvent.name == "authn_logout")
-        ).one()
-    assert mark == sessions.hash_of(cookie.value)[:16]
-
-
-@pytest.mark.parametrize(
-    "hostile",
-    ["a\u2028b", "\x1b[31mred", '"}{"event": "forged"}', "é" * 300],
-    ids=["line", "colour", "json", "long"],
-)
-def test_no_user_agent_breaks_a_line(
-    visitor: Visitor, watch: Watch, person: str, hostile: str
-):
-    headers = {"User-Agent": hostile.encode().decode("latin-1")}
-    visitor.submit("/login", {"email": person, "password": WRONG}, headers=headers)
-    assert [name for name, *_ in watch.new()] == ["authn_login_fail"]

@@ -1,4 +1,4 @@
-"""Health: who asks from outside learns one word, the operator what is wrong."""
+"""Health: clients get one word, and the operator sees what is wrong."""
 
 import time
 from collections.abc import Iterator
@@ -23,12 +23,12 @@ DEGRADED = {"status": "degraded"}
 UNAVAILABLE = {"status": "unavailable"}
 
 
-def shown(app: Flask) -> dict[str, str]:
+def run_health(app: Flask) -> dict[str, str]:
     """Return what the operator is shown, by what was checked."""
-    said = app.test_cli_runner().invoke(args=["health"])
-    found = dict(line.split(maxsplit=1) for line in said.stdout.splitlines())
-    assert said.exit_code == int(set(found.values()) != {"ok"})
-    return found
+    result = app.test_cli_runner().invoke(args=["health"])
+    shown = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert result.exit_code == int(set(shown.values()) != {"ok"})
+    return shown
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def working(app: Flask) -> None:
 
 def test_all_is_well(app: Flask, visitor: Visitor):
     assert visitor.get("/readyz").get_json() == OK
-    assert shown(app) == dict.fromkeys(health.CHECKS, "ok")
+    assert run_health(app) == dict.fromkeys(health.CHECKS, "ok")
 
 
 def test_migrations_that_were_not_applied_stop_visitors(app: Flask, visitor: Visitor):
@@ -51,7 +51,7 @@ def test_migrations_that_were_not_applied_stop_visitors(app: Flask, visitor: Vis
         db.session.commit()
     try:
         answer = visitor.get("/readyz")
-        said = shown(app)
+        checks = run_health(app)
     finally:
         with app.app_context():
             for version in applied:
@@ -60,7 +60,7 @@ def test_migrations_that_were_not_applied_stop_visitors(app: Flask, visitor: Vis
             db.session.commit()
     assert answer.status_code == 503
     assert answer.get_json() == UNAVAILABLE
-    assert said["migrations"] == "migrations were not applied: run `flask prepare`"
+    assert checks["migrations"] == "migrations were not applied: run `flask prepare`"
 
 
 def test_a_database_of_a_newer_release_serves_the_older_one(
@@ -93,14 +93,14 @@ def hanging(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         health._running[name].result()  # the next test makes a check of its own
 
 
-@pytest.mark.parametrize("name", [*health.NEEDED, *health.MISSED])
+@pytest.mark.parametrize("name", [*health.REQUIRED, *health.OPTIONAL])
 def test_a_check_that_hangs_ends_at_its_deadline(
     visitor: Visitor, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     monkeypatch.setattr(health, "DEADLINE", 0.5)
     with hanging(name, monkeypatch):
         answer = visitor.get("/readyz")
-    needed = name in health.NEEDED
+    needed = name in health.REQUIRED
     assert answer.status_code == (503 if needed else 200)
     assert answer.get_json() == (UNAVAILABLE if needed else DEGRADED)
 
@@ -109,11 +109,11 @@ def test_a_check_that_hangs_holds_one_thread(
     visitor: Visitor, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(health, "DEADLINE", 0.1)
-    begun = time.monotonic()
+    start = time.monotonic()
     with hanging("database", monkeypatch):
         for _ in range(20):
             assert visitor.get("/readyz").get_json() == UNAVAILABLE
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - start < 30
 
 
 def test_checks_run_side_by_side(app: Flask, monkeypatch: pytest.MonkeyPatch):
@@ -121,7 +121,7 @@ def test_checks_run_side_by_side(app: Flask, monkeypatch: pytest.MonkeyPatch):
     all_run = Barrier(len(health.CHECKS), timeout=health.DEADLINE)
     for name in health.CHECKS:
         monkeypatch.setitem(health.CHECKS, name, lambda: all_run.wait() and None)
-    assert shown(app) == dict.fromkeys(health.CHECKS, "ok")
+    assert run_health(app) == dict.fromkeys(health.CHECKS, "ok")
 
 
 def test_who_serves_less_well_says_so_and_no_more(
@@ -130,8 +130,8 @@ def test_who_serves_less_well_says_so_and_no_more(
     monkeypatch.setattr(limiter.storage, "check", lambda: False)
     answer = visitor.get("/readyz")
     assert (answer.status_code, answer.get_json()) == (200, DEGRADED)
-    told = "Redis does not respond: each process counts its own requests"
-    assert shown(app)["limiter"] == told
+    expected = "Redis does not respond: each process counts its own requests"
+    assert run_health(app)["limiter"] == expected
 
 
 def test_visitors_are_served_without_a_worker(
@@ -139,11 +139,11 @@ def test_visitors_are_served_without_a_worker(
 ):
     monkeypatch.setattr(health, "SILENCE", timedelta(0))
     assert visitor.get("/readyz").get_json() == OK
-    told = "no worker is running: start one with `flask worker`"
-    assert shown(app)["worker"] == told
+    expected = "no worker is running: start one with `flask worker`"
+    assert run_health(app)["worker"] == expected
 
 
-def test_mail_that_waits_is_told(app: Flask, visitor: Visitor):
+def test_mail_that_waits_is_shown(app: Flask, visitor: Visitor):
     with app.test_request_context():
         mail.send("A subject", "zoe@example.org", "A text")
         db.session.execute(
@@ -152,4 +152,4 @@ def test_mail_that_waits_is_told(app: Flask, visitor: Visitor):
         db.session.commit()
     answer = visitor.get("/readyz")
     assert (answer.status_code, answer.get_json()) == (200, DEGRADED)
-    assert shown(app)["mail"].startswith("an email has been waiting since")
+    assert run_health(app)["mail"].startswith("an email has been waiting since")

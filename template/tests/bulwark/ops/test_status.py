@@ -1,4 +1,4 @@
-"""What a worker notes: server errors by hour, and the certificate that is served."""
+"""What a worker stores: server errors by hour, and the certificate that is served."""
 
 import socket
 import time
@@ -25,7 +25,7 @@ REQUESTS = (("/a", "500"), ("/b", "503"), ("/b", "404"), ("/readyz", "503"))
 def folder(
     app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    """A folder of metrics in which nobody counted yet."""
+    """An empty folder of metrics."""
     settings = replace(app.extensions["bulwark"], metrics_folder=str(tmp_path))
     monkeypatch.setitem(app.extensions, "bulwark", settings)
     queue.flush()
@@ -44,8 +44,8 @@ def count(folder: Path, process: int = 0, times: int = 1) -> None:
     file.close()
 
 
-def note() -> list[int]:
-    """Let a worker count; return what is known, by hour."""
+def count_errors() -> list[int]:
+    """Let a worker count; return the counts by hour."""
     status.count_server_errors.call_local()
     return list(status.errors_by_hour().values())
 
@@ -68,30 +68,30 @@ def test_a_fault_of_a_view_is_a_server_error(
     assert metrics.server_errors(folder) == before + 1
 
 
-def test_errors_are_those_since_the_last_note(folder: Path):
+def test_errors_are_those_since_the_last_count(folder: Path):
     count(folder)
-    assert note() == [0]  # of when these are, nobody knows
+    assert count_errors() == [0]  # of when these are, nobody knows
     count(folder)
-    assert note() == [2]
-    assert note() == [2]
+    assert count_errors() == [2]
+    assert count_errors() == [2]
     count(folder)
-    assert note() == [4]
+    assert count_errors() == [4]
 
 
 def test_counters_that_begin_anew_lose_nothing(folder: Path):
-    note()
+    count_errors()
     count(folder, times=2)
-    assert note() == [4]
+    assert count_errors() == [4]
     for file in folder.glob("*.db"):
         file.unlink()
     count(folder)
-    assert note() == [6]
+    assert count_errors() == [6]
 
 
 def test_each_hour_has_its_own_and_only_a_day_is_kept(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    start, known = utcnow(), {}
+    start, hours = utcnow(), {}
     for hour in range(30):
         moment = start + timedelta(hours=hour)
         monkeypatch.setattr(status, "utcnow", lambda moment=moment: moment)
@@ -99,59 +99,59 @@ def test_each_hour_has_its_own_and_only_a_day_is_kept(
             monkeypatch.setattr(metrics, "server_errors", lambda _, n=hour: n)
         elif hour == 0:
             monkeypatch.setattr(metrics, "server_errors", lambda _: 0)
-        note()
-        known = status.errors_by_hour()
-    assert len(known) == 24
-    assert min(known) == status.first_hour()
-    assert sorted(known.values())[-2:] == [0, 7]
+        count_errors()
+        hours = status.errors_by_hour()
+    assert len(hours) == 24
+    assert min(hours) == status.first_hour()
+    assert sorted(hours.values())[-2:] == [0, 7]
 
 
 def test_a_worker_that_is_slower_counts_nothing_twice(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    note()
+    count_errors()
     count(folder)
-    look = metrics.server_errors
+    original = metrics.server_errors
 
-    def look_while_another_notes(folder: Path) -> int:
-        found = look(folder)
+    def count_while_another_does(folder: Path) -> int:
+        total = original(folder)
         count(folder)
-        monkeypatch.setattr(metrics, "server_errors", look)
-        assert note() == [4]
-        return found
+        monkeypatch.setattr(metrics, "server_errors", original)
+        assert count_errors() == [4]
+        return total
 
-    monkeypatch.setattr(metrics, "server_errors", look_while_another_notes)
-    assert note() == [2]
-    assert note() == [4]
+    monkeypatch.setattr(metrics, "server_errors", count_while_another_does)
+    assert count_errors() == [2]
+    assert count_errors() == [4]
 
 
 def test_the_certificate_that_was_seen_is_kept_while_nobody_answers(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    status.look_at_certificate.call_local()
+    status.store_certificate.call_local()
     assert status.certificate() is None
     dev_certificate.make(folder, "service")
     pem = (folder / "localhost.pem").read_bytes()
-    shown = x509.load_pem_x509_certificate(pem)
-    monkeypatch.setattr(status, "served_certificate", lambda: shown)
-    status.look_at_certificate.call_local()
+    served = x509.load_pem_x509_certificate(pem)
+    monkeypatch.setattr(status, "served_certificate", lambda: served)
+    status.store_certificate.call_local()
     monkeypatch.setattr(status, "served_certificate", lambda: None)
-    status.look_at_certificate.call_local()
-    seen = status.certificate()
-    assert seen is not None
-    assert seen.ends == shown.not_valid_after_utc
-    assert seen.days_left == dev_certificate.LIFE.days - 1
-    assert seen.life_left == pytest.approx(1, abs=0.001)
+    status.store_certificate.call_local()
+    stored = status.certificate()
+    assert stored is not None
+    assert stored.ends == served.not_valid_after_utc
+    assert stored.days_left == dev_certificate.LIFE.days - 1
+    assert stored.life_left == pytest.approx(1, abs=0.001)
 
 
 def test_who_does_not_answer_is_not_waited_for(
     folder: Path, app: Flask, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(status, "PATIENCE", 0.2)
+    monkeypatch.setattr(status, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"https://127.0.0.1:{silent.getsockname()[1]}"
         settings = replace(app.extensions["bulwark"], base_url=address)
         monkeypatch.setitem(app.extensions, "bulwark", settings)
-        begun = time.monotonic()
+        start = time.monotonic()
         assert status.served_certificate() is None
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - start < 5
