@@ -15,8 +15,8 @@ from flask import jsonify, render_template
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Select, case, func, select
 
+from bulwark.admin import history
 from bulwark.admin.confirmation import blueprint
-from bulwark.admin.history import facts_of_events, plain
 from bulwark.audit import trail
 from bulwark.audit.catalogue import CATALOGUE
 from bulwark.audit.events import SecurityEvent
@@ -139,13 +139,13 @@ def overview() -> ResponseReturnValue:
     hours = [first + number * HOUR for number in range(HOURS)]
     series = [*_series(first), Series("server_errors", _errors(hours))]
     standing = _standing()
-    latest = facts_of_events(db.session.scalars(_noteworthy(first)).all())
+    latest = history.to_dicts(db.session.scalars(_noteworthy(first)).all())
     if wants_json():
         return jsonify(
             hours=[hour.isoformat() for hour in hours],
             counts={one.key: one.by_hour for one in series},
             **_plain(standing),
-            events=plain(latest),
+            events=history.to_json(latest),
         )
     return render_template(
         "bulwark/admin/overview.html",

@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import delete, select
 
-from bulwark.account import views
+from bulwark.account.activity import PAGE
 from bulwark.audit.catalogue import CATALOGUE
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db, utcnow
@@ -248,14 +248,14 @@ def test_a_long_history_is_read_in_pages_newest_first(
     visitor: Visitor, app: Flask, person: str
 ):
     visitor.sign_in(person)
-    add_events(app, person, *["authz_change"] * (2 * views.PAGE))
+    add_events(app, person, *["authz_change"] * (2 * PAGE))
     seen, path = [], "/account/activity"
     for _ in range(3):
         answer = visitor.get(path, headers=JSON).get_json()
         seen += [event["id"] for event in answer["activity"]]
         path = f"/account/activity?before={answer['older_than']}"
     assert answer["older_than"] is None
-    assert len(seen) == 2 * views.PAGE + 1
+    assert len(seen) == 2 * PAGE + 1
     assert seen == sorted(set(seen), reverse=True)
     assert "Older" in text_of(visitor, "/account/activity")
 

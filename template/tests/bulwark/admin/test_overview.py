@@ -12,8 +12,10 @@ from bulwark.audit import events, trail
 from bulwark.database import db, utcnow
 from bulwark.jobs import queue
 from bulwark.ops import status, worker
-from tests.bulwark.admin.test_admin import JSON, WHY, path
 from tests.conftest import Visitor
+from tests.support import JSON, user_path
+
+WHY = {"reason": "Their laptop was stolen"}
 
 
 def overview(ada: Visitor) -> dict[str, Any]:
@@ -147,7 +149,7 @@ def test_the_overview_shows_warnings_that_are_not_counted(
     happened(app, "authn_login_fail", 1)
     happened(app, "authn_logout", 1)
     happened(app, "authn_token_reuse", -1)
-    ada.submit(path(app, person, "lock"), WHY)
+    ada.submit(user_path(app, person, "lock"), WHY)
     (event,) = overview(ada)["events"]
     assert (event["name"], event["user"]) == ("authn_login_lock", person)
     assert "An account was locked" in ada.get("/admin").text

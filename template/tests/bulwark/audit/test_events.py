@@ -22,17 +22,17 @@ from bulwark.audit.catalogue import CATALOGUE
 from bulwark.audit.events import SecurityEvent
 from bulwark.audit.trail import AuditLink
 from bulwark.database import db, utcnow
-from bulwark.identity import sessions, tokens
+from bulwark.identity import hashed_tokens, tokens
 from bulwark.identity.sessions import UserSession
 from bulwark.observability import logging as bulwark_logging
-from tests.bulwark.identity.security.test_second_factors import (
+from tests.conftest import GOOD_PASSWORD, Visitor, add_person, totp_code
+from tests.passkey import SoftwarePasskey
+from tests.support import (
     ask,
     begin_app,
     register,
     use,
 )
-from tests.conftest import GOOD_PASSWORD, Visitor, add_person, totp_code
-from tests.passkey import SoftwarePasskey
 
 NEW_PASSWORD = "seven brass kettles whistle"
 WRONG = "a wrong password"
@@ -525,7 +525,7 @@ def test_a_session_is_named_by_a_part_of_its_hash(
         mark = db.session.scalars(
             select(SecurityEvent.session).where(SecurityEvent.name == "authn_logout")
         ).one()
-    assert mark == sessions.hash_of(cookie.value)[:16]
+    assert mark == hashed_tokens.hash_of(cookie.value)[:16]
 
 
 @pytest.mark.parametrize(

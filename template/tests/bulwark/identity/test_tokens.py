@@ -18,15 +18,12 @@ from bulwark.identity.tokens import AccessToken
 from bulwark.web import access
 from bulwark.web.access import permission, recent
 from tests.conftest import Visitor, add_person
+from tests.support import find_user
 
 PAGE = "/account/tokens"
 READ, WRITE = "/account/activity", "/account/sessions/end-others"
 NEW_PASSWORD = "seven brass kettles whistle"
 Change = Callable[[AccessToken, Any], object]
-
-
-def user(app: Flask, email: str):
-    return app.extensions["security"].datastore.find_user(email=email)
 
 
 @pytest.fixture
@@ -57,7 +54,7 @@ def api(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
 def make(app: Flask, email: str, *permissions: str) -> str:
     """Make a token for somebody, good for a month."""
     with app.app_context():
-        made, _ = tokens.make(user(app, email), "Report", permissions, 30)
+        made, _ = tokens.make(find_user(app, email), "Report", permissions, 30)
         db.session.commit()
     return made
 
@@ -284,7 +281,7 @@ def test_a_token_that_ended_is_listed_for_90_days(app: Flask, ada: str):
     make(app, ada, "users:read")
     with app.app_context():
         tokens.forget_ended.call_local()
-        assert len(tokens.for_user(user(app, ada))) == 2
+        assert len(tokens.for_user(find_user(app, ada))) == 2
 
 
 # --- What a token may do --------------------------------------------------------------
@@ -313,7 +310,7 @@ def test_a_token_does_only_what_its_owner_may_do_at_that_moment(
     token = make(app, ada, "users:read")
     assert visitor.get(READ, headers=bearer(token)).status_code == 200
     with app.app_context():
-        user(app, ada).roles = []
+        find_user(app, ada).roles = []
         db.session.commit()
     assert visitor.get(READ, headers=bearer(token)).status_code == 403
 
@@ -351,7 +348,7 @@ def test_an_owner_without_a_required_factor_is_refused(
 ):
     token = make(app, ada, "users:read")
     with app.app_context():
-        user(app, ada).tf_totp_secret = None
+        find_user(app, ada).tf_totp_secret = None
         db.session.commit()
     answer = visitor.get(READ, headers=bearer(token))
     assert answer.status_code == 403
@@ -375,7 +372,7 @@ def test_a_token_that_ended_is_refused_and_recorded(
 ):
     token = make(app, ada, "users:read")
     with app.app_context():
-        owner = user(app, ada)
+        owner = find_user(app, ada)
         row = db.session.scalars(select(AccessToken)).one()
         change(row, owner)
         db.session.commit()
@@ -440,7 +437,7 @@ def test_somebody_elses_session_adds_nothing_to_a_token(
 ):
     token = make(app, ada, "users:read")
     with app.app_context():
-        user(app, ada).roles = []
+        find_user(app, ada).roles = []
         db.session.commit()
     visitor.sign_in(add_person(app, "bob@example.org", "administrator"))
     assert visitor.get(READ, headers=bearer(token)).status_code == 403

@@ -24,7 +24,7 @@ from sqlalchemy import NullPool, create_engine, inspect, make_url, text
 
 from bulwark import mail, settings
 from bulwark.database import database_url, db
-from bulwark.identity import accounts
+from bulwark.identity import roles
 from bulwark.jobs import queue
 from bulwark.ops import backups
 from tests.conftest import GOOD_PASSWORD, ROOT, Visitor, add_person
@@ -77,7 +77,7 @@ class Service:
     def prepare(self) -> None:
         with self.app.app_context():
             upgrade(revision="heads")
-            list(accounts.make_roles())
+            list(roles.make_roles())
             db.session.commit()
 
     def run(self, *arguments: str | Path) -> Result:
