@@ -152,30 +152,3 @@ def _hash(user: UserMixin, code: str) -> str:
     key = settings.current().password_pepper.encode()
     message = f"recovery code:{user.id}:{plain}".encode()
     return hmac.new(key, message, hashlib.sha256).hexdigest()
-
-
-def settings_for(config: settings.Config) -> dict[str, Any]:
-    """Return Flask-Security's settings for second factors."""
-    methods = ["authenticator", *(["email"] if config.email_codes else [])]
-    return {
-        "TWO_FACTOR": True,
-        "TWO_FACTOR_ENABLED_METHODS": methods,
-        "TWO_FACTOR_AUTHENTICATOR_VALIDITY": TOTP_STEP,
-        "TWO_FACTOR_RESCUE_EMAIL": False,
-        "TWO_FACTOR_ALWAYS_VALIDATE": True,
-        "TWO_FACTOR_SETUP_URL": "/account/authenticator",
-        "TWO_FACTOR_TOKEN_VALIDATION_URL": "/login/code",
-        "TWO_FACTOR_SELECT_URL": "/login/factor",
-        "TWO_FACTOR_RESCUE_URL": "/login/lost",
-        "TWO_FACTOR_POST_SETUP_VIEW": "/account/second-factor/done",
-        "TWO_FACTOR_IMPLEMENTATIONS": {
-            "code": "flask_security.twofactor.CodeTfPlugin",
-            "webauthn": "bulwark.identity.security.passkeys.SecondStep",
-        },
-        "TOTP_SECRETS": totp_secrets(config.encryption_keys),
-        "TOTP_ISSUER": issuer(config),
-        "MULTI_FACTOR_RECOVERY_CODES": True,
-        "MULTI_FACTOR_RECOVERY_CODES_N": RECOVERY_CODES,
-        "MULTI_FACTOR_RECOVERY_CODES_URL": "/account/recovery-codes",
-        "MULTI_FACTOR_RECOVERY_URL": "/login/recovery",
-    }

@@ -21,8 +21,8 @@ def settings_for(config: Config) -> dict[str, Any]:
         **_passwords(config),
         **_sessions(),
         **_emails(config),
-        **second_factors.settings_for(config),
-        **passkeys.settings_for(config),
+        **_second_factors(config),
+        **_passkeys(config),
     }
     return {f"SECURITY_{name}": value for name, value in options.items()} | {
         "WTF_CSRF_TIME_LIMIT": None,  # A token lives as long as its session.
@@ -91,4 +91,50 @@ def _emails(config: Config) -> dict[str, Any]:
         # Without the code: lock screens show subjects.
         "EMAIL_SUBJECT_TWO_FACTOR": f"Your code for {config.name}",
         "EMAIL_SUBJECT_PASSWORD_RESET": f"Set a new password for {config.name}",
+    }
+
+
+def _second_factors(config: Config) -> dict[str, Any]:
+    methods = ["authenticator", *(["email"] if config.email_codes else [])]
+    return {
+        "TWO_FACTOR": True,
+        "TWO_FACTOR_ENABLED_METHODS": methods,
+        "TWO_FACTOR_AUTHENTICATOR_VALIDITY": second_factors.TOTP_STEP,
+        "TWO_FACTOR_RESCUE_EMAIL": False,
+        "TWO_FACTOR_ALWAYS_VALIDATE": True,
+        "TWO_FACTOR_SETUP_URL": "/account/authenticator",
+        "TWO_FACTOR_TOKEN_VALIDATION_URL": "/login/code",
+        "TWO_FACTOR_SELECT_URL": "/login/factor",
+        "TWO_FACTOR_RESCUE_URL": "/login/lost",
+        "TWO_FACTOR_POST_SETUP_VIEW": "/account/second-factor/done",
+        "TWO_FACTOR_IMPLEMENTATIONS": {
+            "code": "flask_security.twofactor.CodeTfPlugin",
+            "webauthn": "bulwark.identity.security.passkeys.SecondStep",
+        },
+        "TOTP_SECRETS": second_factors.totp_secrets(config.encryption_keys),
+        "TOTP_ISSUER": second_factors.issuer(config),
+        "MULTI_FACTOR_RECOVERY_CODES": True,
+        "MULTI_FACTOR_RECOVERY_CODES_N": second_factors.RECOVERY_CODES,
+        "MULTI_FACTOR_RECOVERY_CODES_URL": "/account/recovery-codes",
+        "MULTI_FACTOR_RECOVERY_URL": "/login/recovery",
+    }
+
+
+def _passkeys(config: Config) -> dict[str, Any]:
+    return {
+        "WEBAUTHN": True,
+        "WAN_RP_NAME": config.name,
+        "WAN_ALLOW_USER_HINTS": False,
+        "WAN_ALLOW_AS_FIRST_FACTOR": True,
+        "WAN_ALLOW_AS_MULTI_FACTOR": True,
+        "WAN_ALLOW_AS_VERIFY": [passkeys.USAGE],
+        "WAN_POST_REGISTER_VIEW": "/account/second-factor/done",
+        "WAN_NAME_MAX_LENGTH": passkeys.NAME_LENGTH,
+        # Unicode categories: letters, marks, digits, punctuation and spaces.
+        "WAN_NAME_ALLOWED_CHARS": ["L", "M", "N", "P", "Zs"],
+        "WAN_REGISTER_URL": "/account/passkeys",
+        "WAN_DELETE_URL": "/account/passkeys/remove",
+        "WAN_SIGNIN_URL": "/login/passkey",
+        "WAN_VERIFY_URL": "/verify/passkey",
+        "WAN_SIGNIN_WITHIN": timedelta(minutes=5),
     }

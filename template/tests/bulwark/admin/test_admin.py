@@ -385,7 +385,7 @@ def test_a_list_of_people_goes_on_where_the_page_ended(
         pages.append([one["email"][0] for one in first["users"]])
     assert pages == [["3", "2"], ["1", "0"], ["a"]]
     page = ada.get("/admin/users?q=example").text
-    assert "More than 3 people" in page
+    assert "More than 3 users" in page
     assert "q=example&amp;before=" in page
 
 

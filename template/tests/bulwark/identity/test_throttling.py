@@ -441,7 +441,7 @@ def all_places_taken() -> Iterator[None]:
     ranks += [
         password_hashing.Rank(unknown=True, tries=-1)
     ] * password_hashing.OTHER_PLACES
-    turns = [password_hashing._line.join(rank, over.wait) for rank in ranks]
+    turns = [password_hashing._queue.join(rank, over.wait) for rank in ranks]
     try:
         yield
     finally:

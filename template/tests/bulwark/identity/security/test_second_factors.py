@@ -17,6 +17,7 @@ from bulwark.crypto import DecryptionError
 from bulwark.database import db
 from bulwark.identity.models import Passkey, RecoveryCode
 from bulwark.identity.security import second_factors
+from bulwark.identity.security.settings import settings_for
 from bulwark.settings import Config
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person, totp_code
 from tests.passkey import SoftwarePasskey
@@ -209,9 +210,9 @@ def test_where_a_setting_allows_it_a_code_by_mail_is_a_second_factor(
     person: str,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    allowed = second_factors.settings_for(replace(config_of(app), email_codes=True))
-    methods = allowed["TWO_FACTOR_ENABLED_METHODS"]
-    monkeypatch.setitem(app.config, "SECURITY_TWO_FACTOR_ENABLED_METHODS", methods)
+    allowed = settings_for(replace(config_of(app), email_codes=True))
+    name = "SECURITY_TWO_FACTOR_ENABLED_METHODS"
+    monkeypatch.setitem(app.config, name, allowed[name])
     visitor.sign_in(person)
     begun = visitor.send("/account/authenticator", {"setup": "email"}).get_json()
     state = begun["response"]["tf_state_token"]
