@@ -7,6 +7,8 @@ from typing import Any
 
 from flask import Flask
 
+from bulwark.database import db
+from bulwark.identity import tokens
 from tests.conftest import Visitor
 from tests.passkey import SoftwarePasskey
 
@@ -24,6 +26,22 @@ def user_path(app: Flask, email: str, action: str = "") -> str:
     """Return the administrators' page of a user, or of an action on them."""
     with app.app_context():
         return f"/admin/users/{find_user(app, email).id}/{action}".rstrip("/")
+
+
+# --- Access tokens --------------------------------------------------------------------
+
+
+def make_token(app: Flask, email: str, *permissions: str) -> str:
+    """Create a token of a user, valid for a month."""
+    with app.app_context():
+        made, _ = tokens.make(find_user(app, email), "Report", permissions, 30)
+        db.session.commit()
+    return made
+
+
+def bearer(token: str) -> dict[str, str]:
+    """Return the header that sends a token."""
+    return {"Authorization": f"Bearer {token}"}
 
 
 # --- Second factors -------------------------------------------------------------------
