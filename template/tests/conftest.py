@@ -78,7 +78,7 @@ def whole_app(
     from flask_migrate import upgrade
 
     from bulwark.database import db
-    from bulwark.identity import accounts
+    from bulwark.identity import roles
     from bulwark.jobs import queue
 
     _use_a_database_of_this_worker()
@@ -90,7 +90,7 @@ def whole_app(
     with app.app_context():
         upgrade(revision="heads")
         queue.create_tables()
-        list(accounts.make_roles())
+        list(roles.make_roles())
         db.session.commit()
     gc.collect()
     gc.freeze()  # what lives as long as the tests is not looked through again and again

@@ -4,7 +4,7 @@
 
 Fills a service of this template, on SQLite and on PostgreSQL, with accounts that have
 two roles and a session each. Times what each request does first, loading a session with
-its person and roles, and pages of the list of people. Takes two minutes, and a while to
+its user and roles, and pages of the list of users. Takes two minutes, and a while to
 install a .venv where none is given.
 """
 
@@ -43,7 +43,7 @@ def fill():
         db.session.add(Role(id=n, name=f"role {n}", permissions=["users:read"]))
     db.session.flush()
     numbers = range(1, count + 1)
-    people = [
+    users = [
         {
             "id": n, "email": f"person{n}@example.org", "active": True,
             "fs_uniquifier": f"{n:032d}", "created_at": now,
@@ -59,7 +59,7 @@ def fill():
         }
         for n in numbers
     ]
-    db.session.execute(insert(User), people)
+    db.session.execute(insert(User), users)
     db.session.execute(insert(UserSession), sessions)
     held = [{"user_id": n, "role_id": r} for n in numbers for r in (1, 2)]
     db.session.execute(insert(users_roles), held)
@@ -69,7 +69,7 @@ def fill():
 
 
 def load(number):
-    """Load a session with its person and roles, as a request does; milliseconds."""
+    """Load a session with its user and roles, as a request does; milliseconds."""
     cookie = {"Cookie": f"__Host-session=token{number}"}
     with app.test_request_context("/", headers=cookie):
         db.session.remove()
@@ -82,13 +82,13 @@ def load(number):
 
 
 def listed(query):
-    """Make a page of the list of people; milliseconds."""
-    from bulwark.admin import people
+    """Make a page of the list of users; milliseconds."""
+    from bulwark.admin import users
 
     headers = {"Accept": "application/json"}
     with app.test_request_context(f"/admin/users?{query}", headers=headers):
         begun = time.perf_counter()
-        people.users()
+        users.list_users()
         return (time.perf_counter() - begun) * 1000
 
 
@@ -103,7 +103,7 @@ pages = {
     "a part of one": f"q=son{count // 2}@",
 }
 # Of the quickest tenth the slowest: other work on the machine only adds.
-figures = {"a session with person and roles": statistics.quantiles(times, n=10)[0]}
+figures = {"a session with user and roles": statistics.quantiles(times, n=10)[0]}
 for name, query in pages.items():
     figures[name] = statistics.quantiles([listed(query) for _ in range(30)], n=10)[0]
 print(json.dumps(figures))

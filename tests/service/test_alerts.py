@@ -71,11 +71,11 @@ INVITE = """
 import sys
 from app import create_app
 from bulwark.database import db
-from bulwark.identity import accounts
+from bulwark.identity import invitations
 
 with create_app().app_context():
     for email in sys.argv[1:]:
-        accounts.invite(email, by=None, reason="works here")
+        invitations.invite(email, by=None, reason="works here")
     db.session.commit()
 """
 

@@ -32,7 +32,7 @@ VIEWS = """
 import time
 from pathlib import Path
 from flask import current_app, request
-from bulwark.identity import csrf
+from bulwark.identity.csrf import csrf
 from bulwark.web.rate_limits import limit
 
 

@@ -1,10 +1,28 @@
-"""The pages of /account: activity, sessions, second factors and access tokens."""
+"""The pages of /account for users who are signed in.
+
+They show and change what `identity` stores, whose functions they use, and the events of
+`audit`. This room uses `identity` and the rooms below it, but not `ops` beside it.
+"""
 
 from flask import Flask
 
-from bulwark.account import views
+from bulwark.account import (
+    activity,
+    email_changes,
+    overview,
+    second_factors,
+    sessions,
+    tokens,
+)
+from bulwark.account.blueprint import blueprint
+from bulwark.identity import throttling
+
+__all__ = ["activity", "init_app", "overview", "second_factors", "sessions"]
 
 
 def init_app(app: Flask) -> None:
     """Register the pages."""
-    views.init_app(app)
+    app.register_blueprint(blueprint)
+    app.register_blueprint(tokens.blueprint)
+    email_changes.init_app(app)
+    throttling.limit_requests(app)  # All views that it names are registered now.

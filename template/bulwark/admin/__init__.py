@@ -1,15 +1,33 @@
-"""Administration pages: the overview, people, roles, and the whole security history.
+"""The pages of /admin: the overview, users, roles, and the whole security history.
 
-The actions themselves are in `identity/accounts.py`. Each action has a page of its own
-that requires a reason. Reauthentication returns to that page.
+The actions themselves are in `identity`. Each one has a page of its own that requires a
+reason. Reauthentication returns to that page. This is the highest room: it uses all
+others.
 """
 
 from flask import Flask
 
-from bulwark.admin import history, overview, roles, users
+from bulwark.admin import (
+    history,
+    invitations,
+    overview,
+    roles,
+    user_actions,
+    user_roles,
+    users,
+)
 from bulwark.admin.confirmation import blueprint
 
-__all__ = ["history", "init_app", "overview", "roles", "users"]
+__all__ = [
+    "history",
+    "init_app",
+    "invitations",
+    "overview",
+    "roles",
+    "user_actions",
+    "user_roles",
+    "users",
+]
 
 
 def init_app(app: Flask) -> None:

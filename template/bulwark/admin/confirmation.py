@@ -6,7 +6,6 @@ from typing import Any, NoReturn
 from flask import (
     Blueprint,
     abort,
-    current_app,
     flash,
     jsonify,
     redirect,
@@ -22,17 +21,23 @@ from wtforms.validators import DataRequired, Length, Regexp
 
 from bulwark.audit import events
 from bulwark.database import db
-from bulwark.identity import accounts
+from bulwark.identity import users
+from bulwark.identity.authorization import (
+    NotAllowedError,
+    RefusedError,
+    may_manage,
+)
 from bulwark.identity.models import BaseUser, Role
 from bulwark.web.errors import wants_json
 
 PAGE = 50
 REASON_LENGTH = 200
 FORM = ["GET", "POST"]
+USER = "/users/<int(max=2147483647):user_id>"
 ROLE = "/roles/<int(max=2147483647):role_id>"
 
 blueprint = Blueprint("admin", __name__, url_prefix="/admin")
-Do = Callable[..., object]
+Action = Callable[..., object]
 
 
 def reason_field() -> StringField:
@@ -61,27 +66,27 @@ class ReasonForm(stock.Form):
 
 
 def act_on(
-    person: BaseUser, do: Do, *, title: str, text: str, button: str, done: str
+    user: BaseUser, action: Action, *, title: str, text: str, button: str, done: str
 ) -> ResponseReturnValue:
     """Ask for the reason, act on a user, and redirect to the page of the user."""
     form = ReasonForm()
     form.submit.label.text = button
-    back = url_for(".user", user_id=person.id)
-    return act(form, do, title=title, text=text, done=done, back=back)
+    back = url_for(".user", user_id=user.id)
+    return act(form, action, title=title, text=text, done=done, back=back)
 
 
 def act(
-    form: Any, do: Do, *, title: str, text: str, done: str, back: str
+    form: Any, action: Action, *, title: str, text: str, done: str, back: str
 ) -> ResponseReturnValue:
     """Show a form until it is valid, then perform its action."""
     status = 400
     if form.validate_on_submit():
-        who = current_user._get_current_object()
+        by = current_user._get_current_object()
         try:
-            do(by=who, reason=form.reason.data.strip())
-        except accounts.NotAllowedError as error:
+            action(by=by, reason=form.reason.data.strip())
+        except NotAllowedError as error:
             _deny(str(error))
-        except accounts.RefusedError as error:
+        except RefusedError as error:
             db.session.rollback()
             form.form_errors = [str(error)]
             status = 409
@@ -92,8 +97,8 @@ def act(
             flash(done, "success")
             return redirect(back)
     if request.method == "POST" and wants_json():
-        said = [error for errors in form.errors.values() for error in errors]
-        return jsonify(error=" ".join(map(str, said))), status
+        messages = [error for errors in form.errors.values() for error in errors]
+        return jsonify(error=" ".join(map(str, messages))), status
     return render_template(
         "bulwark/admin/action.html", form=form, title=title, text=text, back=back
     )
@@ -107,24 +112,18 @@ def _deny(reason: str) -> NoReturn:
 
 def managed(user_id: int) -> BaseUser:
     """Return a user whom the current user may manage, or respond with 403."""
-    person: BaseUser = db.get_or_404(person_model(), user_id)
-    if not accounts.may_manage(current_user, person.roles):
+    user: BaseUser = db.get_or_404(users.model(), user_id)
+    if not may_manage(current_user, user.roles):
         _deny("This account has permissions that you don't have: you can only view it.")
-    return person
+    return user
 
 
 def managed_role(role_id: int) -> Role:
     """Return a role that the current user may manage, or respond with 403."""
     role = db.get_or_404(Role, role_id)
-    if not accounts.may_manage(current_user, [role]):
+    if not may_manage(current_user, [role]):
         _deny("This role has permissions that you don't have: you can only view it.")
     return role
-
-
-def person_model() -> type[BaseUser]:
-    """Return the app's user model."""
-    model: type[BaseUser] = current_app.extensions["security"].datastore.user_model
-    return model
 
 
 def argument(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The security history of all accounts, by event, person, address and date."""
+"""The security history of all accounts, by event, user, address and date."""
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -20,7 +20,6 @@ from bulwark.admin.confirmation import (
     argument,
     before,
     blueprint,
-    person_model,
     search,
 )
 from bulwark.audit import events
@@ -29,7 +28,7 @@ from bulwark.audit.events import SecurityEvent
 from bulwark.audit.export import json_rows
 from bulwark.audit.trail import AuditLink
 from bulwark.database import db, utcnow
-from bulwark.identity import accounts, devices
+from bulwark.identity import devices, users
 from bulwark.web.access import permission, recent
 from bulwark.web.errors import wants_json
 
@@ -39,17 +38,17 @@ USUAL_SPAN = timedelta(days=30)
 INTEGER, BIG_INTEGER = 2**31 - 1, 2**63 - 1
 
 
-@blueprint.get("/history")
+@blueprint.get("/history", endpoint="history")
 @permission("users:read")
-def history() -> ResponseReturnValue:
+def list_events() -> ResponseReturnValue:
     """List events, newest first: those of the last 30 days by default."""
     query = _from_cursor(_events())
     query = query.order_by(SecurityEvent.at.desc(), SecurityEvent.id.desc())
     found = db.session.scalars(query.limit(PAGE + 1)).all()
-    page = facts_of_events(found[:PAGE])
+    page = to_dicts(found[:PAGE])
     older = page[-1]["id"] if len(found) > PAGE else None
     if wants_json():
-        return jsonify(events=plain(page), before=older)
+        return jsonify(events=to_json(page), before=older)
     return render_template(
         "bulwark/admin/history.html",
         events=page,
@@ -68,14 +67,14 @@ def export() -> ResponseReturnValue:
     events.record("sensitive_read", action="export")
     db.session.commit()
     rows = stream_with_context(row + "\n" for row in json_rows(query))
-    answer = Response(rows, mimetype="application/x-ndjson")
-    answer.headers.set(
+    response = Response(rows, mimetype="application/x-ndjson")
+    response.headers.set(
         "Content-Disposition",
         "attachment",
         filename=f"audit-{utcnow():%Y-%m-%d}.jsonl",
     )
-    answer.cache_control.no_store = True
-    return answer
+    response.cache_control.no_store = True
+    return response
 
 
 def _first() -> str:
@@ -96,8 +95,8 @@ def _events() -> Select[SecurityEvent]:
         query = query.where(SecurityEvent.name == name)
     if address := argument("address"):
         query = query.where(SecurityEvent.address == address)
-    if who := argument("person"):
-        query = query.where(SecurityEvent.user_id == _id_of(who))
+    if user := argument("person"):
+        query = query.where(SecurityEvent.user_id == _id_of(user))
     return query
 
 
@@ -119,22 +118,22 @@ def _day(text: str) -> date:
         abort(400, "Enter a date such as 2026-11-21.")
 
 
-def _id_of(who: str) -> int:
+def _id_of(user: str) -> int:
     """Return a user id, given as a number or as an email address.
 
     The id may be that of a deleted user.
     """
-    if who.isdecimal():
-        return min(int(who[:19]), INTEGER)
-    found = accounts.find(who)
+    if user.isdecimal():
+        return min(int(user[:19]), INTEGER)
+    found = users.find(user)
     return found.id if found else 0
 
 
-def facts_of_events(found: Sequence[SecurityEvent]) -> list[dict[str, Any]]:
+def to_dicts(found: Sequence[SecurityEvent]) -> list[dict[str, Any]]:
     """Return events as administrators see them, with email addresses of users."""
     ids = {event.user_id for event in found} | {event.actor_id for event in found}
-    person = person_model()
-    query = select(person.id, person.email).where(person.id.in_(ids - {None}))
+    model = users.model()
+    query = select(model.id, model.email).where(model.id.in_(ids - {None}))
     names: dict[int | None, str] = dict(db.session.execute(query).all())
     linked = select(AuditLink.event_id, AuditLink.position).where(
         AuditLink.event_id.in_([event.id for event in found])
@@ -160,6 +159,6 @@ def facts_of_events(found: Sequence[SecurityEvent]) -> list[dict[str, Any]]:
     ]
 
 
-def plain(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def to_json(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return events with their times as JSON strings."""
-    return [fact | {"at": fact["at"].isoformat()} for fact in facts]
+    return [event | {"at": event["at"].isoformat()} for event in events]

@@ -21,7 +21,8 @@ from bulwark.admin.confirmation import (
     reason_field,
 )
 from bulwark.database import db
-from bulwark.identity import accounts
+from bulwark.identity import roles
+from bulwark.identity.authorization import may_manage
 from bulwark.identity.models import Role, permissions_of, users_roles
 from bulwark.web.access import ADMINISTRATOR, permission, recent
 from bulwark.web.errors import wants_json
@@ -55,12 +56,12 @@ class RoleForm(stock.Form):
         ]
 
 
-@blueprint.get("/roles")
+@blueprint.get("/roles", endpoint="roles")
 @permission("users:read")
-def roles() -> ResponseReturnValue:
-    """List roles with their permissions and the number of people who have them."""
+def list_roles() -> ResponseReturnValue:
+    """List roles with their permissions and the number of users who have them."""
     query = select(users_roles.c.role_id, func.count()).group_by(users_roles.c.role_id)
-    held: dict[int, int] = dict(db.session.execute(query).all())
+    counts: dict[int, int] = dict(db.session.execute(query).all())
     found = db.session.scalars(select(Role).order_by(Role.name)).all()
     if wants_json():
         return jsonify(
@@ -70,7 +71,7 @@ def roles() -> ResponseReturnValue:
                     "name": role.name,
                     "permissions": sorted(role.get_permissions()),
                     "requires_second_factor": role.requires_second_factor,
-                    "people": held.get(role.id, 0),
+                    "people": counts.get(role.id, 0),
                 }
                 for role in found
             ]
@@ -78,11 +79,11 @@ def roles() -> ResponseReturnValue:
     return render_template(
         "bulwark/admin/roles.html",
         roles=found,
-        held=held,
+        held=counts,
         meanings=current_app.extensions["permissions"],
         declared=current_app.extensions["roles"],
         administrator=ADMINISTRATOR,
-        may_manage=accounts.may_manage,
+        may_manage=may_manage,
     )
 
 
@@ -94,7 +95,7 @@ def new_role() -> ResponseReturnValue:
     form = RoleForm()
     return act(
         form,
-        lambda **why: accounts.make_role(form.name.data.strip(), *_chosen(form), **why),
+        lambda **why: roles.make_role(form.name.data.strip(), *_grants(form), **why),
         title="Create a role",
         text="You can only grant permissions that you have yourself.",
         done="The role was created.",
@@ -102,17 +103,17 @@ def new_role() -> ResponseReturnValue:
     )
 
 
-@blueprint.route(ROLE, methods=FORM)
+@blueprint.route(ROLE, methods=FORM, endpoint="role")
 @permission("roles:write")
 @recent
-def role(role_id: int) -> ResponseReturnValue:
+def change_role(role_id: int) -> ResponseReturnValue:
     """Change the permissions of a role."""
     found = managed_role(role_id)
     form = RoleForm(obj=found)
     del form.name
     return act(
         form,
-        lambda **why: accounts.change_role(found, *_chosen(form), **why),
+        lambda **why: roles.change_role(found, *_grants(form), **why),
         title=f"Change the role {found.name}",
         text="Changes apply from the next request of everyone with this role.",
         done=f"The role {found.name} was changed.",
@@ -131,7 +132,7 @@ def delete_role(role_id: int) -> ResponseReturnValue:
     form.submit.label.text = "Delete the role"
     return act(
         form,
-        lambda **why: accounts.delete_role(found, **why),
+        lambda **why: roles.delete_role(found, **why),
         title=f"Delete the role {name}",
         text="You can only delete a role that no one has.",
         done=f"The role {name} was deleted.",
@@ -139,5 +140,5 @@ def delete_role(role_id: int) -> ResponseReturnValue:
     )
 
 
-def _chosen(form: RoleForm) -> tuple[list[str], bool]:
+def _grants(form: RoleForm) -> tuple[list[str], bool]:
     return form.permissions.data or [], bool(form.requires_second_factor.data)

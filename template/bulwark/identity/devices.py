@@ -18,7 +18,7 @@ from bulwark.identity.models import BaseUser
 from bulwark.jobs import queue
 
 COOKIE = "device"
-KEPT = timedelta(days=400)  # the maximum lifetime of cookies (RFC 6265bis, 5.5)
+LIFETIME = timedelta(days=400)  # the maximum lifetime of cookies (RFC 6265bis, 5.5)
 TOKEN_BYTES = 32
 NOBODY = 0  # not the id of any user
 TOKEN = re.compile(r"[\w-]{43}", re.ASCII)
@@ -95,7 +95,7 @@ def known_to(user: BaseUser | None) -> str:
         select(KnownDevice.token_hash).where(
             KnownDevice.user_id == user_id,
             KnownDevice.token_hash == _hash(user_id, token),
-            KnownDevice.last_seen_at > utcnow() - KEPT,
+            KnownDevice.last_seen_at > utcnow() - LIFETIME,
         )
     )
     return found or ""
@@ -123,7 +123,7 @@ def remember(user: BaseUser) -> None:
         response.set_cookie(
             settings.current().cookie(COOKIE),
             token,
-            max_age=KEPT,
+            max_age=LIFETIME,
             path="/",
             secure=True,
             httponly=True,
@@ -145,7 +145,7 @@ def forget_others(user: BaseUser) -> None:
 def forget_old() -> None:
     """Delete browsers whose cookie has expired."""
     db.session.execute(
-        delete(KnownDevice).where(KnownDevice.last_seen_at <= utcnow() - KEPT)
+        delete(KnownDevice).where(KnownDevice.last_seen_at <= utcnow() - LIFETIME)
     )
     db.session.commit()
 

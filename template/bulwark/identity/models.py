@@ -226,7 +226,7 @@ def permissions_of(roles: Sequence[Role]) -> set[str]:
     return {name for role in roles for name in role.get_permissions()}
 
 
-def with_roles(query: Any, person: Any) -> Any:
+def with_roles(query: Any, model: Any) -> Any:
     """Extend a query of users to load their roles, too.
 
     SQLAlchemy's `joinedload` nests two joins, and SQLite evaluates the inner one first,
@@ -234,7 +234,7 @@ def with_roles(query: Any, person: Any) -> Any:
     """
     held = users_roles.c
     return (
-        query.outerjoin(users_roles, held.user_id == person.id)
+        query.outerjoin(users_roles, held.user_id == model.id)
         .outerjoin(Role, Role.id == held.role_id)
-        .options(contains_eager(person.roles))
+        .options(contains_eager(model.roles))
     )

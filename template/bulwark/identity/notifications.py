@@ -169,7 +169,7 @@ NOTICES = {
 
 def init_app(app: Flask) -> None:
     """Subscribe to recorded events."""
-    events.recorded.connect(_tell, app)
+    events.recorded.connect(_notify, app)
 
 
 def send(event: SecurityEvent, recipient: str, *, link: str = "", **more: str) -> None:
@@ -206,20 +206,20 @@ def _page(notice: Notice, event: SecurityEvent) -> str:
     return mail.link(notice.endpoint) if notice.endpoint and not event.by else ""
 
 
-def _tell(_: Flask, event: SecurityEvent, user: BaseUser | None, **__: Any) -> None:
+def _notify(_: Flask, event: SecurityEvent, user: BaseUser | None, **__: Any) -> None:
     notice = NOTICES.get(event.name)
     if notice is None or user is None or notice.apart:
         return
     if notice.only_if and not event.details.get(notice.only_if):
         return
     if notice.seldom:
-        if _was_told(event):
+        if _was_notified(event):
             return
         event.details = {**event.details, "told": True}
     send(event, user.email)
 
 
-def _was_told(event: SecurityEvent) -> bool:
+def _was_notified(event: SecurityEvent) -> bool:
     """Return whether the user was notified of the same within the last hour."""
     earlier = db.session.scalars(
         select(SecurityEvent.details).where(

@@ -14,7 +14,6 @@ from flask import (
     flash,
     redirect,
     render_template,
-    request,
     url_for,
 )
 from flask.typing import ResponseReturnValue
@@ -24,12 +23,13 @@ from flask_security import hash_password
 from flask_security.utils import base_render_json
 from itsdangerous import BadData, URLSafeTimedSerializer
 from sqlalchemy.exc import IntegrityError
-from werkzeug.datastructures import MultiDict
 from wtforms import EmailField, SubmitField
 
 from bulwark import mail, settings
 from bulwark.audit import events
 from bulwark.database import db, utcnow
+from bulwark.identity import users
+from bulwark.identity.form_data import submitted
 from bulwark.identity.security.forms import NewPasswordField
 from bulwark.web import rate_limits
 from bulwark.web.access import public
@@ -93,7 +93,7 @@ def register() -> ResponseReturnValue:
     """Ask for an email address, and send it a link."""
     if current_user.is_authenticated:
         return redirect(url_for("account.index"))
-    form = SignUpForm(formdata=_sent())
+    form = SignUpForm(formdata=submitted())
     if form.validate_on_submit():
         _send_link(form.email.data)
         if not wants_json():
@@ -113,14 +113,14 @@ def register() -> ResponseReturnValue:
 def complete(token: str) -> ResponseReturnValue:
     """Create the account with the chosen password."""
     email = _address(token)
-    if email is None or _find(email):
+    if email is None or users.find(email):
         return _refuse("The link was already used, is expired or incomplete.")
-    form = FirstPasswordForm(email, formdata=_sent())
+    form = FirstPasswordForm(email, formdata=submitted())
     if not form.validate_on_submit():
         if wants_json():
             return base_render_json(form, include_user=False)
         return render_template("security/first_password.html", form=form, email=email)
-    user = current_app.extensions["security"].datastore.create_user(
+    user = users.datastore().create_user(
         email=email, password=hash_password(form.password.data), confirmed_at=utcnow()
     )
     try:
@@ -134,17 +134,6 @@ def complete(token: str) -> ResponseReturnValue:
         return base_render_json(form, include_user=False)
     flash("Your account was created. You can sign in now.", "success")
     return redirect(url_for("security.login"))
-
-
-def _sent() -> MultiDict[str, Any] | None:
-    """Return the submitted form or JSON data."""
-    if request.method != "POST":
-        return None
-    return MultiDict(request.get_json()) if request.is_json else request.form
-
-
-def _find(email: str) -> Any:
-    return current_app.extensions["security"].datastore.find_user(email=email)
 
 
 def _refuse(reason: str) -> ResponseReturnValue:
@@ -162,7 +151,7 @@ def _send_link(email: str) -> None:
     # Created in both cases: it takes a tenth of the time, which would be noticeable.
     token = _serializer().dumps(email)
     link = url_for("sign_up.complete", token=token, _external=True)
-    if user := _find(email):
+    if user := users.find(email):
         text = render_template("security/email/welcome_existing.txt", user=user)
         mail.send(f"You have an account at {name}", email, text)
     else:

@@ -104,10 +104,14 @@ class CountsGuesses:
 
 
 def init_app(app: Flask) -> None:
-    """Limit the requests of each network, and reset counts after a password reset."""
+    """Reset the counts of a user after a password reset."""
+    signals.password_reset.connect(_password_reset, app)
+
+
+def limit_requests(app: Flask) -> None:
+    """Limit the requests of each network, once all views in `LIMITS` are registered."""
     for name, (rule, endpoints) in LIMITS.items():
         rate_limits.share(app, rule, name, endpoints)
-    signals.password_reset.connect(_password_reset, app)
 
 
 def may_try(form: Form, email: str, user: BaseUser | None) -> bool:
@@ -155,13 +159,13 @@ def count(secret: Secret, email: str, user: BaseUser | None) -> TooManyRequests 
             f"Too many incorrect {secret.plural}, so we don't accept any more. Sign in"
             " with a passkey, or set a new password by email.",
         )
-    after_this_request(partial(_take_back_unchecked, secret, subject))
+    after_this_request(partial(_undo_unchecked, secret, subject))
     return None
 
 
 def undo(secret: Secret, email: str, user: BaseUser | None) -> None:
     """Undo the count of an attempt that was correct."""
-    _take_back(secret, _subject(email, user))
+    _undo_counts(secret, _subject(email, user))
 
 
 def succeeded(user: BaseUser) -> bool:
@@ -180,15 +184,15 @@ def _in_a_row(secret: Secret) -> str:
     return f"{secret.name} in a row"
 
 
-def _take_back(secret: Secret, subject: str) -> None:
+def _undo_counts(secret: Secret, subject: str) -> None:
     rate_limits.undo(secret.name, subject)
     rate_limits.undo(_in_a_row(secret), subject)
 
 
-def _take_back_unchecked(secret: Secret, subject: str, response: Response) -> Response:
-    """Undo the count of an attempt that was not checked, see `hashing`."""
+def _undo_unchecked(secret: Secret, subject: str, response: Response) -> Response:
+    """Undo the count of an attempt that was not checked, see `password_hashing`."""
     if response.status_code == ServiceUnavailable.code:
-        _take_back(secret, subject)
+        _undo_counts(secret, subject)
     return response
 
 

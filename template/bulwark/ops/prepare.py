@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from bulwark import settings
 from bulwark.audit import trail
 from bulwark.database import MERGE, db, migrate
-from bulwark.identity import accounts
+from bulwark.identity import invitations, roles
 from bulwark.jobs import queue
 from bulwark.ops import dev_certificate
 
@@ -47,7 +47,7 @@ def prepare() -> None:
 
 
 def _prepare_accounts() -> None:
-    for role in accounts.make_roles():
+    for role in roles.make_roles():
         click.echo(f"created the role {role}")
     if linked := trail.adopt():
         click.echo(f"started the audit trail with {linked} earlier events")
@@ -57,7 +57,7 @@ def _prepare_accounts() -> None:
     folder = Path(current_app.root_path).parent / "instance" / "tls"
     if dev_certificate.make(folder, settings.current().name):
         click.echo(f"created a development certificate in {folder}")
-    said = accounts.invitation(again=False)
+    said = invitations.invite_first_administrator(again=False)
     db.session.commit()
     click.echo(said)
 

@@ -27,7 +27,7 @@ from bulwark import settings
 from bulwark.audit import checks
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db, utcnow
-from bulwark.identity import accounts
+from bulwark.identity import administrators
 from bulwark.jobs import queue, recall_time
 from bulwark.mail import OutgoingMail
 from bulwark.network import network_of
@@ -125,7 +125,7 @@ def _database_metrics() -> Iterator[Metric]:
         yield _gauge(
             "administrators",
             "Users who are administrators",
-            accounts.count_administrators(),
+            administrators.count(),
         )
     finally:
         db.session.remove()

@@ -25,9 +25,10 @@ from webauthn.helpers import (
 )
 from wtforms.form import BaseForm as BoundForm
 
-from bulwark.identity import BCRYPT_ROUNDS, accounts, devices, signup, tokens
+from bulwark.identity import devices, roles, signup, tokens
 from bulwark.identity.models import BaseUser
 from bulwark.identity.security import second_factors
+from bulwark.identity.security.settings import BCRYPT_ROUNDS
 from bulwark.network import network_of
 from bulwark.observability import request_log
 from bulwark.observability.redaction import Shape
@@ -171,7 +172,7 @@ def validators(app: Flask) -> dict[str, tuple[Callable[[Any], Any], dict[str, An
             lambda text: signup._serializer().loads(text, max_age=1),
             SIGNED,
         ),
-        "role": (accounts.ROLE_NAME.fullmatch, cut_others(anything)),
+        "role": (roles.ROLE_NAME.fullmatch, cut_others(anything)),
         "access token": (tokens.TOKEN.fullmatch, anything),
         "device": (devices.TOKEN.fullmatch, anything),
         "user agent": (devices.name_of, {"names": "Mozilla " * 1000}),

@@ -102,7 +102,7 @@ def test_models_without_a_migration_are_named_with_what_to_do(
     def lacking() -> None:
         raise OperationalError("SELECT", {}, Exception("no such column: users.phone"))
 
-    monkeypatch.setattr("bulwark.ops.prepare.accounts.make_roles", lacking)
+    monkeypatch.setattr("bulwark.ops.prepare.roles.make_roles", lacking)
     said = app.test_cli_runner().invoke(args=["prepare"])
     assert said.exit_code == 1
     assert "no such column: users.phone" in said.output

@@ -19,7 +19,7 @@ PREFIX = 5  # digits of the hash that are sent to the service
 # About 1,000 hashes share a prefix, with 43 characters each.
 MOST_READ = 256 * 1024
 # DNS lookups have no timeout of their own, so they run in a thread.
-_askers = ThreadPoolExecutor(4, thread_name_prefix="breach-service")
+_lookups = ThreadPoolExecutor(4, thread_name_prefix="breach-service")
 
 
 def is_breached(password: str) -> bool:
@@ -32,16 +32,16 @@ def is_breached(password: str) -> bool:
     if not service:
         return False
     digest = hashlib.sha1(password.encode(), usedforsecurity=False).hexdigest().upper()
-    asked = _askers.submit(_ask, service, digest[:PREFIX])
+    lookup = _lookups.submit(_request, service, digest[:PREFIX])
     try:
-        return digest[PREFIX:] in asked.result(DEADLINE)
+        return digest[PREFIX:] in lookup.result(DEADLINE)
     except (OSError, ValueError, HTTPException) as error:  # a timeout is an OSError
-        asked.cancel()
+        lookup.cancel()
         log.warning("breach_service_unreachable", reason=type(error).__name__)
         return False
 
 
-def _ask(service: str, prefix: str) -> frozenset[str]:
+def _request(service: str, prefix: str) -> frozenset[str]:
     """Return the rest of each leaked hash with this prefix."""
     # Padding hides the length of the response, which would reveal the prefix.
     request = Request(f"{service}/{prefix}", headers={"Add-Padding": "true"})  # noqa: S310
@@ -49,8 +49,8 @@ def _ask(service: str, prefix: str) -> frozenset[str]:
         return frozenset(_suffixes(response.read(MOST_READ).decode("utf-8-sig")))
 
 
-def _suffixes(answer: str) -> Iterator[str]:
-    for line in answer.splitlines():
+def _suffixes(body: str) -> Iterator[str]:
+    for line in body.splitlines():
         suffix, _, count = line.partition(":")
         if int(count) > 0:  # padding has the count 0
             yield suffix.strip().upper()

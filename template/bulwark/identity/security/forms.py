@@ -7,7 +7,7 @@ managers are ours. `templates/bulwark/forms.html` renders them.
 from datetime import timedelta
 from typing import Any
 
-from flask import current_app, url_for
+from flask import url_for
 from flask_login import current_user
 from flask_security import forms as stock
 from flask_security.utils import get_message
@@ -17,7 +17,7 @@ from wtforms import EmailField, PasswordField, SubmitField
 from bulwark import settings
 from bulwark.audit import events
 from bulwark.database import db
-from bulwark.identity import throttling
+from bulwark.identity import throttling, users
 from bulwark.web import rate_limits
 
 RESET_LINK_WORKS = timedelta(hours=1)
@@ -34,14 +34,6 @@ class NewPasswordField(PasswordField):  # type: ignore[misc]
             " and hard to guess."
         )
         super().__init__(**options)
-
-
-def _datastore() -> Any:
-    return current_app.extensions["security"].datastore
-
-
-def _find(email: str) -> Any:
-    return _datastore().find_user(email=email)
 
 
 def _reworded(cls: type, field: Any, label: str, autocomplete: str) -> Any:
@@ -85,7 +77,7 @@ class SignInForm(stock.LoginForm):
         """Count the attempt, then take the same time whether the address is known."""
         if not stock.Form.validate(self, **options):
             return False
-        email, user = self.email.data, _find(self.email.data)
+        email, user = self.email.data, users.find(self.email.data)
         if not throttling.may_try(self, email, user):
             return False
         valid = bool(super().validate(**options))
@@ -117,7 +109,7 @@ class ForgotPasswordForm(stock.ForgotPasswordForm):
         # The links already sent work just as long.
         mails = rate_limits.count("reset", email, RESET_LINK_WORKS)
         # After the count: its commit would expire a known user, which takes time.
-        self.user = _find(email) or _datastore().user_model(email=email)
+        self.user = users.find(email) or users.model()(email=email)
         return mails.count <= RESET_MAILS
 
 
@@ -132,16 +124,16 @@ class ResetPasswordForm(stock.ResetPasswordForm):
         """Lock the user's row until the commit, so that the link works only once."""
         if self.user is None or not super().validate(**options):
             return False
-        person = _datastore().user_model
+        model = users.model()
         held = db.session.execute(
-            update(person)
+            update(model)
             .where(
-                person.id == self.user.id,
-                person.fs_uniquifier == self.user.fs_uniquifier,
-                person.active,
+                model.id == self.user.id,
+                model.fs_uniquifier == self.user.fs_uniquifier,
+                model.active,
             )
-            .values(fs_uniquifier=person.fs_uniquifier)
-            .returning(person.id)
+            .values(fs_uniquifier=model.fs_uniquifier)
+            .returning(model.id)
             .execution_options(synchronize_session=False)
         )
         if held.first():
@@ -192,59 +184,4 @@ FORMS: dict[str, Any] = {
     "forgot_password_form": ForgotPasswordForm,
     "reset_password_form": ResetPasswordForm,
     "change_password_form": ChangePasswordForm,
-}
-
-# Flask-Security's messages, by its names. Responses to visitors are the same whether an
-# account exists or not.
-MESSAGES = {
-    f"SECURITY_MSG_{name}": message
-    for name, message in {
-        "ANONYMOUS_USER_REQUIRED": ("You are already signed in.", "info"),
-        "API_ERROR": ("This is no longer valid. Start over here.", "error"),
-        "EMAIL_NOT_PROVIDED": ("Enter your email address.", "error"),
-        "GENERIC_AUTHN_FAILED": (
-            "Incorrect email address or password.",
-            "error",
-        ),
-        "INVALID_EMAIL_ADDRESS": (
-            "Enter an email address such as name@example.com.",
-            "error",
-        ),
-        "INVALID_PASSWORD": ("Incorrect password.", "error"),
-        "INVALID_REDIRECT": (
-            "The link that you followed redirects to another site. We don't allow"
-            " this, so you stay here.",
-            "error",
-        ),
-        "INVALID_RESET_PASSWORD_TOKEN": (
-            "The link is incomplete, or was already used. Request a new one.",
-            "error",
-        ),
-        "PASSWORD_CHANGE": (
-            "Your password was changed. You are signed out everywhere else.",
-            "success",
-        ),
-        "PASSWORD_IS_THE_SAME": ("This is already your password.", "error"),
-        "PASSWORD_NOT_PROVIDED": ("Enter a password.", "error"),
-        "PASSWORD_RESET_EXPIRED": (
-            "The link has expired: it works for %(within)s. Request a new one.",
-            "error",
-        ),
-        "PASSWORD_RESET_NO_LOGIN": (
-            "Your new password is set. Sign in with it.",
-            "success",
-        ),
-        "PASSWORD_RESET_REQUEST": (
-            "If %(email)s has an account, an email with a link is on its way. If it"
-            " doesn't arrive, check your spam folder and the spelling of the address.",
-            "success",
-        ),
-        "REAUTHENTICATION_REQUIRED": (
-            "Please confirm your identity to continue.",
-            "info",
-        ),
-        "REAUTHENTICATION_SUCCESSFUL": ("Thank you. You can continue.", "success"),
-        "UNAUTHENTICATED": ("Please sign in first.", "info"),
-        "UNAUTHORIZED": ("You don't have permission to do this.", "error"),
-    }.items()
 }

@@ -33,7 +33,6 @@ from webauthn.helpers.structs import (
 )
 from wtforms import HiddenField, StringField, SubmitField
 
-from bulwark import settings
 from bulwark.identity.models import Extensions
 from bulwark.identity.sessions import HALF_SIGNED_IN
 from bulwark.web import origins, rate_limits
@@ -126,7 +125,7 @@ class PasskeyForm(WebAuthnRegisterForm):
         return bool(super().validate(**options))
 
 
-class _Answer:
+class _ResponseForm:
     """Rejects passkey responses that stock code can't parse."""
 
     credential: HiddenField
@@ -142,7 +141,7 @@ class _Answer:
         return False
 
 
-class NewPasskeyForm(_Answer, WebAuthnRegisterResponseForm):
+class NewPasskeyForm(_ResponseForm, WebAuthnRegisterResponseForm):
     """The response of a new passkey."""
 
     def validate(self, **options: Any) -> bool:
@@ -161,7 +160,7 @@ class NewPasskeyForm(_Answer, WebAuthnRegisterResponseForm):
         return False
 
 
-class PasskeyResponseForm(_Answer, WebAuthnSigninResponseForm):
+class PasskeyResponseForm(_ResponseForm, WebAuthnSigninResponseForm):
     """The response of a passkey at sign-in or reauthentication."""
 
     def validate(self, **options: Any) -> bool:
@@ -178,8 +177,8 @@ class PasskeyResponseForm(_Answer, WebAuthnSigninResponseForm):
         if self.authentication_verification.new_sign_count > SIGN_COUNT:
             self.credential.errors = [get_message("API_ERROR")[0]]
             return False
-        wanted = session.get(HALF_SIGNED_IN)
-        if wanted and self.user and self.user.fs_uniquifier != wanted:
+        expected = session.get(HALF_SIGNED_IN)
+        if expected and self.user and self.user.fs_uniquifier != expected:
             self.credential.errors = [get_message("WEBAUTHN_MISMATCH_USER_HANDLE")[0]]
             return False
         return True
@@ -221,35 +220,14 @@ def init_app(security: Security) -> None:
     security.wan_serializer = States(stock.secret_keys, salt=stock.salt)
 
 
-def settings_for(config: settings.Config) -> dict[str, Any]:
-    """Return Flask-Security's settings for passkeys."""
-    return {
-        "WEBAUTHN": True,
-        "WAN_RP_NAME": config.name,
-        "WAN_ALLOW_USER_HINTS": False,
-        "WAN_ALLOW_AS_FIRST_FACTOR": True,
-        "WAN_ALLOW_AS_MULTI_FACTOR": True,
-        "WAN_ALLOW_AS_VERIFY": [USAGE],
-        "WAN_POST_REGISTER_VIEW": "/account/second-factor/done",
-        "WAN_NAME_MAX_LENGTH": NAME_LENGTH,
-        # Unicode categories: letters, marks, digits, punctuation and spaces.
-        "WAN_NAME_ALLOWED_CHARS": ["L", "M", "N", "P", "Zs"],
-        "WAN_REGISTER_URL": "/account/passkeys",
-        "WAN_DELETE_URL": "/account/passkeys/remove",
-        "WAN_SIGNIN_URL": "/login/passkey",
-        "WAN_VERIFY_URL": "/verify/passkey",
-        "WAN_SIGNIN_WITHIN": timedelta(minutes=5),
-    }
-
-
 def _page() -> str:
     """Return the salt of the current page, which its response view shares."""
     return f"bulwark.{(request.endpoint or '').removesuffix('_response')}"
 
 
-def _is_readable(answer: str | None) -> bool:
+def _is_readable(credential: str | None) -> bool:
     """Return whether a response is a JSON object with valid extensions."""
-    read = current_app.json.loads(answer or "")
+    read = current_app.json.loads(credential or "")
     return isinstance(read, dict) and (
         read.get("extensions") is None or Extensions.are(read["extensions"])
     )

@@ -81,7 +81,7 @@ class _Turn:
             self.result.set_exception(ServiceUnavailable(retry_after=RETRY_AFTER))
 
 
-class Line:
+class HashingQueue:
     """The queue of passwords to hash, in order of rank."""
 
     def __init__(self) -> None:
@@ -142,7 +142,7 @@ class Line:
                     self._busy = False
 
 
-class Tries:
+class AttemptCounter:
     """Counts the recent attempts of each network in this process."""
 
     def __init__(self) -> None:
@@ -179,8 +179,8 @@ def refuse_when_full(*, known: bool) -> None:
     Raises:
         ServiceUnavailable: the queue is full.
     """
-    g.hashing_rank = Rank(not known, _tries.count(rate_limits.network()))
-    if not _line.has_place(g.hashing_rank):
+    g.hashing_rank = Rank(not known, _attempts.count(rate_limits.network()))
+    if not _queue.has_place(g.hashing_rank):
         raise ServiceUnavailable(retry_after=RETRY_AFTER)
 
 
@@ -190,11 +190,11 @@ def _in_turn(work: Callable[..., T], *args: Any, **options: Any) -> T:
     Raises:
         ServiceUnavailable: the queue is full, or the wait is too long.
     """
-    turn = _line.join(_rank(), lambda: work(*args, **options))
+    turn = _queue.join(_rank(), lambda: work(*args, **options))
     try:
         return turn.result(PATIENCE)
     except TimeoutError:
-        if _line.leave(turn):
+        if _queue.leave(turn):
             raise ServiceUnavailable(retry_after=RETRY_AFTER) from None
         return turn.result()
 
@@ -205,25 +205,25 @@ def _rank() -> Rank:
         return FIRST
     if "hashing_rank" not in g:
         unknown = not current_user.is_authenticated
-        g.hashing_rank = Rank(unknown, _tries.count(rate_limits.network()))
+        g.hashing_rank = Rank(unknown, _attempts.count(rate_limits.network()))
     rank: Rank = g.hashing_rank
     return rank
 
 
-def _step_back() -> None:
+def _lower_priority() -> None:
     if sys.platform == "linux":
         os.nice(NICENESS)  # on Linux, it only applies to this thread: nice(2)
 
 
-def _begin() -> None:
+def _start() -> None:
     """Create the hashing thread, also after a fork, which does not copy threads."""
-    global _hasher, _line, _tries  # noqa: PLW0603
-    _hasher = ThreadPoolExecutor(1, "hasher", initializer=_step_back)
-    _line, _tries = Line(), Tries()
+    global _hasher, _queue, _attempts  # noqa: PLW0603
+    _hasher = ThreadPoolExecutor(1, "hasher", initializer=_lower_priority)
+    _queue, _attempts = HashingQueue(), AttemptCounter()
 
 
 _hasher: ThreadPoolExecutor
-_line: Line
-_tries: Tries
-_begin()
-os.register_at_fork(after_in_child=_begin)
+_queue: HashingQueue
+_attempts: AttemptCounter
+_start()
+os.register_at_fork(after_in_child=_start)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import wraps
 from typing import Any
 
-from flask import Flask, current_app, redirect, session, url_for
+from flask import Flask, redirect, session, url_for
 from flask_login import current_user
 from flask_security import MfRecoveryCodesUtil, Totp, UserMixin
 from passlib.exc import TokenError
@@ -19,6 +19,7 @@ from sqlalchemy import delete, or_, update
 from bulwark import settings
 from bulwark.audit import events
 from bulwark.database import db
+from bulwark.identity import users
 from bulwark.identity.models import RecoveryCode
 
 TOTP_STEP = 30  # seconds (RFC 6238, 5.2); codes are valid one step before and after
@@ -38,13 +39,13 @@ def init_app(app: Flask) -> None:
     code = app.view_functions["security.two_factor_token_validation"]
 
     @wraps(code)
-    def code_when_asked() -> Any:
+    def code_if_expected() -> Any:
         """Redirect users outside a set-up, whom the stock page would sign out."""
         if current_user.is_authenticated and session.get("tf_state") != SETTING_UP:
             return redirect(url_for("account.index"))
         return code()
 
-    app.view_functions["security.two_factor_token_validation"] = code_when_asked
+    app.view_functions["security.two_factor_token_validation"] = code_if_expected
 
 
 def issuer(config: settings.Config) -> str:
@@ -76,15 +77,15 @@ class OneTimeTotp(Totp):
     @staticmethod
     def _is_newest(user: UserMixin, counter: int) -> bool:
         """Claim the time step; of concurrent requests, only one succeeds."""
-        person = current_app.extensions["security"].datastore.user_model
+        model = users.model()
         taken = db.session.execute(
-            update(person)
+            update(model)
             .where(
-                person.id == user.id,
-                or_(person.totp_counter.is_(None), person.totp_counter < counter),
+                model.id == user.id,
+                or_(model.totp_counter.is_(None), model.totp_counter < counter),
             )
             .values(totp_counter=counter)
-            .returning(person.id)
+            .returning(model.id)
             .execution_options(synchronize_session=False)
         )
         return taken.first() is not None
@@ -151,30 +152,3 @@ def _hash(user: UserMixin, code: str) -> str:
     key = settings.current().password_pepper.encode()
     message = f"recovery code:{user.id}:{plain}".encode()
     return hmac.new(key, message, hashlib.sha256).hexdigest()
-
-
-def settings_for(config: settings.Config) -> dict[str, Any]:
-    """Return Flask-Security's settings for second factors."""
-    methods = ["authenticator", *(["email"] if config.email_codes else [])]
-    return {
-        "TWO_FACTOR": True,
-        "TWO_FACTOR_ENABLED_METHODS": methods,
-        "TWO_FACTOR_AUTHENTICATOR_VALIDITY": TOTP_STEP,
-        "TWO_FACTOR_RESCUE_EMAIL": False,
-        "TWO_FACTOR_ALWAYS_VALIDATE": True,
-        "TWO_FACTOR_SETUP_URL": "/account/authenticator",
-        "TWO_FACTOR_TOKEN_VALIDATION_URL": "/login/code",
-        "TWO_FACTOR_SELECT_URL": "/login/factor",
-        "TWO_FACTOR_RESCUE_URL": "/login/lost",
-        "TWO_FACTOR_POST_SETUP_VIEW": "/account/second-factor/done",
-        "TWO_FACTOR_IMPLEMENTATIONS": {
-            "code": "flask_security.twofactor.CodeTfPlugin",
-            "webauthn": "bulwark.identity.security.passkeys.SecondStep",
-        },
-        "TOTP_SECRETS": totp_secrets(config.encryption_keys),
-        "TOTP_ISSUER": issuer(config),
-        "MULTI_FACTOR_RECOVERY_CODES": True,
-        "MULTI_FACTOR_RECOVERY_CODES_N": RECOVERY_CODES,
-        "MULTI_FACTOR_RECOVERY_CODES_URL": "/account/recovery-codes",
-        "MULTI_FACTOR_RECOVERY_URL": "/login/recovery",
-    }

@@ -25,9 +25,9 @@ from bulwark.audit.trail import AuditLink
 from bulwark.database import db, utcnow
 from bulwark.identity import sessions
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person
+from tests.support import JSON, user_path
 
 WHY = {"reason": "Their laptop was stolen"}
-JSON = {"Accept": "application/json"}
 ACTS = ("lock", "unlock", "reset", "second-factor/require", "sessions/end")
 
 
@@ -63,18 +63,14 @@ def recorded(app: Flask, *but: str) -> list[SecurityEvent]:
         )
 
 
-def path(app: Flask, email: str, act: str = "") -> str:
-    return f"/admin/users/{id_of(app, email)}/{act}".rstrip("/")
-
-
 # --- Acts -----------------------------------------------------------------------------
 
 
 def test_a_locked_person_is_out_at_once_and_stays_out(
     app: Flask, ada: Visitor, zoe: Visitor, person: str
 ):
-    answer = ada.submit(path(app, person, "lock"), WHY)
-    assert answer.location == path(app, person)
+    answer = ada.submit(user_path(app, person, "lock"), WHY)
+    assert answer.location == user_path(app, person)
     assert "is locked and signed out" in ada.get(answer.location).text
     assert not zoe.is_signed_in()
     zoe.sign_in(person)
@@ -87,7 +83,7 @@ def test_a_lock_also_ends_what_waits_for_a_second_factor(
     email = add_person(app, "zoe@example.org", totp=True)
     other_visitor.submit("/login", {"email": email, "password": GOOD_PASSWORD})
     assert other_visitor.get("/login/code").status_code == 200
-    ada.submit(path(app, email, "lock"), WHY)
+    ada.submit(user_path(app, email, "lock"), WHY)
     with app.app_context():
         rows = select(func.count()).select_from(sessions.UserSession)
         assert db.session.scalar(rows) == 1  # Ada's own
@@ -97,7 +93,7 @@ def test_a_lock_also_ends_what_waits_for_a_second_factor(
 def test_an_act_is_one_event_with_who_whom_what_and_why(
     app: Flask, ada: Visitor, person: str
 ):
-    ada.submit(path(app, person, "lock"), WHY)
+    ada.submit(user_path(app, person, "lock"), WHY)
     (event,) = recorded(app)
     assert event.name == "authn_login_lock"
     assert event.actor_id == id_of(app, "ada@example.org")
@@ -121,7 +117,7 @@ def test_each_act_records_exactly_one_event(app: Flask, ada: Visitor, person: st
         "reset": ("authz_admin", {"action": "force_reset"}),
     }
     for act in acts:
-        assert ada.submit(path(app, person, act), WHY).status_code == 302, act
+        assert ada.submit(user_path(app, person, act), WHY).status_code == 302, act
     events = recorded(app)
     assert [(event.name, event.details) for event in events] == list(acts.values())
     assert {event.reason for event in events} == {WHY["reason"]}
@@ -130,8 +126,8 @@ def test_each_act_records_exactly_one_event(app: Flask, ada: Visitor, person: st
 def test_an_unlocked_person_signs_in_again(
     app: Flask, ada: Visitor, person: str, other_visitor: Visitor
 ):
-    ada.submit(path(app, person, "lock"), WHY)
-    ada.submit(path(app, person, "unlock"), WHY)
+    ada.submit(user_path(app, person, "lock"), WHY)
+    ada.submit(user_path(app, person, "unlock"), WHY)
     other_visitor.sign_in(person)
     assert other_visitor.is_signed_in()
 
@@ -139,7 +135,7 @@ def test_an_unlocked_person_signs_in_again(
 def test_a_forced_reset_lets_only_the_owner_choose_the_password(
     app: Flask, ada: Visitor, zoe: Visitor, person: str
 ):
-    answer = ada.submit(path(app, person, "reset"), WHY)
+    answer = ada.submit(user_path(app, person, "reset"), WHY)
     assert not zoe.is_signed_in()
     zoe.sign_in(person)
     assert not zoe.is_signed_in()
@@ -154,7 +150,7 @@ def test_a_forced_reset_lets_only_the_owner_choose_the_password(
 
 def test_a_forced_reset_keeps_the_second_factor(app: Flask, ada: Visitor):
     email = add_person(app, "zoe@example.org", totp=True)
-    ada.submit(path(app, email, "reset"), WHY)
+    ada.submit(user_path(app, email, "reset"), WHY)
     assert user(app, email).sealed_totp_secret
 
 
@@ -163,16 +159,16 @@ def test_a_forced_reset_makes_earlier_links_useless(
 ):
     other_visitor.submit("/reset", {"email": person})
     earlier = other_visitor.link_in_last_letter()
-    ada.submit(path(app, person, "reset"), WHY)
+    ada.submit(user_path(app, person, "reset"), WHY)
     assert other_visitor.get(earlier).location == "/reset"
 
 
 def test_a_required_second_factor_is_asked_for_at_the_next_request(
     app: Flask, ada: Visitor, zoe: Visitor, person: str
 ):
-    ada.submit(path(app, person, "second-factor/require"), WHY)
+    ada.submit(user_path(app, person, "second-factor/require"), WHY)
     assert zoe.get("/account").location == "/account/second-factor"
-    ada.submit(path(app, person, "second-factor/allow-without"), WHY)
+    ada.submit(user_path(app, person, "second-factor/allow-without"), WHY)
     assert zoe.get("/account").status_code == 200
 
 
@@ -183,7 +179,7 @@ def test_one_session_is_ended_and_the_others_stay(
     phone.sign_in(person)
     with app.app_context():
         newest = sessions.for_user(user(app, person))[0].id
-    answer = ada.submit(path(app, person, f"sessions/{newest}/end"), WHY)
+    answer = ada.submit(user_path(app, person, f"sessions/{newest}/end"), WHY)
     assert answer.status_code == 302
     assert zoe.is_signed_in()
     assert not phone.is_signed_in()
@@ -191,7 +187,7 @@ def test_one_session_is_ended_and_the_others_stay(
 
 
 def test_all_sessions_are_ended(app: Flask, ada: Visitor, zoe: Visitor, person: str):
-    ada.submit(path(app, person, "sessions/end"), WHY)
+    ada.submit(user_path(app, person, "sessions/end"), WHY)
     assert not zoe.is_signed_in()
     assert ada.is_signed_in()
 
@@ -202,7 +198,7 @@ def test_a_session_is_ended_through_its_owner_only(
     other = add_person(app, "eve@example.org")
     with app.app_context():
         (session,) = sessions.for_user(user(app, person))
-    wrong = path(app, other, f"sessions/{session.id}/end")
+    wrong = user_path(app, other, f"sessions/{session.id}/end")
     assert ada.get(wrong).status_code == 404
     assert zoe.is_signed_in()
 
@@ -243,7 +239,7 @@ def test_who_cannot_be_invited_is_not(app: Flask, ada: Visitor, person: str):
 
 def test_no_act_without_a_plain_reason(app: Flask, ada: Visitor, person: str):
     for reason in ("", "   ", "x" * 201, "two\nlines", "\x1b[31mred"):
-        answer = ada.submit(path(app, person, "lock"), {"reason": reason})
+        answer = ada.submit(user_path(app, person, "lock"), {"reason": reason})
         assert "That did not work" in answer.text, repr(reason)
     assert user(app, person).active
     assert recorded(app) == []
@@ -251,18 +247,18 @@ def test_no_act_without_a_plain_reason(app: Flask, ada: Visitor, person: str):
 
 def test_looking_changes_nothing(app: Flask, ada: Visitor, person: str):
     for act in ACTS:
-        assert ada.get(path(app, person, act)).status_code == 200
+        assert ada.get(user_path(app, person, act)).status_code == 200
     assert recorded(app) == []
 
 
 def test_what_is_so_already_is_refused(app: Flask, ada: Visitor, person: str):
-    answer = ada.submit(path(app, person, "unlock"), WHY)
+    answer = ada.submit(user_path(app, person, "unlock"), WHY)
     assert "This account is not locked." in answer.text
     assert recorded(app) == []
 
 
 def test_what_does_not_exist_is_not_found(app: Flask, ada: Visitor):
-    nobody, me = "/admin/users/2147483647", path(app, "ada@example.org")
+    nobody, me = "/admin/users/2147483647", user_path(app, "ada@example.org")
     for unknown in (
         nobody,
         "/admin/users/99999999999999999999",
@@ -280,7 +276,7 @@ def test_what_does_not_exist_is_not_found(app: Flask, ada: Visitor):
 
 def test_fields_that_no_form_has_are_ignored(app: Flask, ada: Visitor, person: str):
     more = {"active": "", "email": "eve@example.org", "password": "x", "id": "1"}
-    ada.submit(path(app, person, "second-factor/require"), WHY | more)
+    ada.submit(user_path(app, person, "second-factor/require"), WHY | more)
     ada.submit("/admin/users/invite", {"email": "new@example.org", **WHY, **more})
     found = user(app, person)
     assert (found.active, found.email) == (True, person)
@@ -294,7 +290,7 @@ def test_acts_ask_again_after_a_quarter_of_an_hour_and_lead_back(
 ):
     later = (utcnow() + timedelta(minutes=16)).replace(tzinfo=None)
     monkeypatch.setattr("flask_security.utils.naive_utcnow", lambda: later)
-    lock = path(app, person, "lock")
+    lock = user_path(app, person, "lock")
     assert ada.get(lock).location == f"/verify?next={lock}"
     token = ada.csrf_token("/reset")
     answer = ada.client.post(
@@ -310,12 +306,12 @@ def test_acts_ask_again_after_a_quarter_of_an_hour_and_lead_back(
 
 
 def test_a_script_does_what_the_pages_do(app: Flask, ada: Visitor, person: str):
-    answer = ada.send(path(app, person, "lock"), WHY)
+    answer = ada.send(user_path(app, person, "lock"), WHY)
     assert answer.get_json() == {"done": f"{person} is locked and signed out."}
-    again = ada.send(path(app, person, "lock"), WHY)
+    again = ada.send(user_path(app, person, "lock"), WHY)
     assert again.status_code == 409
     assert again.get_json() == {"error": "This account is already locked."}
-    unsaid = ada.send(path(app, person, "unlock"), {})
+    unsaid = ada.send(user_path(app, person, "unlock"), {})
     assert unsaid.status_code == 400
     assert unsaid.get_json() == {"error": "Enter a reason."}
 
@@ -323,7 +319,7 @@ def test_a_script_does_what_the_pages_do(app: Flask, ada: Visitor, person: str):
 def test_a_body_of_another_kind_is_refused(app: Flask, ada: Visitor, person: str):
     bodies: list[Any] = [[], ["reason"], "text", 1, {"reason": 5}, {"reason": {}}]
     for body in [*bodies, {"reason": None}]:
-        answer = ada.send(path(app, person, "lock"), body)
+        answer = ada.send(user_path(app, person, "lock"), body)
         assert answer.status_code == 400, body
     assert user(app, person).active
 
@@ -333,9 +329,9 @@ def test_a_script_reads_people_and_history(app: Flask, ada: Visitor, person: str
     assert [one["email"] for one in people["users"]] == [person, "ada@example.org"]
     assert people["count"] == 2
     assert "password" not in people["users"][0]
-    one = ada.get(path(app, person), headers=JSON).get_json()
+    one = ada.get(user_path(app, person), headers=JSON).get_json()
     assert (one["email"], one["roles"], one["sessions"]) == (person, [], [])
-    ada.submit(path(app, person, "lock"), WHY)
+    ada.submit(user_path(app, person, "lock"), WHY)
     history = ada.get("/admin/history", headers=JSON).get_json()
     assert history["events"][0]["name"] == "authn_login_lock"
     assert history["events"][0]["user"] == person
@@ -354,7 +350,7 @@ def emails(ada: Visitor, query: str) -> list[str]:
 
 def test_people_are_found(app: Flask, ada: Visitor, person: str):
     al, admin = add_person(app, "al_x@example.org"), "ada@example.org"
-    ada.submit(path(app, al, "lock"), WHY)
+    ada.submit(user_path(app, al, "lock"), WHY)
     everybody = [al, person, admin]
     for query, found in {
         "q=zoe@example.org": [person],
@@ -391,7 +387,7 @@ def test_a_list_of_people_goes_on_where_the_page_ended(
         pages.append([one["email"][0] for one in first["users"]])
     assert pages == [["3", "2"], ["1", "0"], ["a"]]
     page = ada.get("/admin/users?q=example").text
-    assert "More than 3 people" in page
+    assert "More than 3 users" in page
     assert "q=example&amp;before=" in page
 
 
@@ -436,7 +432,7 @@ def test_a_day_that_is_none_is_refused(ada: Visitor):
 def test_history_of_one_person_is_found_by_address_and_number(
     app: Flask, ada: Visitor, person: str
 ):
-    ada.submit(path(app, person, "lock"), WHY)
+    ada.submit(user_path(app, person, "lock"), WHY)
     for who in (person, id_of(app, person)):
         body = ada.get(f"/admin/history?person={who}", headers=JSON).get_json()
         assert [event["name"] for event in body["events"]] == ["authn_login_lock"]
@@ -457,16 +453,16 @@ def test_history_goes_on_where_the_page_ended(
 
 def test_what_strangers_typed_is_shown_as_text(app: Flask, ada: Visitor):
     email = add_person(app, "'+alert`1`+'@example.com")
-    ada.submit(path(app, email, "lock"), {"reason": "<script>alert(1)</script>"})
-    for page in ("/admin/users", path(app, email), "/admin/history"):
+    ada.submit(user_path(app, email, "lock"), {"reason": "<script>alert(1)</script>"})
+    for page in ("/admin/users", user_path(app, email), "/admin/history"):
         text = ada.get(page).text
         assert "<script>alert" not in text
         assert "&#39;+alert`1`+&#39;@example.com" in text
 
 
 def test_the_pages_show_what_happened_and_why(app: Flask, ada: Visitor, person: str):
-    ada.submit(path(app, person, "lock"), WHY)
-    for page in (path(app, person), "/admin/history"):
+    ada.submit(user_path(app, person, "lock"), WHY)
+    for page in (user_path(app, person), "/admin/history"):
         text = ada.get(page).text
         assert "An account was locked" in text
         assert f"Reason: {WHY['reason']}" in text
@@ -477,18 +473,18 @@ def test_the_pages_show_what_happened_and_why(app: Flask, ada: Visitor, person: 
 
 
 def test_reading_about_somebody_is_recorded(app: Flask, ada: Visitor, person: str):
-    assert ada.get(path(app, person)).status_code == 200
-    assert ada.get(path(app, person), headers=JSON).status_code == 200
+    assert ada.get(user_path(app, person)).status_code == 200
+    assert ada.get(user_path(app, person), headers=JSON).status_code == 200
     reads = recorded(app)
     assert [read.name for read in reads] == ["sensitive_read"] * 2
     assert {read.details["action"] for read in reads} == {"person"}
     assert {read.user_id for read in reads} == {id_of(app, person)}
     assert {read.actor_id for read in reads} == {id_of(app, "ada@example.org")}
-    assert "viewed or exported data" not in ada.get(path(app, person)).text
+    assert "viewed or exported data" not in ada.get(user_path(app, person)).text
 
 
 def test_reading_about_oneself_is_not_recorded(app: Flask, ada: Visitor):
-    assert ada.get(path(app, "ada@example.org")).status_code == 200
+    assert ada.get(user_path(app, "ada@example.org")).status_code == 200
     assert recorded(app) == []
 
 

@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from bulwark import admin, jobs
+from bulwark import jobs
+from bulwark.admin import event_counts, system_status
 from bulwark.audit import checks, events
 from bulwark.database import db, utcnow
 from bulwark.jobs import queue
 from bulwark.ops import status, worker
-from tests.bulwark.admin.test_admin import JSON, WHY, path
 from tests.conftest import Visitor
+from tests.support import JSON, user_path
+
+WHY = {"reason": "Their laptop was stolen"}
 
 
 def overview(ada: Visitor) -> dict[str, Any]:
@@ -71,7 +74,7 @@ def test_what_a_flood_leaves_uncounted_is_unknown(
     app: Flask, ada: Visitor, monkeypatch: pytest.MonkeyPatch
 ):
     happened(app, "authz_fail", 2, 3, 20, 21)
-    monkeypatch.setattr(admin.overview, "MOST_COUNTED", 4)  # one is Ada's sign-in
+    monkeypatch.setattr(event_counts, "MOST_COUNTED", 4)  # one is Ada's sign-in
     refusals = overview(ada)["counts"]["refusals"]
     assert refusals[:4] == [None] * 4
     assert (refusals[19:22]) == [0, 1, 1]
@@ -90,7 +93,7 @@ def test_nothing_that_is_unknown_is_in_the_way(
     assert nothing["counts"]["server_errors"] == [None] * 24
     assert nothing["concerns"].keys() == {"audit", "worker", "backup"}
     monkeypatch.setattr(queue.storage, "peek_data", fail)
-    monkeypatch.setattr(admin.overview, "_mails", fail)
+    monkeypatch.setattr(system_status, "_mails", fail)
     body = overview(ada)
     unknown = ("certificate", "audit", "mails", "worker_seen_at", "backup_at")
     assert [body[name] for name in unknown] == [None] * 5
@@ -128,7 +131,7 @@ def test_the_overview_says_what_needs_a_look(
     told = {"fault": "row 3 is gone", "head": "", "at": now.isoformat()}
     queue.put(checks.RESULT_KEY, told)
     waiting = (1, now - timedelta(minutes=16))
-    monkeypatch.setattr(admin.overview, "_mails", lambda: waiting)
+    monkeypatch.setattr(system_status, "_mails", lambda: waiting)
     concerns = overview(ada)["concerns"]
     assert concerns == {
         "certificate": "Its renewal is overdue.",
@@ -147,7 +150,7 @@ def test_the_overview_shows_warnings_that_are_not_counted(
     happened(app, "authn_login_fail", 1)
     happened(app, "authn_logout", 1)
     happened(app, "authn_token_reuse", -1)
-    ada.submit(path(app, person, "lock"), WHY)
+    ada.submit(user_path(app, person, "lock"), WHY)
     (event,) = overview(ada)["events"]
     assert (event["name"], event["user"]) == ("authn_login_lock", person)
     assert "An account was locked" in ada.get("/admin").text

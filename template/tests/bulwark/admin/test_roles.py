@@ -11,7 +11,8 @@ from sqlalchemy import delete, func, select
 
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db
-from bulwark.identity import accounts
+from bulwark.identity import accounts, invitations, roles, users
+from bulwark.identity.authorization import NotAllowedError, RefusedError
 from bulwark.identity.models import Role
 from bulwark.jobs import queue
 from bulwark.web.access import ADMINISTRATOR
@@ -48,7 +49,7 @@ def add_role(app: Flask, name: str, *permissions: str) -> int:
 
 def id_of(app: Flask, email: str) -> int:
     with app.app_context():
-        found = accounts.find(email)
+        found = users.find(email)
         assert found
         return found.id
 
@@ -60,7 +61,7 @@ def role_id(app: Flask, name: str) -> int:
 
 def roles_of(app: Flask, email: str) -> list[str]:
     with app.app_context():
-        found = accounts.find(email)
+        found = users.find(email)
         assert found
         return sorted(role.name for role in found.roles)
 
@@ -203,7 +204,7 @@ def test_a_name_that_no_role_can_have_is_refused(app: Flask, ada: Visitor):
 
 def test_a_role_that_somebody_has_is_kept(app: Flask, ada: Visitor, helper: Visitor):
     one = f"/admin/roles/{role_id(app, 'helper')}/delete"
-    assert "People have this role" in ada.submit(one, WHY).text
+    assert "Users have this role" in ada.submit(one, WHY).text
     assert helper.get("/admin/users").status_code == 200
 
 
@@ -295,7 +296,7 @@ def test_the_operations_themselves_let_nobody_rise(app: Flask, helper: Visitor):
     """The pages check too; this is the check inside the transaction."""
     add_person(app, "ada@example.org", ADMINISTRATOR)
     with app.app_context():
-        ada, bob = accounts.find("ada@example.org"), accounts.find("bob@example.org")
+        ada, bob = users.find("ada@example.org"), users.find("bob@example.org")
         assert ada
         assert bob
         admin = ada.roles[0]
@@ -309,16 +310,16 @@ def test_the_operations_themselves_let_nobody_rise(app: Flask, helper: Visitor):
             lambda: accounts.require_second_factor(ada, False, **why),
             lambda: accounts.reset_factors(ada, **why),
             lambda: accounts.sign_out(ada, **why),
-            lambda: accounts.invite("ada@example.org", **why),
-            lambda: accounts.give_role(bob, admin, **why),
-            lambda: accounts.take_role(ada, admin, **why),
-            lambda: accounts.make_role("new", ["money:spend"], False, **why),
-            lambda: accounts.change_role(rich, [], False, **why),
-            lambda: accounts.change_role(bob.roles[0], ["money:spend"], False, **why),
-            lambda: accounts.delete_role(rich, **why),
+            lambda: invitations.invite("ada@example.org", **why),
+            lambda: roles.give_role(bob, admin, **why),
+            lambda: roles.take_role(ada, admin, **why),
+            lambda: roles.make_role("new", ["money:spend"], False, **why),
+            lambda: roles.change_role(rich, [], False, **why),
+            lambda: roles.change_role(bob.roles[0], ["money:spend"], False, **why),
+            lambda: roles.delete_role(rich, **why),
         ]
         for attempt in tries:
-            with pytest.raises(accounts.NotAllowedError):
+            with pytest.raises(NotAllowedError):
                 attempt()
         db.session.rollback()
 
@@ -341,7 +342,7 @@ def test_who_cannot_sign_in_does_not_count_as_an_administrator(
 ):
     add_person(app, "eve@example.org", ADMINISTRATOR)
     with app.app_context():
-        eve = accounts.find("eve@example.org")
+        eve = users.find("eve@example.org")
         assert eve
         if why == "locked":
             eve.active = False
@@ -374,7 +375,7 @@ def threaded(
     with own.app_context():
         db.create_all()
         queue.create_tables()
-        list(accounts.make_roles())
+        list(roles.make_roles())
         db.session.commit()
     yield own
     with own.app_context():
@@ -395,7 +396,7 @@ def test_in_a_race_an_administrator_remains(threaded: Flask):
     def remove(number: int) -> None:
         try:
             with threaded.app_context():
-                user = accounts.find(names[number])
+                user = users.find(names[number])
                 assert user
                 role = user.roles[0]
                 together.wait()
@@ -403,9 +404,9 @@ def test_in_a_race_an_administrator_remains(threaded: Flask):
                 if number % 2:
                     accounts.lock(user, **why)
                 else:
-                    accounts.take_role(user, role, **why)
+                    roles.take_role(user, role, **why)
                 db.session.commit()
-        except accounts.RefusedError as error:
+        except RefusedError as error:
             refused.append(str(error))
         except Exception as error:  # noqa: BLE001
             broken.append(error)

@@ -10,14 +10,14 @@ from bulwark.database import db, utcnow
 from bulwark.identity import tokens
 from bulwark.identity.sessions import UserSession
 from tests.bulwark.audit.support import WRONG, Watch, give_password, post
-from tests.bulwark.identity.security.test_second_factors import (
+from tests.conftest import GOOD_PASSWORD, Visitor, add_person, totp_code
+from tests.passkey import SoftwarePasskey
+from tests.support import (
     ask,
     begin_app,
     register,
     use,
 )
-from tests.conftest import GOOD_PASSWORD, Visitor, add_person, totp_code
-from tests.passkey import SoftwarePasskey
 
 NEW_PASSWORD = "seven brass kettles whistle"
 

@@ -12,7 +12,7 @@ from bulwark.audit import events
 from bulwark.audit.catalogue import CATALOGUE
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db
-from bulwark.identity import sessions
+from bulwark.identity import hashed_tokens
 from tests.bulwark.audit.support import WRONG, Watch, post
 from tests.conftest import Visitor
 
@@ -82,7 +82,7 @@ def test_a_session_is_named_by_a_part_of_its_hash(
         mark = db.session.scalars(
             select(SecurityEvent.session).where(SecurityEvent.name == "authn_logout")
         ).one()
-    assert mark == sessions.hash_of(cookie.value)[:16]
+    assert mark == hashed_tokens.hash_of(cookie.value)[:16]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from bulwark.database import UTCDateTime, db
-from bulwark.identity import accounts
+from bulwark.identity import roles
 from bulwark.identity.models import users_roles
 from bulwark.web.access import ADMINISTRATOR
 from tests.bulwark.conftest import BASE
@@ -59,7 +59,7 @@ def apply(alembic: Config, folder: Path, body: str) -> None:
 
 
 def add_administrator(app: Flask) -> None:
-    list(accounts.make_roles())
+    list(roles.make_roles())
     db.session.commit()
     add_person(app, "zoe@example.org", ADMINISTRATOR)
 

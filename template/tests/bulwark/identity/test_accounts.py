@@ -15,12 +15,9 @@ from werkzeug.test import TestResponse
 
 from bulwark.database import db
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person
+from tests.support import find_user
 
 NEW_PASSWORD = "seven brass kettles whistle"
-
-
-def user(app: Flask, email: str):
-    return app.extensions["security"].datastore.find_user(email=email)
 
 
 def test_signing_out_needs_a_post(visitor: Visitor, person: str):
@@ -51,7 +48,7 @@ def test_two_long_passwords_that_differ_at_the_end_are_told_apart(
         {"password": GOOD_PASSWORD, "new_password": long, "new_password_confirm": long},
     )
     with app.test_request_context():
-        stored = user(app, person).password
+        stored = find_user(app, person).password
         assert verify_password(long, stored)
         assert not verify_password(long[:-1] + "x", stored)
 
@@ -148,7 +145,7 @@ def test_a_disabled_account_is_out_at_the_next_request(
 ):
     visitor.sign_in(person)
     with app.app_context():
-        user(app, person).active = False
+        find_user(app, person).active = False
         db.session.commit()
     assert not visitor.is_signed_in()
 
@@ -157,7 +154,7 @@ def test_an_old_hash_is_made_anew_at_sign_in(visitor: Visitor, app: Flask, perso
     context = app.extensions["security"].pwd_context
     old = context.using(bcrypt__rounds=5)
     with app.test_request_context():
-        someone = user(app, person)
+        someone = find_user(app, person)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(app.extensions["security"], "pwd_context", old)
             someone.password = hash_password(GOOD_PASSWORD)
@@ -166,7 +163,7 @@ def test_an_old_hash_is_made_anew_at_sign_in(visitor: Visitor, app: Flask, perso
     visitor.sign_in(person)
     assert visitor.is_signed_in()
     with app.app_context():
-        assert user(app, person).password.startswith("$2b$04$")
+        assert find_user(app, person).password.startswith("$2b$04$")
 
 
 @pytest.mark.parametrize("form", ["/login", "/register", "/reset"])
@@ -244,7 +241,7 @@ def _without_tokens(page: str) -> str:
 @pytest.mark.parametrize("where", ["query", "header", "body"])
 def test_a_token_signs_nobody_in(where: str, visitor: Visitor, app: Flask, person: str):
     with app.test_request_context():
-        token = user(app, person).get_auth_token()
+        token = find_user(app, person).get_auth_token()
     answer = {
         "query": lambda: visitor.get(f"/account?auth_token={token}"),
         "header": lambda: visitor.get(

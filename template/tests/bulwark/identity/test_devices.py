@@ -11,15 +11,12 @@ from bulwark.database import db, utcnow
 from bulwark.identity import devices
 from bulwark.identity.devices import KnownDevice
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person
+from tests.support import find_user
 
 COOKIE = "__Host-device"
 NEW_PASSWORD = "seven brass kettles whistle"
 APPLE = "AppleWebKit/605.1.15 (KHTML, like Gecko)"
 GOOGLE = "AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0"
-
-
-def user(app: Flask, email: str):
-    return app.extensions["security"].datastore.find_user(email=email)
 
 
 def cookie(client: FlaskClient):
@@ -121,7 +118,7 @@ def test_a_completed_sign_in_makes_a_browser_known(
     token = cookie(visitor.client)
     assert token
     with app.test_request_context(headers={"Cookie": f"{token.key}={token.value}"}):
-        assert devices.known_to(user(app, person)) == known(app)[0].token_hash
+        assert devices.known_to(find_user(app, person)) == known(app)[0].token_hash
         assert devices.known_to(None) == ""
 
 
@@ -186,7 +183,7 @@ def test_a_browser_of_somebody_else_is_not_known(
     token = cookie(visitor.client)
     stranger = add_person(app, "ada@example.org")
     with app.test_request_context(headers={"Cookie": f"{token.key}={token.value}"}):
-        assert devices.known_to(user(app, stranger)) == ""
+        assert devices.known_to(find_user(app, stranger)) == ""
 
 
 @pytest.mark.parametrize("planted", ["", "short", "x" * 44, "é" * 43, "a b" * 15])
@@ -209,7 +206,7 @@ def test_a_new_password_by_mail_makes_other_browsers_new_again(
     (left,) = known(app)
     token = cookie(visitor.client)
     with app.test_request_context(headers={"Cookie": f"{token.key}={token.value}"}):
-        assert devices.known_to(user(app, person)) == left.token_hash
+        assert devices.known_to(find_user(app, person)) == left.token_hash
 
 
 def test_a_browser_is_forgotten_after_400_days(
@@ -224,6 +221,6 @@ def test_a_browser_is_forgotten_after_400_days(
         db.session.execute(update(KnownDevice).values(last_seen_at=ago))
         db.session.commit()
     with app.test_request_context(headers={"Cookie": f"{token.key}={token.value}"}):
-        assert devices.known_to(user(app, person)) == ""
+        assert devices.known_to(find_user(app, person)) == ""
         devices.forget_old.call_local()
     assert known(app) == []

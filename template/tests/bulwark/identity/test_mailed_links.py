@@ -13,7 +13,8 @@ from sqlalchemy import select, update
 
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db, utcnow
-from bulwark.identity import accounts
+from bulwark.identity import accounts, invitations
+from bulwark.identity.authorization import RefusedError
 from bulwark.identity.email_changes import AddressChange
 from bulwark.web.access import ADMINISTRATOR
 from tests.conftest import GOOD_PASSWORD, ROOT, Visitor, add_person, name_of
@@ -75,8 +76,8 @@ class Place:
 def invite(place: Place, email: str = NEW) -> None:
     with place.app.app_context():
         ada = place.user("ada@example.org")
-        user, link = accounts.invite(email, by=ada, reason="test")
-        accounts.mail_invitation(user, link)
+        user, link = invitations.invite(email, by=ada, reason="test")
+        invitations.send(user, link)
         db.session.commit()
 
 
@@ -289,10 +290,10 @@ def test_what_else_ends_a_link(place: Place, kind: str, end: str):
 def test_a_locked_account_is_sent_no_link(place: Place):
     invite(place)
     place.by_ada(accounts.lock, NEW)
-    with pytest.raises(accounts.RefusedError, match="locked"):
+    with pytest.raises(RefusedError, match="locked"):
         invite(place)
     place.by_ada(accounts.lock, ZOE)
-    with pytest.raises(accounts.RefusedError, match="locked"):
+    with pytest.raises(RefusedError, match="locked"):
         force_reset(place)
     sent = len(place.links(ZOE))
     place.other.submit("/reset", {"email": ZOE})
@@ -360,7 +361,7 @@ def test_how_often_an_address_is_sent_a_link(place: Place, kind: str):
             browser.client.environ_base["REMOTE_ADDR"] = f"192.0.2.{number}"
         try:
             LINKS[kind].ask(place)
-        except accounts.RefusedError:
+        except RefusedError:
             refused += 1
     assert len(place.links(LINKS[kind].address)) == 5
     assert refused == (3 if kind == "invitation" or "administrator" in kind else 0)

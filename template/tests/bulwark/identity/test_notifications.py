@@ -21,6 +21,7 @@ from bulwark.database import db, utcnow
 from bulwark.identity import notifications
 from bulwark.identity.notifications import NOTICES
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person
+from tests.support import find_user
 
 NEW_PASSWORD = "seven brass kettles whistle"
 LINUX = "Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Gecko/20100101 Firefox/144.0"
@@ -33,10 +34,6 @@ def named(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
         app.extensions["bulwark"], name="Acme", admin_email="help@example.com"
     )
     monkeypatch.setitem(app.extensions, "bulwark", settings)
-
-
-def user(app: Flask, email: str):
-    return app.extensions["security"].datastore.find_user(email=email)
 
 
 def text_of(letter: EmailMessage) -> str:
@@ -151,7 +148,9 @@ def test_what_an_administrator_does_is_told_without_where_they_sit(
 ):
     admin = add_person(app, "ada@example.org", "administrator")
     with app.test_request_context(environ_base={"REMOTE_ADDR": "192.0.2.77"}):
-        events.record("authn_login_lock", user(app, person), actor=user(app, admin))
+        events.record(
+            "authn_login_lock", find_user(app, person), actor=find_user(app, admin)
+        )
         db.session.commit()
     (letter,) = visitor.letters()
     assert letter["To"] == person
@@ -164,7 +163,7 @@ def test_what_the_operator_does_on_the_machine_is_told(
     visitor: Visitor, app: Flask, person: str
 ):
     with app.app_context():
-        events.record("authn_mfa_removed", user(app, person), factor="totp")
+        events.record("authn_mfa_removed", find_user(app, person), factor="totp")
         db.session.commit()
     (letter,) = visitor.letters()
     assert "By: the operator of this service\n" in text_of(letter)
@@ -173,7 +172,7 @@ def test_what_the_operator_does_on_the_machine_is_told(
 
 def test_what_is_rolled_back_is_not_told(visitor: Visitor, app: Flask, person: str):
     with app.app_context():
-        events.record("authn_login_lock", user(app, person))
+        events.record("authn_login_lock", find_user(app, person))
         db.session.rollback()
     assert visitor.letters() == []
 
@@ -198,7 +197,7 @@ def test_each_notice_is_plain_text_and_a_safe_page(
         headers={"User-Agent": hostile}, environ_base={"REMOTE_ADDR": "192.0.2.7"}
     )
     with page if where == "page" else app.app_context():
-        someone = user(app, person)
+        someone = find_user(app, person)
         new = events.record(event, someone, factor="totp", new_device=True)
         if NOTICES[event].apart:
             own = {"link": "https://localhost/reset", "new_address": "zoe@example.net"}

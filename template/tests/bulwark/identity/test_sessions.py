@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from app.models import User
 from bulwark.database import db, utcnow
-from bulwark.identity import sessions
+from bulwark.identity import session_store, sessions
 from bulwark.identity.sessions import UserSession
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person
 
@@ -278,7 +278,7 @@ def test_a_full_disk_lets_people_read_on(
     visitor.sign_in(person)
     visitor.get("/account")
     age(app, last_used_at=timedelta(minutes=2))
-    monkeypatch.setattr(sessions, "_store", full)
+    monkeypatch.setattr(session_store, "save", full)
     assert visitor.get("/account").status_code == 200
 
 
@@ -296,7 +296,7 @@ def test_sessions_that_ended_are_forgotten(visitor: Visitor, app: Flask, person:
 def test_a_sign_in_while_the_password_changes_is_asked_for_again(
     visitor: Visitor, app: Flask, person: str, monkeypatch: pytest.MonkeyPatch
 ):
-    insert = sessions._insert
+    insert = session_store.insert
 
     def insert_late(name: str, session: SessionMixin) -> str | None:
         db.session.rollback()
@@ -305,7 +305,7 @@ def test_a_sign_in_while_the_password_changes_is_asked_for_again(
         return insert(name, session)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sessions, "_insert", insert_late)
+        patch.setattr(session_store, "insert", insert_late)
         assert visitor.sign_in(person).status_code == 302
     assert not visitor.is_signed_in()
     assert rows(app) == []

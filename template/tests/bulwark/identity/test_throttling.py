@@ -18,15 +18,15 @@ from bulwark.identity import throttling
 from bulwark.identity.security import password_hashing
 from bulwark.identity.sessions import UserSession
 from bulwark.web import rate_limits
-from tests.bulwark.identity.security.test_second_factors import (
+from tests.conftest import GOOD_PASSWORD, Visitor, add_person, totp_code
+from tests.passkey import SoftwarePasskey
+from tests.support import (
     begin_app,
     give_code,
     make_codes,
     register,
     use,
 )
-from tests.conftest import GOOD_PASSWORD, Visitor, add_person, totp_code
-from tests.passkey import SoftwarePasskey
 
 NEW_PASSWORD = "seven brass kettles whistle"
 WRONG = "purple otter juggles lamp"
@@ -441,7 +441,7 @@ def all_places_taken() -> Iterator[None]:
     ranks += [
         password_hashing.Rank(unknown=True, tries=-1)
     ] * password_hashing.OTHER_PLACES
-    turns = [password_hashing._line.join(rank, over.wait) for rank in ranks]
+    turns = [password_hashing._queue.join(rank, over.wait) for rank in ranks]
     try:
         yield
     finally:

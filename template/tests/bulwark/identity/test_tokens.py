@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask, jsonify
 from flask_login import current_user
-from sqlalchemy import select, text, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
 from bulwark.audit.events import SecurityEvent
@@ -18,15 +18,12 @@ from bulwark.identity.tokens import AccessToken
 from bulwark.web import access
 from bulwark.web.access import permission, recent
 from tests.conftest import Visitor, add_person
+from tests.support import bearer, find_user, make_token
 
 PAGE = "/account/tokens"
 READ, WRITE = "/account/activity", "/account/sessions/end-others"
 NEW_PASSWORD = "seven brass kettles whistle"
 Change = Callable[[AccessToken, Any], object]
-
-
-def user(app: Flask, email: str):
-    return app.extensions["security"].datastore.find_user(email=email)
 
 
 @pytest.fixture
@@ -54,18 +51,6 @@ def api(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(app.view_functions, "account.end_other_sessions", write)
 
 
-def make(app: Flask, email: str, *permissions: str) -> str:
-    """Make a token for somebody, good for a month."""
-    with app.app_context():
-        made, _ = tokens.make(user(app, email), "Report", permissions, 30)
-        db.session.commit()
-    return made
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
-
-
 def names(app: Flask) -> list[str]:
     with app.app_context():
         return list(
@@ -73,202 +58,11 @@ def names(app: Flask) -> list[str]:
         )
 
 
-def make_on_page(visitor: Visitor) -> str:
-    answer = visitor.submit(
-        PAGE, {"name": "Report", "permissions": "users:read", "days": "7"}
-    )
-    found = re.search(r"bwk_[\w-]{43}", answer.text)
-    assert found, answer.text
-    return found[0]
-
-
-# --- Making, listing, revoking --------------------------------------------------------
-
-
-def test_a_token_is_shown_once_and_stored_as_a_hash(
-    visitor: Visitor, app: Flask, ada: str
-):
-    visitor.sign_in(ada)
-    token = make_on_page(visitor)
-    page = visitor.get(PAGE).text
-    assert "Report" in page
-    assert token not in page
-    with app.app_context():
-        for table in ("access_tokens", "sessions", "security_events", "outgoing_mail"):
-            rows = db.session.execute(text(f"SELECT * FROM {table}")).all()
-            assert rows, table
-            assert token not in str(rows)
-            assert token.removeprefix("bwk_") not in str(rows)
-
-
-def test_no_browser_wants_every_permission_ticked(visitor: Visitor, ada: str):
-    visitor.sign_in(ada)
-    boxes = re.findall(r'<input[^>]+type="checkbox"[^>]*>', visitor.get(PAGE).text)
-    assert len(boxes) >= 3
-    assert [box for box in boxes if "required" in box] == []
-
-
-def test_the_page_with_the_token_is_kept_by_no_cache(visitor: Visitor, ada: str):
-    visitor.sign_in(ada)
-    answer = visitor.submit(
-        PAGE, {"name": "Report", "permissions": "users:read", "days": "7"}
-    )
-    assert "no-store" in answer.headers["Cache-Control"]
-
-
-@pytest.mark.parametrize("days", [1, 7, 30, 90, 365])
-def test_a_token_expires_after_the_days_that_were_chosen(
-    visitor: Visitor, app: Flask, ada: str, days: int
-):
-    visitor.sign_in(ada)
-    visitor.submit(PAGE, {"name": "R", "permissions": "users:read", "days": str(days)})
-    with app.app_context():
-        token = db.session.scalars(select(AccessToken)).one()
-        assert token.expires_at - token.created_at == timedelta(days=days)
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "said"),
-    [
-        ("name", "", "Enter a name"),
-        ("name", "   ", "Enter a name"),
-        ("name", "x" * 65, "64 characters at most"),
-        ("name", "a\u202eb", "letters, digits"),
-        ("permissions", [], "Choose at least one"),
-        ("permissions", "made:up", "valid choice"),
-        ("days", "36500", "valid choice"),
-        ("days", "", "valid choice"),
-    ],
-    ids=["none", "blank", "long", "bidi", "nothing", "unknown", "ages", "never"],
-)
-def test_a_wrong_form_says_what_is_wrong_and_keeps_what_was_typed(
-    visitor: Visitor, app: Flask, ada: str, field: str, value: str, said: str
-):
-    visitor.sign_in(ada)
-    form = {"name": "Report", "permissions": "users:read", "days": "7"}
-    answer = visitor.submit(PAGE, form | {field: value})
-    assert said.lower() in answer.text.lower()
-    if field != "name":
-        assert 'value="Report"' in answer.text
-    with app.app_context():
-        assert db.session.scalars(select(AccessToken)).all() == []
-
-
-def test_nobody_gives_a_token_what_they_may_not_do_themselves(
-    visitor: Visitor, app: Flask, person: str
-):
-    visitor.sign_in(person)
-    assert "a token would have none" in visitor.get(PAGE).text
-    visitor.client.post(
-        PAGE,
-        json={"name": "R", "permissions": ["users:read"], "days": 7},
-        headers=csrf(visitor),
-    )
-    with app.app_context():
-        assert db.session.scalars(select(AccessToken)).all() == []
-
-
-def csrf(visitor: Visitor) -> dict[str, str]:
-    token = visitor.csrf_token("/account")
-    return {"X-CSRFToken": token, "Referer": f"https://localhost{PAGE}"}
-
-
-def test_the_page_works_in_json_too(visitor: Visitor, ada: str):
-    visitor.sign_in(ada)
-    made = visitor.client.post(
-        PAGE,
-        json={"name": "Report", "permissions": ["users:read"], "days": 7},
-        headers=csrf(visitor),
-    )
-    assert made.status_code == 201
-    token = made.get_json()
-    assert visitor.get(READ, headers=bearer(token["token"])).status_code == 200
-    (listed,) = visitor.get(PAGE, headers={"Accept": "application/json"}).get_json()[
-        "tokens"
-    ]
-    assert listed["permissions"] == ["users:read"]
-    assert listed["last_used_at"]
-    assert "token" not in listed
-    revoked = visitor.client.post(
-        f"{PAGE}/{listed['id']}/revoke", json={}, headers=csrf(visitor)
-    )
-    assert revoked.get_json() == {"revoked": listed["id"]}
-    assert visitor.get(READ, headers=bearer(token["token"])).status_code == 401
-
-
-GOOD = {"name": "R", "permissions": ["users:read"], "days": 7}
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        [],
-        "text",
-        {},
-        GOOD | {"name": 5},
-        GOOD | {"name": None},
-        GOOD | {"name": {"a": []}},
-        GOOD | {"name": "\ud800"},
-        GOOD | {"permissions": [{}]},
-        GOOD | {"permissions": {"users:read": True}},
-        GOOD | {"permissions": None},
-        GOOD | {"days": {}},
-        GOOD | {"days": 7.5},
-        GOOD | {"days": -7},
-        GOOD | {"days": None},
-    ],
-    ids=range(14),
-)
-def test_json_of_any_shape_is_refused_in_words(visitor: Visitor, ada: str, body: Any):
-    visitor.sign_in(ada)
-    answer = visitor.client.post(PAGE, json=body, headers=csrf(visitor))
-    assert answer.status_code == 400
-    assert answer.get_json()["error"]
-
-
-def test_somebody_revokes_a_token(visitor: Visitor, app: Flask, ada: str):
-    token = make(app, ada, "users:read")
-    visitor.sign_in(ada)
-    page = visitor.get(PAGE).text
-    path = re.search(r'action="(/account/tokens/\d+/revoke)"', page)
-    assert path
-    assert visitor.get(READ, headers=bearer(token)).status_code == 200
-    for _ in range(2):  # Once more does no harm, and is no second event.
-        data = {"csrf_token": visitor.csrf_token(PAGE)}
-        visitor.client.post(
-            path[1], data=data, headers={"Referer": f"https://localhost{PAGE}"}
-        )
-    assert visitor.get(READ, headers=bearer(token)).status_code == 401
-    assert names(app).count("authn_token_revoked") == 1
-    assert "Revoked <time" in visitor.get(PAGE).text
-
-
-@pytest.mark.parametrize("which", ["of somebody else", "of nobody", "absurd"])
-def test_nobody_revokes_what_is_not_theirs(
-    visitor: Visitor, app: Flask, ada: str, person: str, which: str
-):
-    token = make(app, ada, "users:read")
-    with app.app_context():
-        theirs = db.session.scalars(select(AccessToken.id)).one()
-    number = {"of somebody else": theirs, "of nobody": 424242, "absurd": 10**30}[which]
-    visitor.sign_in(person)
-    answer = visitor.client.post(
-        f"{PAGE}/{number}/revoke", json={}, headers=csrf(visitor)
-    )
-    assert answer.status_code == 404
-    assert visitor.get(READ, headers=bearer(token)).status_code == 200
-
-
-def test_the_page_asks_again_who_you_are_after_a_while(
-    visitor: Visitor, ada: str, monkeypatch: pytest.MonkeyPatch
-):
-    visitor.sign_in(ada)
-    monkeypatch.setattr(access, "_is_recent", lambda: False)
-    assert "/verify" in visitor.get(PAGE).headers["Location"]
+# --- The end of a token -----------------------------------------------------------
 
 
 def test_a_new_password_by_mail_revokes_all(visitor: Visitor, app: Flask, ada: str):
-    token = make(app, ada, "users:read")
+    token = make_token(app, ada, "users:read")
     visitor.submit("/reset", {"email": ada})
     visitor.submit(visitor.link_in_last_letter(), {"password": NEW_PASSWORD})
     assert visitor.get(READ, headers=bearer(token)).status_code == 401
@@ -276,15 +70,15 @@ def test_a_new_password_by_mail_revokes_all(visitor: Visitor, app: Flask, ada: s
 
 def test_a_token_that_ended_is_listed_for_90_days(app: Flask, ada: str):
     for days in (89, 91):
-        make(app, ada, "users:read")
+        make_token(app, ada, "users:read")
         with app.app_context():
             newest = db.session.scalars(select(AccessToken)).all()[-1]
             newest.revoked_at = utcnow() - timedelta(days=days)
             db.session.commit()
-    make(app, ada, "users:read")
+    make_token(app, ada, "users:read")
     with app.app_context():
         tokens.forget_ended.call_local()
-        assert len(tokens.for_user(user(app, ada))) == 2
+        assert len(tokens.for_user(find_user(app, ada))) == 2
 
 
 # --- What a token may do --------------------------------------------------------------
@@ -293,14 +87,17 @@ def test_a_token_that_ended_is_listed_for_90_days(app: Flask, ada: str):
 def test_a_token_speaks_for_its_owner_and_opens_no_session(
     visitor: Visitor, app: Flask, ada: str
 ):
-    answer = visitor.get(READ, headers=bearer(make(app, ada, "users:read")))
+    answer = visitor.get(READ, headers=bearer(make_token(app, ada, "users:read")))
     assert answer.get_json() == {"email": ada, "may_write": False}
     assert "Set-Cookie" not in answer.headers
     assert visitor.get("/account").status_code == 302
 
 
 def test_a_token_does_only_what_it_was_given(visitor: Visitor, app: Flask, ada: str):
-    reads, writes = make(app, ada, "users:read"), make(app, ada, "users:write")
+    reads, writes = (
+        make_token(app, ada, "users:read"),
+        make_token(app, ada, "users:write"),
+    )
     assert visitor.get(READ, headers=bearer(writes)).status_code == 403
     assert visitor.client.post(WRITE, headers=bearer(reads)).status_code == 403
     assert visitor.client.post(WRITE, headers=bearer(writes)).status_code == 200
@@ -310,10 +107,10 @@ def test_a_token_does_only_what_it_was_given(visitor: Visitor, app: Flask, ada: 
 def test_a_token_does_only_what_its_owner_may_do_at_that_moment(
     visitor: Visitor, app: Flask, ada: str
 ):
-    token = make(app, ada, "users:read")
+    token = make_token(app, ada, "users:read")
     assert visitor.get(READ, headers=bearer(token)).status_code == 200
     with app.app_context():
-        user(app, ada).roles = []
+        find_user(app, ada).roles = []
         db.session.commit()
     assert visitor.get(READ, headers=bearer(token)).status_code == 403
 
@@ -321,7 +118,7 @@ def test_a_token_does_only_what_its_owner_may_do_at_that_moment(
 def test_a_token_opens_no_page_that_is_for_its_person(
     visitor: Visitor, app: Flask, ada: str
 ):
-    token = make(app, ada, *app.extensions["permissions"])
+    token = make_token(app, ada, *app.extensions["permissions"])
     tried = 0
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
@@ -342,16 +139,16 @@ def test_a_token_does_not_open_what_asks_for_a_recent_sign_in(
 ):
     view = recent(permission("users:read")(lambda: "hello"))
     monkeypatch.setitem(app.view_functions, "account.activity", view)
-    answer = visitor.get(READ, headers=bearer(make(app, ada, "users:read")))
+    answer = visitor.get(READ, headers=bearer(make_token(app, ada, "users:read")))
     assert answer.status_code == 403
 
 
 def test_an_owner_without_a_required_factor_is_refused(
     visitor: Visitor, app: Flask, ada: str
 ):
-    token = make(app, ada, "users:read")
+    token = make_token(app, ada, "users:read")
     with app.app_context():
-        user(app, ada).tf_totp_secret = None
+        find_user(app, ada).tf_totp_secret = None
         db.session.commit()
     answer = visitor.get(READ, headers=bearer(token))
     assert answer.status_code == 403
@@ -373,9 +170,9 @@ def test_an_owner_without_a_required_factor_is_refused(
 def test_a_token_that_ended_is_refused_and_recorded(
     visitor: Visitor, app: Flask, ada: str, change: Change, reason: str
 ):
-    token = make(app, ada, "users:read")
+    token = make_token(app, ada, "users:read")
     with app.app_context():
-        owner = user(app, ada)
+        owner = find_user(app, ada)
         row = db.session.scalars(select(AccessToken)).one()
         change(row, owner)
         db.session.commit()
@@ -438,9 +235,9 @@ def test_a_session_with_an_authorization_that_is_none_gains_nothing(
 def test_somebody_elses_session_adds_nothing_to_a_token(
     visitor: Visitor, app: Flask, ada: str, person: str
 ):
-    token = make(app, ada, "users:read")
+    token = make_token(app, ada, "users:read")
     with app.app_context():
-        user(app, ada).roles = []
+        find_user(app, ada).roles = []
         db.session.commit()
     visitor.sign_in(add_person(app, "bob@example.org", "administrator"))
     assert visitor.get(READ, headers=bearer(token)).status_code == 403
@@ -450,7 +247,7 @@ def test_somebody_elses_session_adds_nothing_to_a_token(
 def test_a_token_counts_in_its_header_only(
     visitor: Visitor, app: Flask, ada: str, where: str
 ):
-    token = make(app, ada, "users:read")
+    token = make_token(app, ada, "users:read")
     options: dict[str, Any] = {
         "query": {"query_string": {"access_token": token, "auth_token": token}},
         "form": {"data": {"access_token": token}},
@@ -465,7 +262,7 @@ def test_a_token_counts_in_its_header_only(
 def test_a_public_form_wants_its_csrf_token_whatever_the_headers(
     visitor: Visitor, app: Flask, ada: str, path: str
 ):
-    token = make(app, ada, "users:read")
+    token = make_token(app, ada, "users:read")
     data = {"email": ada, "password": NEW_PASSWORD}
     answer = visitor.client.post(path, data=data, headers=bearer(token))
     assert answer.status_code == 400
@@ -482,7 +279,7 @@ def test_a_session_wants_a_csrf_token_where_a_token_needs_none(
 
 
 def test_the_last_use_is_written_once_a_minute(visitor: Visitor, app: Flask, ada: str):
-    token = make(app, ada, "users:read")
+    token = make_token(app, ada, "users:read")
 
     def last_use():
         visitor.get(READ, headers=bearer(token))
@@ -502,7 +299,7 @@ def test_the_last_use_is_written_once_a_minute(visitor: Visitor, app: Flask, ada
 def test_a_request_with_a_token_takes_one_query(
     visitor: Visitor, app: Flask, ada: str, person: str, statements: list[str]
 ):
-    token = make(app, ada, "users:read")
+    token = make_token(app, ada, "users:read")
     visitor.get(READ, headers=bearer(token))
     statements.clear()
     assert visitor.get(READ, headers=bearer(token)).status_code == 200
@@ -512,7 +309,7 @@ def test_a_request_with_a_token_takes_one_query(
 def test_what_a_token_does_is_recorded_with_its_number(
     visitor: Visitor, app: Flask, ada: str
 ):
-    token = make(app, ada, "users:read")
+    token = make_token(app, ada, "users:read")
     visitor.client.post(WRITE, headers=bearer(token))
     with app.app_context():
         number = db.session.scalars(select(AccessToken.id)).one()
@@ -525,7 +322,7 @@ def test_what_a_token_does_is_recorded_with_its_number(
 def test_a_script_hears_that_the_database_is_away(
     visitor: Visitor, app: Flask, ada: str, monkeypatch: pytest.MonkeyPatch
 ):
-    token = make(app, ada, "users:read")
+    token = make_token(app, ada, "users:read")
 
     def away(*_: Any, **__: Any) -> None:
         raise OperationalError("", {}, Exception())
@@ -539,7 +336,7 @@ def test_a_script_hears_that_the_database_is_away(
 def test_a_full_disk_lets_scripts_read_on(
     visitor: Visitor, app: Flask, ada: str, monkeypatch: pytest.MonkeyPatch
 ):
-    token = make(app, ada, "users:read")
+    token = make_token(app, ada, "users:read")
 
     def full() -> None:
         raise OperationalError("UPDATE", {}, Exception("disk full"))
@@ -552,6 +349,6 @@ def test_a_full_disk_lets_scripts_read_on(
 
 
 def test_errors_are_json_for_a_script(visitor: Visitor, app: Flask, ada: str):
-    answer = visitor.get("/nowhere", headers=bearer(make(app, ada, "users:read")))
+    answer = visitor.get("/nowhere", headers=bearer(make_token(app, ada, "users:read")))
     assert answer.status_code == 404
     assert answer.get_json()["error"]

@@ -29,7 +29,7 @@ from werkzeug.test import TestResponse
 
 from bulwark.audit import events
 from bulwark.database import db
-from bulwark.identity import sessions, tokens
+from bulwark.identity import session_store, tokens
 from bulwark.identity.models import Role
 from bulwark.identity.sessions import UserSession
 from bulwark.web.access import permission, public, signed_in
@@ -370,7 +370,7 @@ def test_a_session_that_can_not_be_kept_is_a_fault(
         return "well"
 
     serve(somebody, view)
-    monkeypatch.setattr(sessions, "_store", fail_with)
+    monkeypatch.setattr(session_store, "save", fail_with)
     watch.fails(somebody)
 
 
@@ -700,7 +700,7 @@ def test_in_an_outage_nobody_waits_for_the_database_a_second_time(
         raise OUTAGES[0]
 
     asked: list[object] = []
-    monkeypatch.setattr(sessions, "_store", lambda *found: asked.append(found))
+    monkeypatch.setattr(session_store, "save", lambda *found: asked.append(found))
     serve(somebody, view)
     watch.fails(somebody, 503)
     assert asked == []

@@ -20,7 +20,7 @@ WRONG = "purple otter juggles lamp"
 @pytest.fixture
 def line() -> Iterator[Any]:
     """A line where somebody's password is being hashed until `line.over` is set."""
-    line: Any = password_hashing.Line()
+    line: Any = password_hashing.HashingQueue()
     line.over = threading.Event()
     line.first = line.join(Rank(unknown=True, tries=0), line.over.wait)
     yield line
@@ -91,7 +91,7 @@ def test_what_a_hash_raises_is_raised_to_who_waits_and_the_line_goes_on(line: An
 def test_tries_of_a_network_are_forgotten_by_halves(monkeypatch: pytest.MonkeyPatch):
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    tries = password_hashing.Tries()
+    tries = password_hashing.AttemptCounter()
     assert [tries.count("198.51.100.7") for _ in range(8)] == list(range(8))
     assert tries.count("203.0.113.9") == 0
     now[0] += password_hashing.HALVED_AFTER + 1
@@ -102,7 +102,7 @@ def test_tries_of_a_network_are_forgotten_by_halves(monkeypatch: pytest.MonkeyPa
 
 def test_tries_of_no_more_networks_are_kept_than_fit(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(password_hashing, "MOST_NETWORKS", 3)
-    tries = password_hashing.Tries()
+    tries = password_hashing.AttemptCounter()
     for number in range(9):
         tries.count(f"198.51.100.{number}")
     assert len(tries._counts) == 3
@@ -120,7 +120,7 @@ class Storm:
         self.monkeypatch = monkeypatch
         self.over = threading.Event()
         self.turns = [
-            password_hashing._line.join(strangers(7), self.over.wait) for _ in range(2)
+            password_hashing._queue.join(strangers(7), self.over.wait) for _ in range(2)
         ]
 
     def sign_in(self, email: str, password: str = GOOD_PASSWORD) -> int:
@@ -163,12 +163,12 @@ def test_a_network_that_is_new_signs_in_while_others_guess(storm: Storm, person:
 def test_a_network_that_guesses_waits_for_the_others(storm: Storm, person: str):
     storm.visitor.client.delete_cookie("__Host-device")
     for _ in range(8):
-        password_hashing._tries.count("198.51.0.7")
+        password_hashing._attempts.count("198.51.0.7")
     assert storm.sign_in(person, WRONG) == 503
 
 
 def test_a_browser_known_to_another_account_is_not_known(sam: str, storm: Storm):
     """Else an attacker's own account would open the places of everybody."""
     for _ in range(8):
-        password_hashing._tries.count("198.51.0.7")
+        password_hashing._attempts.count("198.51.0.7")
     assert storm.sign_in(sam) == 503

@@ -2,7 +2,6 @@
 
 import re
 import time
-from typing import Any
 
 import pytest
 from flask import Flask
@@ -13,6 +12,7 @@ from bulwark.database import db
 from bulwark.identity.sessions import UserSession
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person, totp_code
 from tests.passkey import SoftwarePasskey
+from tests.support import register, use
 
 WRONG = "not the password at all"
 # What changes how somebody signs in, or ends where they are signed in.
@@ -207,23 +207,15 @@ def test_who_has_only_a_passkey_shows_it(visitor: Visitor, app: Flask, person: s
     assert "Use your passkey" in answer.text
     assert is_asked_again(visitor)
     old = cookie(visitor)
-    assert use(visitor, key).status_code == 200
+    assert use(visitor, key, "/verify/passkey").status_code == 200
     assert not is_asked_again(visitor)
     assert cookie(visitor) != old
 
 
 def add_passkey(visitor: Visitor) -> SoftwarePasskey:
     key = SoftwarePasskey()
-    asked = visitor.send("/account/passkeys", {"name": "Phone"}).get_json()["response"]
-    made = key.register(asked["credential_options"])
-    visitor.send(f"/account/passkeys/{asked['wan_state']}", {"credential": made})
+    register(visitor, key)
     return key
-
-
-def use(visitor: Visitor, key: SoftwarePasskey) -> Any:
-    asked = visitor.send("/verify/passkey", {}).get_json()["response"]
-    signed = key.sign(asked["credential_options"])
-    return visitor.send(f"/verify/passkey/{asked['wan_state']}", {"credential": signed})
 
 
 def by_email(app: Flask, email: str) -> None:

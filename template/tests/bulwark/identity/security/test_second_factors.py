@@ -17,11 +17,21 @@ from bulwark.crypto import DecryptionError
 from bulwark.database import db
 from bulwark.identity.models import Passkey, RecoveryCode
 from bulwark.identity.security import second_factors
+from bulwark.identity.security.settings import settings_for
 from bulwark.settings import Config
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person, totp_code
 from tests.passkey import SoftwarePasskey
+from tests.support import (
+    JSON,
+    ask,
+    begin_app,
+    find_user,
+    give_code,
+    make_codes,
+    register,
+    use,
+)
 
-JSON = {"Accept": "application/json"}
 MOMENT = 1_800_000_000  # divisible by 30: a time step begins
 
 
@@ -33,14 +43,6 @@ def with_app(app: Flask) -> str:
 
 def give_password(visitor: Visitor, email: str) -> Any:
     return visitor.submit("/login", {"email": email, "password": GOOD_PASSWORD})
-
-
-def give_code(visitor: Visitor, code: str) -> Any:
-    return visitor.submit("/login/code", {"code": code})
-
-
-def person_in(app: Flask, email: str) -> Any:
-    return app.extensions["security"].datastore.find_user(email=email)
 
 
 # --- Authenticator app ---------------------------------------------------------------
@@ -89,7 +91,7 @@ def test_a_code_is_good_one_step_before_and_after_its_own(
 ):
     """A grid of clocks that are up to two minutes off."""
     with app.test_request_context():
-        someone = person_in(app, with_app)
+        someone = find_user(app, with_app)
         secret = someone.tf_totp_secret
         factory = stop_clock(app, monkeypatch, MOMENT + second)
         for off in range(-120, 121, 15):
@@ -112,7 +114,7 @@ def test_the_sign_in_page_takes_no_code_of_two_steps_away(
     """Stock, it takes codes that are 110 seconds off."""
     factory = stop_clock(app, monkeypatch, MOMENT)
     with app.app_context():
-        secret = person_in(app, with_app).tf_totp_secret
+        secret = find_user(app, with_app).tf_totp_secret
     give_password(visitor, with_app)
     give_code(visitor, factory._totp.from_source(secret).generate(MOMENT + off).token)
     assert visitor.is_signed_in() is good
@@ -122,7 +124,7 @@ def test_an_older_code_is_refused_after_a_newer_one(
     app: Flask, with_app: str, monkeypatch: pytest.MonkeyPatch
 ):
     with app.test_request_context():
-        someone = person_in(app, with_app)
+        someone = find_user(app, with_app)
         secret = someone.tf_totp_secret
         factory = stop_clock(app, monkeypatch, MOMENT)
         seed = factory._totp.from_source(secret)
@@ -137,8 +139,8 @@ def test_one_persons_code_does_not_use_up_anothers(
     other = add_person(app, "yan@example.org", totp=True)
     visitor.sign_in(with_app)
     with app.app_context():
-        assert person_in(app, with_app).totp_counter is not None
-        assert person_in(app, other).totp_counter is None
+        assert find_user(app, with_app).totp_counter is not None
+        assert find_user(app, other).totp_counter is None
 
 
 def test_a_seed_is_unreadable_and_bound_to_its_row(app: Flask, with_app: str):
@@ -159,12 +161,6 @@ def test_a_seed_is_unreadable_and_bound_to_its_row(app: Flask, with_app: str):
                 someone.tf_totp_secret  # noqa: B018
 
 
-def begin_app(visitor: Visitor) -> tuple[str, str]:
-    begun = visitor.send("/account/authenticator", {"setup": "authenticator"})
-    values = begun.get_json()["response"]
-    return values["tf_authr_b32key"], values["tf_state_token"]
-
-
 def test_an_app_is_added_once_it_shows_the_right_code(
     visitor: Visitor, app: Flask, person: str
 ):
@@ -173,11 +169,11 @@ def test_an_app_is_added_once_it_shows_the_right_code(
     wrong = visitor.send(f"/account/authenticator/{state}", {"code": "000000"})
     assert wrong.status_code == 400
     with app.app_context():
-        assert not person_in(app, person).has_second_factor
+        assert not find_user(app, person).has_second_factor
     code = TOTP(key).generate().token
     assert visitor.send(f"/account/authenticator/{state}", {"code": code}).status_code
     with app.app_context():
-        assert person_in(app, person).has_second_factor
+        assert find_user(app, person).has_second_factor
 
 
 def test_the_seed_is_not_in_what_the_browser_keeps(visitor: Visitor, person: str):
@@ -214,16 +210,16 @@ def test_where_a_setting_allows_it_a_code_by_mail_is_a_second_factor(
     person: str,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    allowed = second_factors.settings_for(replace(config_of(app), email_codes=True))
-    methods = allowed["TWO_FACTOR_ENABLED_METHODS"]
-    monkeypatch.setitem(app.config, "SECURITY_TWO_FACTOR_ENABLED_METHODS", methods)
+    allowed = settings_for(replace(config_of(app), email_codes=True))
+    name = "SECURITY_TWO_FACTOR_ENABLED_METHODS"
+    monkeypatch.setitem(app.config, name, allowed[name])
     visitor.sign_in(person)
     begun = visitor.send("/account/authenticator", {"setup": "email"}).get_json()
     state = begun["response"]["tf_state_token"]
     sent = {"code": code_in_last_letter(visitor)}
     assert visitor.send(f"/account/authenticator/{state}", sent).status_code == 200
     with app.app_context():
-        person_in(app, person).totp_counter = None
+        find_user(app, person).totp_counter = None
         db.session.commit()
     give_password(other_visitor, person)
     assert not other_visitor.is_signed_in()
@@ -283,12 +279,6 @@ def test_nobody_mails_the_administrator_for_help(visitor: Visitor, with_app: str
 
 
 # --- Recovery codes ------------------------------------------------------------------
-
-
-def make_codes(visitor: Visitor) -> list[str]:
-    answer = visitor.send("/account/recovery-codes", {"generate_new_codes": True})
-    codes: list[str] = answer.get_json()["response"]["recovery_codes"]
-    return codes
 
 
 def recover(visitor: Visitor, email: str, code: str) -> None:
@@ -376,26 +366,6 @@ def test_recovery_codes_go_with_the_last_factor(
 
 
 # --- Passkeys ------------------------------------------------------------------------
-
-
-def register(
-    visitor: Visitor, key: SoftwarePasskey, name: str = "Phone", **more: Any
-) -> Any:
-    begun = visitor.send("/account/passkeys", {"name": name, **more}).get_json()
-    options = begun["response"]["credential_options"]
-    state = begun["response"]["wan_state"]
-    answer = key.register(options)
-    return visitor.send(f"/account/passkeys/{state}", {"credential": answer})
-
-
-def ask(visitor: Visitor, where: str = "/login/passkey") -> tuple[Any, str]:
-    begun = visitor.send(where, {}).get_json()["response"]
-    return begun["credential_options"], begun["wan_state"]
-
-
-def use(visitor: Visitor, key: SoftwarePasskey, where: str = "/login/passkey") -> Any:
-    options, state = ask(visitor, where)
-    return visitor.send(f"{where}/{state}", {"credential": key.sign(options)})
 
 
 @pytest.fixture

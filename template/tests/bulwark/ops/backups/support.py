@@ -18,7 +18,7 @@ from sqlalchemy import NullPool, create_engine, inspect, make_url, text
 
 from bulwark import settings
 from bulwark.database import db
-from bulwark.identity import accounts
+from bulwark.identity import roles
 from bulwark.ops.backups import commands
 from tests.conftest import ROOT
 
@@ -69,7 +69,7 @@ class Service:
     def prepare(self) -> None:
         with self.app.app_context():
             upgrade(revision="heads")
-            list(accounts.make_roles())
+            list(roles.make_roles())
             db.session.commit()
 
     def run(self, *arguments: str | Path) -> Result:

@@ -10,9 +10,11 @@ from werkzeug.test import TestResponse
 
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db, utcnow
-from bulwark.identity import accounts, email_changes, sessions
+from bulwark.identity import accounts, email_changes
 from bulwark.identity.email_changes import AddressChange
+from bulwark.identity.hashed_tokens import hash_of
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person, name_of
+from tests.support import find_user
 
 NEW = "zoe@example.net"
 TAKEN = "yan@example.org"
@@ -34,9 +36,9 @@ def links_to(visitor: Visitor, address: str) -> list[str]:
     return [found for text in texts for found in LINK.findall(text)]
 
 
-def user_of(app: Flask, email: str) -> object:
+def has_account(app: Flask, email: str) -> bool:
     with app.app_context():
-        return app.extensions["security"].datastore.find_user(email=email)
+        return find_user(app, email) is not None
 
 
 @pytest.fixture
@@ -68,10 +70,10 @@ def test_it_takes_a_click_by_who_is_signed_in(
     page = zoe.get(link).text
     assert person in page
     assert NEW in page
-    assert user_of(app, person)
+    assert has_account(app, person)
     assert zoe.submit(link, {}).headers["Location"] == "/account"
     assert NEW in zoe.get("/account").text
-    assert not user_of(app, person)
+    assert not has_account(app, person)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST"])
@@ -86,8 +88,8 @@ def test_opening_the_link_changes_nothing(
     answer = visitor.client.open(link, method=method)
     if method == "POST":
         assert answer.status_code == 400, "without a CSRF token"
-    assert user_of(app, person)
-    assert not user_of(app, NEW)
+    assert has_account(app, person)
+    assert not has_account(app, NEW)
 
 
 def test_nobody_confirms_without_signing_in(
@@ -100,13 +102,13 @@ def test_nobody_confirms_without_signing_in(
         link, data={"csrf_token": token}, headers={"Referer": "https://localhost/"}
     )
     assert answer.headers["Location"].startswith("/login")
-    assert user_of(app, person)
+    assert has_account(app, person)
     back = other_visitor.submit(
         asked, {"email": person, "password": GOOD_PASSWORD, "next": link}
     )
     assert back.headers["Location"] == link
     other_visitor.submit(link, {})
-    assert user_of(app, NEW)
+    assert has_account(app, NEW)
 
 
 def test_nobody_else_confirms_it(
@@ -121,15 +123,15 @@ def test_nobody_else_confirms_it(
     )
     assert answer.headers["Location"] == "/change-email"
     assert "another account" in other_visitor.get("/change-email").text
-    assert user_of(app, person)
-    assert user_of(app, TAKEN)
+    assert has_account(app, person)
+    assert has_account(app, TAKEN)
 
 
 def test_a_script_confirms_it_as_well(zoe: Visitor, app: Flask, link: str):
     assert zoe.send(link, {}).get_json() == {
         "message": "Your email address was changed."
     }
-    assert user_of(app, NEW)
+    assert has_account(app, NEW)
     refused = zoe.send(link, {})
     assert refused.status_code == 400
     assert "already used" in refused.get_json()["error"]
@@ -198,7 +200,7 @@ def test_somebody_who_is_faster_gets_the_address(
     add_person(app, NEW)
     assert zoe.submit(link, {}).headers["Location"] == "/change-email"
     assert zoe.is_signed_in()
-    assert user_of(app, person)
+    assert has_account(app, person)
 
 
 def test_of_many_at_once_one_changes_it(
@@ -206,13 +208,13 @@ def test_of_many_at_once_one_changes_it(
 ):
     with app.app_context():
         token = link.rpartition("/")[2]
-        user = user_of(app, person)
-        waiting = email_changes._waiting(user, token)  # type: ignore[arg-type]
+        user = find_user(app, person)
+        waiting = email_changes.find_pending(user, token)
         assert waiting
         db.session.expunge_all()
     zoe.submit(link, {})
     with app.test_request_context():
-        assert not email_changes._change(user, waiting)  # type: ignore[arg-type]
+        assert not email_changes.confirm(user, waiting)
 
 
 def test_it_comes_with_a_new_token_and_ends_other_sessions(
@@ -302,7 +304,7 @@ def test_the_database_holds_no_link(zoe: Visitor, app: Flask, link: str, stop: s
     for path in (link, stop):
         token = path.rpartition("/")[2]
         assert token not in held
-        assert sessions.hash_of(token) in held
+        assert hash_of(token) in held
 
 
 # --- How often, and what it tells -----

@@ -1,0 +1,125 @@
+"""The system status, for the overview, and what needs attention in it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import func, select
+
+from bulwark.audit import checks
+from bulwark.database import db, utcnow
+from bulwark.jobs import recall_time
+from bulwark.mail import OutgoingMail
+from bulwark.observability.logging import log
+from bulwark.ops import status
+from bulwark.ops.health import MAIL_MAY_WAIT, SILENCE
+
+# The same thresholds as the alerts in deploy/monitoring.
+LEAST_LIFE = 0.25
+CHECK_MAY_WAIT = timedelta(hours=1)
+BACKUP_MAY_WAIT = timedelta(hours=26)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SystemStatus:
+    """The system status; None is unknown."""
+
+    certificate: status.Certificate | None
+    audit: checks.State | None
+    mails: tuple[int, datetime | None] | None
+    worker: datetime | None
+    backup: datetime | None
+
+    @property
+    def concerns(self) -> dict[str, str]:
+        """What needs attention, in words."""
+        concerns = {
+            "certificate": self._certificate_concern(),
+            "audit": self._audit_concern(),
+            "mails": self._mail_concern(),
+            "worker": _late(self.worker, SILENCE, "Not seen for 5 minutes."),
+            "backup": _late(self.backup, BACKUP_MAY_WAIT, "None for more than a day."),
+        }
+        return {name: text for name, text in concerns.items() if text}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the status as JSON values."""
+        certificate, audit, mails = self.certificate, self.audit, self.mails
+        return {
+            "certificate": certificate
+            and {
+                "ends_at": certificate.ends.isoformat(),
+                "days_left": certificate.days_left,
+                "life_left": round(certificate.life_left, 3),
+                "seen_at": certificate.seen.isoformat(),
+            },
+            "audit": audit
+            and {
+                "rows": audit.rows,
+                "fault": audit.fault,
+                "checked_at": _isoformat(audit.checked),
+            },
+            "mails": mails and {"waiting": mails[0], "oldest_at": _isoformat(mails[1])},
+            "worker_seen_at": _isoformat(self.worker),
+            "backup_at": _isoformat(self.backup),
+            "concerns": self.concerns,
+        }
+
+    def _certificate_concern(self) -> str:
+        if self.certificate is None or self.certificate.life_left >= LEAST_LIFE:
+            return ""
+        if self.certificate.life_left == 0:
+            return "It has expired."
+        return "Its renewal is overdue."
+
+    def _audit_concern(self) -> str:
+        if self.audit is None:
+            return ""
+        if self.audit.fault:
+            return f"It is broken: {self.audit.fault}."
+        return _late(self.audit.checked, CHECK_MAY_WAIT, "Not checked for an hour.")
+
+    def _mail_concern(self) -> str:
+        if self.mails is None or self.mails[1] is None:
+            return ""
+        return _late(self.mails[1], MAIL_MAY_WAIT, "One is queued for over 15 minutes.")
+
+
+def read() -> SystemStatus:
+    """Return the current status."""
+    return SystemStatus(
+        certificate=or_unknown(status.certificate),
+        audit=or_unknown(checks.state),
+        mails=or_unknown(_mails),
+        worker=or_unknown(lambda: recall_time("sign of life")),
+        backup=or_unknown(lambda: recall_time("backup")),
+    )
+
+
+def or_unknown(read: Callable[[], T]) -> T | None:
+    """Call `read`; return None if it fails, so that the rest of the page is shown."""
+    try:
+        return read()
+    except Exception:  # noqa: BLE001
+        log.exception("overview_incomplete")
+        db.session.rollback()
+        return None
+
+
+def _mails() -> tuple[int, datetime | None]:
+    """Return the number of queued emails, and when the oldest was queued."""
+    query = select(func.count(), func.min(OutgoingMail.created_at))
+    waiting, oldest = db.session.execute(query).one()
+    return waiting, oldest
+
+
+def _late(last: datetime | None, patience: timedelta, message: str) -> str:
+    """Return the message if the last time is missing or too long ago, else ""."""
+    return message if last is None or utcnow() - last > patience else ""
+
+
+def _isoformat(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
