@@ -22,7 +22,7 @@ from bulwark.audit.catalogue import CATALOGUE
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db, utcnow
 from bulwark.jobs import recall_time
-from bulwark.mail import OutgoingMail
+from bulwark.mail.outbox import OutgoingMail
 from bulwark.observability.logging import log
 from bulwark.ops import status
 from bulwark.ops.health import MAIL_MAY_WAIT, SILENCE

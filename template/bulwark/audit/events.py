@@ -7,20 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from blinker import Signal
-from flask import (
-    Response,
-    after_this_request,
-    current_app,
-    g,
-    has_request_context,
-    request,
-)
+from flask import current_app, g, has_request_context, request
 from flask_login import current_user
 from sqlalchemy import JSON, BigInteger, Index, Integer, String, event, inspect
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from bulwark.audit.catalogue import CATALOGUE, FACTORS, Kind
 from bulwark.database import PERSONAL, Model, UTCDateTime, db, utcnow
+from bulwark.database.transactions import commit_after_request
 from bulwark.network import network_of
 from bulwark.observability import log_schema, metrics, request_log
 from bulwark.observability.logging import LONG_RUNNING, flood, log
@@ -113,8 +107,7 @@ def record(
     )
     recorded.send(current_app._get_current_object(), event=new, user=user)  # type: ignore[attr-defined]
     db.session.add(new)
-    if has_request_context():
-        after_this_request(_commit)
+    commit_after_request()
     return new
 
 
@@ -178,12 +171,6 @@ def _of_request() -> dict[str, Any]:
         "method": request.method,
         "route": request.url_rule.rule if request.url_rule else None,
     }
-
-
-def _commit(response: Response) -> Response:
-    if response.status_code < 500:  # noqa: PLR2004
-        db.session.commit()
-    return response
 
 
 @event.listens_for(db.session, "after_flush")

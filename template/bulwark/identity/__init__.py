@@ -29,7 +29,7 @@ from bulwark.identity.security import (
 )
 from bulwark.identity.security.forms import FORMS, MESSAGES, RESET_LINK_WORKS
 from bulwark.identity.security.password_policy import PasswordPolicy
-from bulwark.mail import OutboxMailUtil
+from bulwark.mail.addresses import OutboxMailUtil
 from bulwark.settings import Config
 from bulwark.web import access
 from bulwark.web.access import ADMINISTRATOR

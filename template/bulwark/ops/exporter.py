@@ -34,7 +34,7 @@ from bulwark.audit.events import SecurityEvent
 from bulwark.database import db, utcnow
 from bulwark.identity import accounts
 from bulwark.jobs import queue, recall_time
-from bulwark.mail import OutgoingMail
+from bulwark.mail.outbox import OutgoingMail
 from bulwark.network import network_of
 from bulwark.ops import health, status
 

@@ -18,7 +18,7 @@ from sqlalchemy import func, select, text
 
 from bulwark.database import db, migrate, utcnow
 from bulwark.jobs import queue, recall_time
-from bulwark.mail import OutgoingMail
+from bulwark.mail.outbox import OutgoingMail
 from bulwark.observability.logging import log
 from bulwark.web.access import public
 from bulwark.web.rate_limits import limiter

@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Flask, abort, request
 
-from bulwark.mail import ADDRESS_LENGTH
+from bulwark.mail.addresses import ADDRESS_LENGTH
 from bulwark.web.input_validation import FORM, is_url
 
 # The blueprints of the base.

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from bulwark import settings
 from bulwark.database import db
-from bulwark.mail import OutgoingMail
+from bulwark.mail.outbox import OutgoingMail
 from bulwark.settings import urls
 from bulwark.web import access
 from bulwark.web.access import public

@@ -24,6 +24,7 @@ from bulwark.audit.events import SecurityEvent
 from bulwark.database import database_url, db, utcnow
 from bulwark.identity.models import Role
 from bulwark.jobs import queue
+from bulwark.mail import outbox
 from bulwark.ops import dev_certificate
 from tests.conftest import GOOD_PASSWORD, ROOT, Visitor, add_person
 from tests.own_settings import leave_out_own_settings
@@ -312,7 +313,7 @@ def test_development_shows_each_mail_in_its_mailbox(development: Flask):
     )
     db.session.commit()
     assert client.get("/dev/mailbox").status_code == 200
-    mail.deliver_due()
+    outbox.deliver_due()
     page = client.get("/dev/mailbox").text
     assert "A &lt;b&gt;bold&lt;/b&gt; subject" in page
     found = re.search(r"/dev/mailbox/[\w-]+", page)

@@ -26,6 +26,7 @@ from bulwark import mail, settings
 from bulwark.database import database_url, db
 from bulwark.identity import accounts
 from bulwark.jobs import queue
+from bulwark.mail import outbox
 from bulwark.ops import backups
 from tests.conftest import GOOD_PASSWORD, ROOT, Visitor, add_person
 
@@ -208,7 +209,7 @@ def test_queued_jobs_come_back_and_later_ones_go(service: Service):
     with service.app.app_context():
         queue.init_app(service.app, settings.current())
     queue.create_tables()
-    mail._deliver.schedule(delay=3600)
+    outbox._deliver_in_worker.schedule(delay=3600)
     queue.storage.close()
     file = service.backup()
     service.lose_all_data()
