@@ -23,7 +23,7 @@ from bulwark.audit import events
 from bulwark.database import db
 from bulwark.identity import sessions, tokens
 from bulwark.identity.models import BaseUser, Role, permissions_of, users_roles
-from bulwark.web import rate_limits
+from bulwark.web import attempts
 from bulwark.web.access import ADMINISTRATOR
 
 ROLE_NAME = re.compile(r"[a-z0-9][a-z0-9 _-]{0,79}")
@@ -160,7 +160,7 @@ def _count_email(email: str, by: BaseUser | None) -> None:
     """Limit the emails that administrators, but not the operator, send an address."""
     if by is None:
         return
-    if rate_limits.count("administrator's email", email, HOUR).count > EMAILS_AN_HOUR:
+    if attempts.count("administrator's email", email, HOUR).count > EMAILS_AN_HOUR:
         raise RefusedError(
             f"{email} got {EMAILS_AN_HOUR} links within an hour. The last one works."
         )

@@ -39,7 +39,7 @@ from bulwark.database import PERSONAL, SECRET, Model, UTCDateTime, db, utcnow
 from bulwark.identity import notifications, sessions
 from bulwark.identity.models import EMAIL_LENGTH, BaseUser
 from bulwark.jobs import queue
-from bulwark.web import errors, rate_limits
+from bulwark.web import attempts, errors
 from bulwark.web.access import public, recent, signed_in
 from bulwark.web.errors import wants_json
 
@@ -92,7 +92,7 @@ class ChangeAddressForm(stock.Form):
         if self.email.data == current_user.email:
             self.email.errors = ["This is already your email address."]
             return False
-        made = rate_limits.count("address change", str(current_user.id), LINK_WORKS)
+        made = attempts.count("address change", str(current_user.id), LINK_WORKS)
         if made.count > REQUESTS:
             wait = errors.humanize(made.seconds_left)
             self.form_errors.append(f"Too many requests. Try again in {wait}.")
@@ -187,7 +187,7 @@ def forget_old() -> None:
 
 def _request(user: BaseUser, email: str) -> None:
     """Email the link, and notify the old address. A taken address takes as long."""
-    if rate_limits.count("address change to", email, LINK_WORKS).count > EMAILS:
+    if attempts.count("address change to", email, LINK_WORKS).count > EMAILS:
         return  # The earlier link still works.
     token, stop_token = (secrets.token_urlsafe(TOKEN_BYTES) for _ in range(2))
     db.session.execute(delete(AddressChange).where(AddressChange.user_id == user.id))

@@ -48,7 +48,7 @@ from bulwark.database import SECRET, Model, UTCDateTime, db, utcnow
 from bulwark.identity import sessions
 from bulwark.identity.models import BaseUser, permissions_of
 from bulwark.jobs import queue
-from bulwark.web import access, origins, rate_limits
+from bulwark.web import access, attempts, origins
 from bulwark.web.access import recent, signed_in
 from bulwark.web.errors import wants_json
 
@@ -204,10 +204,7 @@ def challenge() -> ResponseReturnValue:
     if ended:
         owner, token_id, reason = ended
         # Once an hour: a forgotten script would fill the table.
-        if (
-            rate_limits.count("token reuse", str(token_id), timedelta(hours=1)).count
-            == 1
-        ):
+        if attempts.count("token reuse", str(token_id), timedelta(hours=1)).count == 1:
             events.record("authn_token_reuse", owner, reason=reason, token_id=token_id)
     if _is_shown():
         error, hint = "This access token is not valid", 'Bearer error="invalid_token"'
