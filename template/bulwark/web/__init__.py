@@ -13,7 +13,7 @@ from bulwark.web import (
     access_matrix,
     data_errors,
     errors,
-    faults,
+    exceptions,
     headers,
     input_validation,
     lengths,
@@ -34,7 +34,7 @@ def init_app(
     """
     signatures.init()
     # Each of these wraps the ones before it, so the proxy's headers are read first.
-    faults.init_app(app)
+    exceptions.init_app(app)
     request_log.init_app(app)
     proxy.init_app(app, config)
     headers.init_app(app, config, csp_sources)
