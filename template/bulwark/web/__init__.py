@@ -14,9 +14,10 @@ from bulwark.web import (
     data_errors,
     errors,
     exceptions,
+    form_limits,
     headers,
     input_validation,
-    lengths,
+    mailbox,
     pages,
     proxy,
     rate_limits,
@@ -40,9 +41,10 @@ def init_app(
     headers.init_app(app, config, csp_sources)
     errors.init_app(app)
     input_validation.init_app(app)
-    lengths.init_app(app)
+    form_limits.init_app(app)
     data_errors.init_app(app)
-    pages.init_app(app, config)
+    pages.init_app(app)
+    mailbox.init_app(app, config)
     static_files.init_app(app)
     rate_limits.init_app(app, config)
     access_matrix.init_app(app)

@@ -15,7 +15,7 @@ from bulwark.database import db
 from bulwark.identity import sessions
 from bulwark.identity.models import Role
 from bulwark.identity.sessions import UserSession
-from tests.bulwark.web.conftest import (
+from tests.bulwark.web.callers import (
     BREAKS,
     FAULT,
     TITLES,

@@ -6,7 +6,7 @@ import pytest
 from flask import Flask, abort
 from jinja2 import ChoiceLoader, DictLoader
 
-from tests.bulwark.web.conftest import (
+from tests.bulwark.web.callers import (
     BREAKS,
     FAULT,
     HEADERS,

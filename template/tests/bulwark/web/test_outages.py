@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from bulwark.database import db
 from bulwark.identity import sessions
-from tests.bulwark.web.conftest import (
+from tests.bulwark.web.callers import (
     OUTAGES,
     Caller,
     Monitor,

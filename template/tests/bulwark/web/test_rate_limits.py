@@ -170,7 +170,7 @@ def test_looking_at_pages_is_not_limited(visitor: Visitor):
     assert {visitor.get(page).status_code for page in pages for _ in range(35)} == {200}
 
 
-# --- Redis is away -------------------------------------------------------------------
+# --- Redis is away --------------------------------------------------------------------
 
 
 class FakeRedis(MemoryStorage):

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from bulwark.database import db
 from bulwark.identity.models import Role
 from tests.bulwark.conftest import Written
-from tests.bulwark.web.conftest import FAULT, OUTAGES, PATH, Caller, Monitor, View
+from tests.bulwark.web.callers import FAULT, OUTAGES, PATH, Caller, Monitor, View
 
 pytestmark = pytest.mark.usefixtures("production_errors")
 
