@@ -39,7 +39,7 @@ from bulwark import settings
 from bulwark.audit import events
 from bulwark.crypto import KEY_BYTES
 from bulwark.database import database_url, migrate, utcnow
-from bulwark.jobs import remember_time
+from bulwark.jobs.state import remember_time
 
 MAGIC = b"bulwark backup, version 1\n"
 HEADER_LIMIT = 16 * 1024

@@ -33,7 +33,8 @@ from bulwark.audit import events, trail
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db, utcnow
 from bulwark.identity import accounts
-from bulwark.jobs import queue, recall_time
+from bulwark.jobs import queue
+from bulwark.jobs.state import recall_time
 from bulwark.mail.outbox import OutgoingMail
 from bulwark.network import network_of
 from bulwark.ops import health, status

@@ -9,7 +9,9 @@ from huey.signals import SIGNAL_ERROR
 
 from bulwark.audit import events
 from bulwark.database import db
-from bulwark.jobs import Queue, queue, remember_time, row_refused
+from bulwark.jobs import queue
+from bulwark.jobs.state import remember_time
+from bulwark.jobs.task_queue import Queue, row_refused
 from bulwark.mail import outbox
 from bulwark.observability.logging import log
 

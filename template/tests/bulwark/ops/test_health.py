@@ -12,7 +12,7 @@ from sqlalchemy import text, update
 
 from bulwark import mail
 from bulwark.database import db, utcnow
-from bulwark.jobs import remember_time
+from bulwark.jobs.state import remember_time
 from bulwark.mail.outbox import OutgoingMail
 from bulwark.ops import health
 from bulwark.web.rate_limits import limiter
