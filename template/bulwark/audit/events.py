@@ -17,7 +17,8 @@ from bulwark.database import PERSONAL, Model, UTCDateTime, db, utcnow
 from bulwark.database.transactions import commit_after_request
 from bulwark.network import network_of
 from bulwark.observability import log_schema, metrics, request_log
-from bulwark.observability.logging import LONG_RUNNING, flood, log
+from bulwark.observability.line_limit import line_limiter
+from bulwark.observability.logging import LONG_RUNNING, log
 
 if TYPE_CHECKING:
     from flask_security import UserMixin
@@ -195,7 +196,7 @@ def _log(session: Session) -> None:
 
 def _write(name: str, fields: dict[str, Any]) -> None:
     metrics.current().events.labels(name).inc()
-    if flood.lets_through(name):
+    if line_limiter.allow(name):
         shown = {key: value for key, value in fields.items() if value is not None}
         log.log(CATALOGUE[name].level, name, **shown)
 

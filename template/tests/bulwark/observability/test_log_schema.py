@@ -8,15 +8,12 @@ from typing import Any
 import jsonschema
 import pytest
 from flask import Flask
-from sqlalchemy import func, select, text
+from sqlalchemy import text
 
 from bulwark import settings
 from bulwark.audit import events
-from bulwark.audit.events import SecurityEvent
 from bulwark.database import db
 from bulwark.jobs import queue
-from bulwark.observability import logging as bulwark_logging
-from bulwark.observability import request_log
 from bulwark.observability.logging import log
 from bulwark.observability.redaction import Shape, names_of, secrets_of
 from bulwark.settings.fields import setting
@@ -173,43 +170,6 @@ def test_no_planted_secret_is_in_logs_metrics_or_the_database(
     for where in (written.getvalue(), dump, metrics, letters):
         assert CANARY not in where
         assert GOOD_PASSWORD not in where
-
-
-def test_a_flood_writes_few_lines_and_tells_how_many_more_there_were(
-    written: Written, app: Flask, monkeypatch: pytest.MonkeyPatch
-):
-    flood = bulwark_logging.Flood()
-    monkeypatch.setattr(events, "flood", flood)
-    monkeypatch.setattr(bulwark_logging, "LINES_A_MINUTE", 5)
-    with app.app_context():
-        for _ in range(12):
-            events.record("session_expired")
-            db.session.commit()
-        events.record("authn_logout")
-        db.session.commit()
-        flood.tell()
-        kept = db.session.scalar(select(func.count()).select_from(SecurityEvent))
-    lines = written.lines()
-    names = [line["event"] for line in lines]
-    assert names == ["session_expired"] * 5 + ["authn_logout", "lines_left_out"]
-    assert (lines[-1]["of"], lines[-1]["count"]) == ("session_expired", 7)
-    assert kept == 13
-
-
-def test_a_flood_of_refused_requests_is_bounded_too(
-    written: Written, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
-):
-    flood = bulwark_logging.Flood()
-    monkeypatch.setattr(request_log, "flood", flood)
-    monkeypatch.setattr(bulwark_logging, "LINES_A_MINUTE", 5)
-    for _ in range(9):
-        visitor.get("/nothing")
-        visitor.get("/healthz")
-    flood.tell()
-    lines = written.lines()
-    assert [line.get("status") for line in lines].count(404) == 5
-    assert [line.get("status") for line in lines].count(200) == 9
-    assert (lines[-1]["of"], lines[-1]["count"]) == ("request 404", 4)
 
 
 def test_a_fault_is_told_with_its_exception_and_without_the_path(
