@@ -170,8 +170,8 @@ def fit_to_server(connection: psycopg.Connection[Any]) -> None:
     lacks the statements prepared in another one. If the process differs from the one
     announced at the start, prepared statements are disabled.
     """
-    told = "SELECT pg_backend_pid(), set_config('datestyle', 'ISO', false)"
-    ((process, _),) = connection.execute(told).fetchall()
+    query = "SELECT pg_backend_pid(), set_config('datestyle', 'ISO', false)"
+    ((process, _),) = connection.execute(query).fetchall()
     connection.commit()
     if process != connection.info.backend_pid:
         connection.prepare_threshold = None

@@ -5,7 +5,7 @@ Requests are counted in Redis, or in each process if there is no Redis or it is 
 @blueprint.post("/prices")
 @public
 @limit("10 per minute")
-def ask(): ...
+def prices(): ...
 """
 
 import time
