@@ -15,7 +15,12 @@ from huey.registry import Message
 from huey.storage import MemoryStorage, PostgresStorage, SqliteStorage
 from psycopg.conninfo import make_conninfo
 
-from bulwark.database import POSTGRESQL, database_url, fit_to_server, make_private
+from bulwark.database.engine import (
+    POSTGRESQL,
+    database_url,
+    fit_to_server,
+    make_private,
+)
 from bulwark.jobs import old_rows
 from bulwark.jobs.rows import FORMAT, ArgumentError, RowRefusedError, SignedJSON
 from bulwark.settings import Config

@@ -38,7 +38,8 @@ from psycopg.sql import SQL, Identifier
 from bulwark import settings
 from bulwark.audit import events
 from bulwark.crypto import KEY_BYTES
-from bulwark.database import database_url, migrate, utcnow
+from bulwark.database import migrate, utcnow
+from bulwark.database.engine import database_url
 from bulwark.jobs.state import remember_time
 
 MAGIC = b"bulwark backup, version 1\n"

@@ -21,7 +21,8 @@ from sqlalchemy.exc import OperationalError
 from app import create_app
 from bulwark import database, mail, settings
 from bulwark.audit.events import SecurityEvent
-from bulwark.database import database_url, db, utcnow
+from bulwark.database import db, utcnow
+from bulwark.database.engine import database_url
 from bulwark.identity.models import Role
 from bulwark.jobs import queue
 from bulwark.jobs.task_queue import Queue

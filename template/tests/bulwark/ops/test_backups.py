@@ -23,7 +23,8 @@ from flask_migrate import upgrade
 from sqlalchemy import NullPool, create_engine, inspect, make_url, text
 
 from bulwark import mail, settings
-from bulwark.database import database_url, db
+from bulwark.database import db
+from bulwark.database.engine import database_url
 from bulwark.identity import accounts
 from bulwark.jobs import queue
 from bulwark.mail import outbox

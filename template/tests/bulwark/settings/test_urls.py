@@ -13,7 +13,7 @@ from redis.connection import parse_url
 from sqlalchemy import create_engine, make_url
 
 from bulwark import settings
-from bulwark.database import database_url
+from bulwark.database.engine import database_url
 from bulwark.settings import urls
 from bulwark.settings.fields import UnusableError, setting
 from tests.bulwark.conftest import GOOD, problems
