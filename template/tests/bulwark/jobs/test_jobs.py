@@ -92,7 +92,7 @@ class Work:
         return count
 
     def add_row(self, data: bytes) -> None:
-        """Add a row, as somebody does who can write to the database."""
+        """Add a row, as anyone who can write to the database may."""
         self.queue.storage.enqueue(data, 0)
 
     def add_as_before(self, *, delay: int = 0, **given: Any) -> None:

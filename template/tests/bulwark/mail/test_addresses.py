@@ -10,23 +10,23 @@ from tests.bulwark.mail.conftest import waiting
 
 
 @pytest.mark.parametrize(
-    ("typed", "kept"),
+    ("typed", "expected"),
     [
         ("ZOE@Example.ORG", "zoe@example.org"),
         ("a@bücher.example", "a@xn--bcher-kva.example"),
     ],
 )
-def test_an_address_has_one_spelling(app: Flask, typed: str, kept: str):
+def test_an_address_has_one_spelling(app: Flask, typed: str, expected: str):
     with app.app_context():
-        assert OutboxMailUtil(app).validate(typed) == kept
+        assert OutboxMailUtil(app).validate(typed) == expected
 
 
-def test_what_is_no_address_is_refused(app: Flask):
+def test_an_invalid_address_is_rejected(app: Flask):
     with app.app_context(), pytest.raises(EmailValidateException):
         OutboxMailUtil(app).normalize("zoe@")
 
 
-def test_a_mail_outside_a_request_is_kept_by_its_caller(app: Flask):
+def test_an_email_outside_a_request_is_committed_by_its_caller(app: Flask):
     with app.app_context():
         OutboxMailUtil(app).send_mail("t", "s", "zoe@example.org", "", "text", None)
         assert waiting() == 1
@@ -34,7 +34,7 @@ def test_a_mail_outside_a_request_is_kept_by_its_caller(app: Flask):
         assert waiting() == 0
 
 
-def test_a_request_that_failed_inside_sends_no_mail(app: Flask):
+def test_a_request_that_failed_sends_no_email(app: Flask):
     with app.test_request_context():
         OutboxMailUtil(app).send_mail("t", "s", "zoe@example.org", "", "text", None)
         app.process_response(Response(status=500))

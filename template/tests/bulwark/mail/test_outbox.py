@@ -46,7 +46,7 @@ def test_a_mail_that_was_moved_to_another_row_is_not_sent(
     assert "sys_mail_dropped" in caplog.text
 
 
-def test_a_sign_up_succeeds_while_the_mail_server_is_away_and_the_mail_follows(
+def test_a_sign_up_succeeds_while_the_mail_server_is_down_and_the_email_follows(
     visitor: Visitor, app: Flask, mail_to
 ):
     inbox, port = Inbox(), free_port()
@@ -94,7 +94,7 @@ def test_a_mail_is_given_up_after_five_days(app: Flask, mail_to, caplog):
     ("answer", "delivered"),
     [("450 greylisted", ["zoe", "eve"]), ("421 closing", ["zoe"])],
 )
-def test_a_recipient_who_is_refused_for_now_holds_up_nobody_else(
+def test_a_recipient_that_is_rejected_for_now_delays_no_other(
     app: Flask, mail_to, answer: str, delivered: list[str]
 ):
     class Greylisting(Inbox):
@@ -166,13 +166,13 @@ def test_a_claim_that_another_worker_took_moves_on(app: Flask, monkeypatch):
         assert outbox._claim() is None
 
 
-def test_a_queue_that_is_away_loses_no_mail(
+def test_a_queue_that_is_down_loses_no_email(
     app: Flask, visitor: Visitor, monkeypatch, caplog
 ):
-    def away(*_: Any) -> None:
+    def down(*_: Any) -> None:
         raise ConnectionError
 
-    monkeypatch.setattr(queue.storage, "enqueue", away)
+    monkeypatch.setattr(queue.storage, "enqueue", down)
     with app.app_context():
         send()
     assert "queue_unreachable" in caplog.text

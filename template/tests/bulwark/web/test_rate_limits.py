@@ -1,4 +1,4 @@
-"""Limits: how often one network may ask, counted here while Redis is away."""
+"""Rate limits: requests of a network, counted in memory while Redis is down."""
 
 import shutil
 import socket
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from flask import Flask, url_for
 from limits.storage import MemoryStorage
-from redis.exceptions import ConnectionError as RedisAwayError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
@@ -58,7 +58,7 @@ def codes(shop: Ask, times: int) -> list[int]:
     return [shop().status_code for _ in range(times)]
 
 
-def test_one_network_asks_so_often_and_no_more(shop: Ask):
+def test_a_network_has_a_limit(shop: Ask):
     assert codes(shop, 4) == [200, 200, 200, 429]
     refused = shop()
     assert 0 < int(refused.headers["Retry-After"]) <= 60
@@ -149,10 +149,10 @@ def test_the_routes_of_accounts_are_limited(
         values: dict[str, Any] = dict.fromkeys(rule.arguments, "x")
         path = url_for(endpoint, **values)
     token = visitor.csrf_token("/change")
-    asked: list[str] = []
+    keys: list[str] = []
 
     def full(key: str, *_: object, **__: object) -> int:
-        asked.append(key)
+        keys.append(key)
         return 1000
 
     monkeypatch.setattr(limiter.storage, "incr", full)
@@ -162,7 +162,7 @@ def test_the_routes_of_accounts_are_limited(
         headers={"Referer": "https://localhost/change"},
     )
     assert answer.status_code == 429
-    assert f"/127.0.0.1/{name}/" in asked[0]
+    assert f"/127.0.0.1/{name}/" in keys[0]
 
 
 def test_looking_at_pages_is_not_limited(visitor: Visitor):
@@ -170,19 +170,19 @@ def test_looking_at_pages_is_not_limited(visitor: Visitor):
     assert {visitor.get(page).status_code for page in pages for _ in range(35)} == {200}
 
 
-# --- Redis is away --------------------------------------------------------------------
+# --- Redis is down --------------------------------------------------------------------
 
 
 class FakeRedis(MemoryStorage):
-    """A Redis that can go away; the repository's own tests use a real one."""
+    """A Redis that can be down; the repository's own tests use a real one."""
 
-    away = False
-    asked = 0
+    down = False
+    calls = 0
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        self.asked += 1
-        if self.away:
-            raise RedisAwayError("away")
+        self.calls += 1
+        if self.down:
+            raise RedisConnectionError("down")
         return super().incr(key, expiry, amount)
 
 
@@ -196,32 +196,32 @@ def redis(app: Flask, monkeypatch: pytest.MonkeyPatch) -> FakeRedis:
     return fake
 
 
-def test_when_redis_is_away_the_process_counts_and_says_so_once(
+def test_while_redis_is_down_the_process_counts_and_records_it_once(
     app: Flask, shop: Ask, redis: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ):
-    redis.away = True
+    redis.down = True
     assert codes(shop, 5) == [200, 200, 200, 429, 429]
     (event,) = events(app, "sys_limiter_degraded")
     assert event.reason == "ConnectionError"
-    assert redis.asked == 1, "who is away is not asked again for a while"
+    assert redis.calls == 1, "no retry before the pause has ended"
     # Another process finds out too.
     monkeypatch.setattr(limiter.storage, "_down", False)
     monkeypatch.setattr(limiter.storage, "_retry_at", 0.0)
     shop()
-    assert redis.asked == 2
+    assert redis.calls == 2
     assert len(events(app, "sys_limiter_degraded")) == 1
 
 
-def test_redis_is_used_again_when_it_is_back_and_a_second_outage_is_told(
+def test_redis_is_used_again_and_a_second_outage_is_recorded(
     app: Flask, shop: Ask, redis: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(rate_limits, "REDIS_PAUSE", 0)
-    for away in (True, False, True):
-        redis.away = away
-        redis.asked = 0
+    for down in (True, False, True):
+        redis.down = down
+        redis.calls = 0
         shop("192.0.2.1")
         shop("192.0.2.2")
-        assert redis.asked == 2
+        assert redis.calls == 2
     assert len(events(app, "sys_limiter_degraded")) == 2
 
 
