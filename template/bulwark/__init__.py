@@ -20,7 +20,8 @@ from bulwark.observability import logging, metrics
 from bulwark.settings.fields import UnusableError, setting, whole_number, words
 from bulwark.web import access
 from bulwark.web.access import permission, public, recent, signed_in
-from bulwark.web.input_validation import body_limit, json_object
+from bulwark.web.input_validation import body_limit
+from bulwark.web.json_body import json_object
 from bulwark.web.rate_limits import limit
 
 __all__ = [

@@ -173,10 +173,10 @@ class Visitor:
 
     def letters(self) -> list[EmailMessage]:
         """Let the worker deliver, and return all mails in order of arrival."""
-        from bulwark import mail
+        from bulwark.mail import outbox
 
         with self.app.app_context():
-            mail.deliver_due()
+            outbox.deliver_due()
         return [
             message_from_bytes(path.read_bytes(), policy=default)
             for path in sorted(self.mailbox.glob("*.eml"))

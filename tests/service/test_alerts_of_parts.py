@@ -297,8 +297,8 @@ def test_mails_that_are_lost_are_told(whole: Whole, noticed: Told) -> None:
             " FROM generate_series(1, 8)"
         )
         whole.python(
-            "from wsgi import app; from bulwark import mail\n"
-            "with app.app_context(): mail.deliver_due()"
+            "from wsgi import app; from bulwark.mail import outbox\n"
+            "with app.app_context(): outbox.deliver_due()"
         )
 
 

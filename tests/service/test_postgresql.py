@@ -23,7 +23,7 @@ from sqlalchemy import select
 from wsgi import app
 from bulwark.database import db
 from bulwark.identity.models import Role
-from bulwark.jobs import note, noted
+from bulwark.jobs.state import recall_time, remember_time
 
 faults = set()
 
@@ -34,8 +34,8 @@ def work(number):
                 db.session.scalars(select(Role)).all()
                 db.session.scalar(select(Role.id).where(Role.name == str(number)))
                 db.session.commit()
-                note(str(number))
-                assert noted(str(number))
+                remember_time(str(number))
+                assert recall_time(str(number))
     except Exception as error:
         faults.add(type(error).__name__)
 

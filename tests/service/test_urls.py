@@ -21,12 +21,13 @@ from wsgi import app
 from bulwark import mail
 from bulwark.database import db
 from bulwark.jobs import queue
+from bulwark.mail import outbox
 from bulwark.web.rate_limits import limiter
 with app.app_context():
     mail.send("Hello", "zoe@example.org", "Text.")
     db.session.commit()
-    mail.deliver_due()
-    print("waiting", db.session.query(mail.OutgoingMail).count())
+    outbox.deliver_due()
+    print("waiting", db.session.query(outbox.OutgoingMail).count())
     print("jobs", queue.pending_count())
     print("counts", limiter.storage.check())
 """

@@ -14,7 +14,7 @@ from bulwark.identity import email_changes
 from bulwark.identity.email_changes import LINK_WORKS
 from bulwark.identity.form_data import submitted
 from bulwark.identity.models import EMAIL_LENGTH
-from bulwark.web import errors, rate_limits
+from bulwark.web import attempts, errors
 from bulwark.web.access import public, recent, signed_in
 from bulwark.web.errors import wants_json
 
@@ -58,7 +58,7 @@ class ChangeAddressForm(stock.Form):
         if self.email.data == current_user.email:
             self.email.errors = ["This is already your email address."]
             return False
-        requests = rate_limits.count("address change", str(current_user.id), LINK_WORKS)
+        requests = attempts.count("address change", str(current_user.id), LINK_WORKS)
         if requests.count > REQUESTS:
             wait = errors.humanize(requests.seconds_left)
             self.form_errors.append(f"Too many requests. Try again in {wait}.")

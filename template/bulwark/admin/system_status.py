@@ -9,8 +9,8 @@ from sqlalchemy import func, select
 
 from bulwark.audit import checks
 from bulwark.database import db, utcnow
-from bulwark.jobs import recall_time
-from bulwark.mail import OutgoingMail
+from bulwark.jobs.state import recall_time
+from bulwark.mail.outbox import OutgoingMail
 from bulwark.observability.logging import log
 from bulwark.ops import status
 from bulwark.ops.health import MAIL_MAY_WAIT, SILENCE

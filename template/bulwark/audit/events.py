@@ -7,23 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from blinker import Signal
-from flask import (
-    Response,
-    after_this_request,
-    current_app,
-    g,
-    has_request_context,
-    request,
-)
+from flask import current_app, g, has_request_context, request
 from flask_login import current_user
 from sqlalchemy import JSON, BigInteger, Index, Integer, String, inspect
 from sqlalchemy.orm import Mapped, mapped_column
 
 from bulwark.audit.catalogue import CATALOGUE, FACTORS, Kind
 from bulwark.database import PERSONAL, Model, UTCDateTime, db, utcnow
+from bulwark.database.transactions import commit_after_request
 from bulwark.network import network_of
 from bulwark.observability import log_schema, metrics, request_log
-from bulwark.observability.logging import LONG_RUNNING, flood, log
+from bulwark.observability.line_limit import line_limiter
+from bulwark.observability.logging import LONG_RUNNING, log
 
 if TYPE_CHECKING:
     from flask_security import UserMixin
@@ -104,8 +99,7 @@ def record(
     new.reason, new.details = reason[:REASON_LENGTH] or None, details
     recorded.send(current_app._get_current_object(), event=new, user=user)  # type: ignore[attr-defined]
     db.session.add(new)
-    if has_request_context():
-        after_this_request(_commit)
+    commit_after_request()
     return new
 
 
@@ -187,12 +181,6 @@ def _request_fields() -> dict[str, Any]:
     }
 
 
-def _commit(response: Response) -> Response:
-    if response.status_code < 500:  # noqa: PLR2004
-        db.session.commit()
-    return response
-
-
 def log_fields(event: SecurityEvent) -> dict[str, Any]:
     """Return the fields of an event's log line."""
     return {
@@ -213,6 +201,6 @@ def log_fields(event: SecurityEvent) -> dict[str, Any]:
 def log_event(name: str, fields: dict[str, Any]) -> None:
     """Count an event, and log it unless there are too many of its kind."""
     metrics.current().events.labels(name).inc()
-    if flood.lets_through(name):
+    if line_limiter.allow(name):
         shown = {key: value for key, value in fields.items() if value is not None}
         log.log(CATALOGUE[name].level, name, **shown)

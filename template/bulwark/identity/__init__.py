@@ -36,7 +36,7 @@ from bulwark.identity.security import (
 from bulwark.identity.security.messages import MESSAGES
 from bulwark.identity.security.password_policy import PasswordPolicy
 from bulwark.identity.security.settings import settings_for
-from bulwark.mail import OutboxMailUtil
+from bulwark.mail.addresses import OutboxMailUtil
 from bulwark.settings import Config
 from bulwark.web import access
 from bulwark.web.access import ADMINISTRATOR

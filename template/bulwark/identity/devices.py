@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 from flask import Response, after_this_request, request
 from huey import crontab
 from sqlalchemy import ForeignKey, String, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, mapped_column
 
 from bulwark import settings
 from bulwark.audit import events
 from bulwark.database import SECRET, Model, UTCDateTime, db, utcnow
+from bulwark.database.upserts import upsert
 from bulwark.identity.models import BaseUser
 from bulwark.jobs import queue
 
@@ -104,19 +104,18 @@ def known_to(user: BaseUser | None) -> str:
 def remember(user: BaseUser) -> None:
     """Store this browser, in the current transaction, after the user has signed in."""
     token, now = _token() or secrets.token_urlsafe(TOKEN_BYTES), utcnow()
-    dialect = postgresql if db.engine.dialect.name == "postgresql" else sqlite
-    row = dialect.insert(KnownDevice).values(
-        user_id=user.id,
-        token_hash=_hash(user.id, token),
-        created_at=now,
-        last_seen_at=now,
+    statement = upsert(
+        KnownDevice,
+        {
+            "user_id": user.id,
+            "token_hash": _hash(user.id, token),
+            "created_at": now,
+            "last_seen_at": now,
+        },
+        key=[KnownDevice.user_id, KnownDevice.token_hash],
+        changes={"last_seen_at": now},
     )
-    db.session.execute(
-        row.on_conflict_do_update(
-            index_elements=[KnownDevice.user_id, KnownDevice.token_hash],
-            set_={"last_seen_at": now},
-        )
-    )
+    db.session.execute(statement)
 
     @after_this_request
     def _set_cookie(response: Response) -> Response:

@@ -22,7 +22,7 @@ from bulwark.identity import notifications, sessions, users
 from bulwark.identity.hashed_tokens import TOKEN_BYTES, hash_of
 from bulwark.identity.models import EMAIL_LENGTH, BaseUser
 from bulwark.jobs import queue
-from bulwark.web import rate_limits
+from bulwark.web import attempts
 
 LINK_WORKS = timedelta(hours=1)
 EMAILS = 5  # to one address from all users, within `LINK_WORKS`
@@ -46,7 +46,7 @@ class AddressChange(Model):
 
 def request_change(user: BaseUser, email: str) -> None:
     """Email the link, and notify the old address. A taken address takes as long."""
-    if rate_limits.count("address change to", email, LINK_WORKS).count > EMAILS:
+    if attempts.count("address change to", email, LINK_WORKS).count > EMAILS:
         return  # The earlier link still works.
     token, stop_token = (secrets.token_urlsafe(TOKEN_BYTES) for _ in range(2))
     db.session.execute(delete(AddressChange).where(AddressChange.user_id == user.id))

@@ -8,7 +8,7 @@ from flask_security.recoverable import generate_reset_password_token
 from bulwark import mail
 from bulwark.identity.authorization import RefusedError
 from bulwark.identity.models import BaseUser
-from bulwark.web import rate_limits
+from bulwark.web import attempts
 
 HOUR = timedelta(hours=1)
 EMAILS_AN_HOUR = 5  # to one address, from all administrators together
@@ -37,7 +37,7 @@ def count_email(email: str, by: BaseUser | None) -> None:
     """Limit the emails that administrators, but not the operator, send an address."""
     if by is None:
         return
-    if rate_limits.count("administrator's email", email, HOUR).count > EMAILS_AN_HOUR:
+    if attempts.count("administrator's email", email, HOUR).count > EMAILS_AN_HOUR:
         raise RefusedError(
             f"{email} got {EMAILS_AN_HOUR} links within an hour. The last one works."
         )

@@ -79,7 +79,7 @@ class DatabaseSessionInterface(SecureCookieSessionInterface):
         """Save the session, with a new token whenever its privileges change."""
         if session is None or "Authorization" in request.headers:
             return
-        if "session_error" in g or g.get("database_away"):
+        if "session_error" in g or g.get("database_down"):
             return  # Don't wait for the database again; the cookie stays.
         old = session.row_id if isinstance(session, StoredSession) else None
         name = session.get(SIGNED_IN) or session.get(HALF_SIGNED_IN)

@@ -31,7 +31,7 @@ from bulwark.database import db, utcnow
 from bulwark.identity import users
 from bulwark.identity.form_data import submitted
 from bulwark.identity.security.forms import NewPasswordField
-from bulwark.web import rate_limits
+from bulwark.web import attempts
 from bulwark.web.access import public
 from bulwark.web.errors import wants_json
 
@@ -145,7 +145,7 @@ def _refuse(reason: str) -> ResponseReturnValue:
 
 def _send_link(email: str) -> None:
     """Email a link, or a note that the address already has an account."""
-    if rate_limits.count("sign-up", email, timedelta(hours=1)).count > MAILS_AN_HOUR:
+    if attempts.count("sign-up", email, timedelta(hours=1)).count > MAILS_AN_HOUR:
         return  # The earlier links still work.
     name = settings.current().name
     # Created in both cases: it takes a tenth of the time, which would be noticeable.

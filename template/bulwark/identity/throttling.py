@@ -22,7 +22,7 @@ from bulwark.audit import events
 from bulwark.identity import devices
 from bulwark.identity.models import BaseUser
 from bulwark.identity.security import password_hashing
-from bulwark.web import errors, rate_limits
+from bulwark.web import attempts, errors, rate_limits
 
 WINDOW = timedelta(minutes=15)
 # NIST SP 800-63B-4, 3.2.2: 100 failures in a row for one account, then no more.
@@ -140,7 +140,7 @@ def count(secret: Secret, email: str, user: BaseUser | None) -> TooManyRequests 
         user: the account, if there is one.
     """
     subject = _subject(email, user)
-    lately = rate_limits.count(secret.name, subject, WINDOW)
+    lately = attempts.count(secret.name, subject, WINDOW)
     if lately.count > secret.tries:
         if lately.count == secret.tries + 1:
             events.record("authn_login_fail_max", user, factor=secret.name)
@@ -151,7 +151,7 @@ def count(secret: Secret, email: str, user: BaseUser | None) -> TooManyRequests 
             " a new password by email.",
             retry_after=seconds,
         )
-    in_a_row = rate_limits.count(_in_a_row(secret), subject, REMEMBERED)
+    in_a_row = attempts.count(_in_a_row(secret), subject, REMEMBERED)
     if in_a_row.count > IN_A_ROW:
         if in_a_row.count == IN_A_ROW + 1:
             events.record("authn_login_fail_max", user, factor=secret.name)
@@ -172,7 +172,7 @@ def succeeded(user: BaseUser) -> bool:
     """Reset the counts of a user who signed in; return whether there were any."""
     subjects = {user.email, _subject(user.email, user)}
     kinds = [kind for secret in SECRETS for kind in (secret.name, _in_a_row(secret))]
-    return bool(rate_limits.forget(*itertools.product(kinds, subjects)))
+    return bool(attempts.forget(*itertools.product(kinds, subjects)))
 
 
 def _subject(email: str, user: BaseUser | None) -> str:
@@ -185,8 +185,8 @@ def _in_a_row(secret: Secret) -> str:
 
 
 def _undo_counts(secret: Secret, subject: str) -> None:
-    rate_limits.undo(secret.name, subject)
-    rate_limits.undo(_in_a_row(secret), subject)
+    attempts.undo(secret.name, subject)
+    attempts.undo(_in_a_row(secret), subject)
 
 
 def _undo_unchecked(secret: Secret, subject: str, response: Response) -> Response:

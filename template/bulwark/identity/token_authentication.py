@@ -17,7 +17,7 @@ from bulwark.identity import hashed_tokens
 from bulwark.identity.models import BaseUser
 from bulwark.identity.session_store import ignore_outage
 from bulwark.identity.tokens import TOKEN, AccessToken
-from bulwark.web import access, rate_limits
+from bulwark.web import access, attempts
 
 # The precision of the last use: at most one write a minute for each token.
 TOUCH_AFTER = timedelta(minutes=1)
@@ -59,10 +59,7 @@ def challenge() -> ResponseReturnValue:
     if ended:
         owner, token_id, reason = ended
         # Once an hour: a forgotten script would fill the table.
-        if (
-            rate_limits.count("token reuse", str(token_id), timedelta(hours=1)).count
-            == 1
-        ):
+        if attempts.count("token reuse", str(token_id), timedelta(hours=1)).count == 1:
             events.record("authn_token_reuse", owner, reason=reason, token_id=token_id)
     if has_bearer_token():
         error, hint = "This access token is not valid", 'Bearer error="invalid_token"'

@@ -4,9 +4,6 @@ import json
 import logging
 import re
 import sys
-import time
-from collections import Counter
-from threading import Lock, Timer
 from typing import Any, TextIO
 
 import click
@@ -14,7 +11,7 @@ import structlog
 from sqlalchemy import MetaData
 from structlog.typing import EventDict, Processor
 
-from bulwark.observability import metrics, redaction
+from bulwark.observability import redaction
 from bulwark.settings import Config
 
 shape = redaction.Shape()
@@ -24,9 +21,6 @@ encode = json.JSONEncoder().encode  # escapes all but ASCII: one line stays one
 log = structlog.stdlib.get_logger("bulwark")
 
 LONG_RUNNING = "bulwark.long_running"
-# For each kind of line in a process. Further lines are only counted: the audit trail
-# still has each event, and the proxy's log each request.
-LINES_A_MINUTE = 1000
 DETAIL = re.compile(r"\nDETAIL:[^\n]*")
 # Only warnings of these: the base already logs one line for each request.
 CHATTY = ("alembic", "flask-limiter", "huey", "urllib3", "werkzeug")
@@ -70,8 +64,8 @@ def configure(level: str, *, readable: bool) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last = _for_people() if readable else _for_machines()
-    steps: list[Any] = [structlog.stdlib.filter_by_level, *shared, *last, _finished]
+    last = _readable() if readable else _json_lines()
+    steps: list[Any] = [structlog.stdlib.filter_by_level, *shared, *last, _pass_through]
     processors[:] = steps
     structlog.configure(
         processors=processors,
@@ -79,29 +73,28 @@ def configure(level: str, *, readable: bool) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = Stdout()
-    handler.setFormatter(
+    foreign = structlog.stdlib.PositionalArgumentsFormatter()
+    without_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    _replace_handler(
         Formatter(
-            foreign_pre_chain=[
-                *shared,
-                structlog.stdlib.PositionalArgumentsFormatter(),
-            ],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *last,
-            ],
+            foreign_pre_chain=[*shared, foreign], processors=[without_meta, *last]
         )
     )
+    logging.getLogger().setLevel(level)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.root.level))
+
+
+def _replace_handler(formatter: "Formatter") -> None:
+    handler = Stdout()
+    handler.setFormatter(formatter)
     root = logging.getLogger()
     for old in [h for h in root.handlers if isinstance(h, Stdout)]:
         root.removeHandler(old)
     root.addHandler(handler)
-    root.setLevel(level)
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
-def _for_people() -> list[Processor]:
+def _readable() -> list[Processor]:
     return [
         structlog.dev.ConsoleRenderer(
             colors=sys.stdout.isatty(),
@@ -111,7 +104,7 @@ def _for_people() -> list[Processor]:
     ]
 
 
-def _for_machines() -> list[Processor]:
+def _json_lines() -> list[Processor]:
     return [
         # Without local variables, which may contain what must not be logged.
         structlog.processors.ExceptionRenderer(
@@ -131,7 +124,7 @@ class Formatter(structlog.stdlib.ProcessorFormatter):
         return record.msg if hasattr(record, "finished") else super().format(record)
 
 
-def _finished(_: object, __: str, line: Any) -> Any:
+def _pass_through(_: object, __: str, line: Any) -> Any:
     """Pass a line to the standard library unchanged."""
     return (line,), {"extra": {"finished": True}}
 
@@ -145,40 +138,3 @@ def _drop_details(_: object, __: str, event: EventDict) -> EventDict:
     for raised in event.get("exception", ()):
         raised["exc_value"] = DETAIL.sub("", raised["exc_value"])
     return event
-
-
-class Flood:
-    """Limits how many lines of one kind are written, and counts the others."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._lines: Counter[str] = Counter()
-        self._left_out: Counter[str] = Counter()
-        self._ends = 0.0
-
-    def lets_through(self, name: str) -> bool:
-        """Count a line, and return whether to write it."""
-        with self._lock:
-            if time.monotonic() >= self._ends:
-                self._lines.clear()
-                self._ends = time.monotonic() + 60
-            self._lines[name] += 1
-            if self._lines[name] <= LINES_A_MINUTE:
-                return True
-            metrics.current().lines_left_out.labels(name).inc()
-            if not self._left_out:
-                later = Timer(max(0.1, self._ends - time.monotonic()), self.tell)
-                later.daemon = True
-                later.start()
-            self._left_out[name] += 1
-            return False
-
-    def tell(self) -> None:
-        """Log how many lines were left out since the last time."""
-        with self._lock:
-            left_out, self._left_out = self._left_out, Counter()
-        for name, times in left_out.items():
-            log.warning("lines_left_out", of=name, count=times)
-
-
-flood = Flood()

@@ -86,7 +86,7 @@ class Counts:
             "sign_in_steps_total", "Sign-ins that reached a step", "step"
         )
         self.mails = self._counter("mails_total", "Emails, by result", "result")
-        self.lines_left_out = self._counter(
+        self.lines_dropped = self._counter(
             "log_lines_dropped_total",
             "Log lines that were counted, but not written",
             "event",

@@ -13,7 +13,8 @@ import structlog
 from flask import Flask, g, has_request_context, request, request_started
 
 from bulwark.observability import metrics
-from bulwark.observability.logging import flood, log
+from bulwark.observability.line_limit import line_limiter
+from bulwark.observability.logging import log
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,7 +75,7 @@ def _finish(environ: "WSGIEnvironment", status: int, seconds: float) -> None:
     method = environ["REQUEST_METHOD"].upper()
     rule = request.url_rule if has_request_context() else None
     metrics.count_request(method, rule.rule if rule else None, status, seconds)
-    if status < HTTPStatus.BAD_REQUEST or flood.lets_through(f"request {status}"):
+    if status < HTTPStatus.BAD_REQUEST or line_limiter.allow(f"request {status}"):
         log.info(
             "request",
             method=method if method.isalpha() else "?",

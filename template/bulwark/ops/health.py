@@ -17,8 +17,9 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import func, select, text
 
 from bulwark.database import db, migrate, utcnow
-from bulwark.jobs import queue, recall_time
-from bulwark.mail import OutgoingMail
+from bulwark.jobs import queue
+from bulwark.jobs.state import recall_time
+from bulwark.mail.outbox import OutgoingMail
 from bulwark.observability.logging import log
 from bulwark.web.access import public
 from bulwark.web.rate_limits import limiter

@@ -28,8 +28,9 @@ from bulwark.audit import checks
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db, utcnow
 from bulwark.identity import administrators
-from bulwark.jobs import queue, recall_time
-from bulwark.mail import OutgoingMail
+from bulwark.jobs import queue
+from bulwark.jobs.state import recall_time
+from bulwark.mail.outbox import OutgoingMail
 from bulwark.network import network_of
 from bulwark.ops import health, status
 

@@ -18,7 +18,8 @@ from huey import crontab
 
 from bulwark import settings
 from bulwark.database import utcnow
-from bulwark.jobs import queue, recall, remember
+from bulwark.jobs import queue
+from bulwark.jobs.state import recall, remember
 from bulwark.observability import metrics
 
 HOURS = 24

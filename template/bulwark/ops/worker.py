@@ -7,10 +7,12 @@ from huey import crontab
 from huey.api import Task
 from huey.signals import SIGNAL_ERROR
 
-from bulwark import mail
 from bulwark.audit import events
 from bulwark.database import db
-from bulwark.jobs import Queue, queue, remember_time, row_refused
+from bulwark.jobs import queue
+from bulwark.jobs.state import remember_time
+from bulwark.jobs.task_queue import Queue, row_refused
+from bulwark.mail import outbox
 from bulwark.observability.logging import log
 
 WORKERS = 2
@@ -67,6 +69,6 @@ def _row_refused(_: Queue, reason: str) -> None:
         log.critical("job_refused", reason=reason, exc_info=True)
 
 
-@mail.dropped.connect
-def _mail_dropped(email: mail.OutgoingMail, reason: str) -> None:
+@outbox.dropped.connect
+def _mail_dropped(email: outbox.OutgoingMail, reason: str) -> None:
     events.emit("sys_mail_dropped", reason=reason, mail=str(email.id))

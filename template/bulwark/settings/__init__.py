@@ -51,35 +51,42 @@ def load(root: Path, own: type[Any] | None = None) -> tuple[Config, Any]:
     Raises:
         ConfigurationError: the service must not start; it lists every reason.
     """
-    chosen = os.environ.get("APP_ENV", "")
-    if chosen not in ENVIRONMENTS:
-        raise ConfigurationError(
-            "unknown",
-            [
-                Problem(
-                    f"APP_ENV is {chosen!r}" if chosen else "APP_ENV is not set",
-                    "it decides which settings are read, and how strict the checks are",
-                    f"set it to one of {', '.join(ENVIRONMENTS)};"
-                    " bin/dev, bin/test and bin/flask do it for you",
-                )
-            ],
-        )
-    cls = ENVIRONMENTS[chosen]
+    cls = _environment()
     strict = cls is not Testing
     sources = Sources(_secrets_dir(), _env_file(root, cls))
     config = sources.read(cls, cls.defaults(root, _service(root)), strict=strict)
     settings = sources.read(own, {}, strict=strict) if own else None
-    known = {variable(f.name): f for f in dataclasses.fields(cls)}
-    added = {variable(f.name) for f in dataclasses.fields(own)} if own else set()
     problems = [
         *sources.problems,
-        *_unknown(sources, known.keys() | added | {"APP_ENV", "APP_SECRETS_DIR"}),
-        *(_taken(name) for name in sorted(added & known.keys())),
+        *_bad_names(sources, _names(cls), _names(own) if own else set()),
         *(safety.problems(config) if cls is Production else ()),
     ]
     if problems:
-        raise ConfigurationError(chosen, problems)
+        raise ConfigurationError(cls.environment, problems)
     return config, settings
+
+
+def _environment() -> type[Config]:
+    name = os.environ.get("APP_ENV", "")
+    if name in ENVIRONMENTS:
+        return ENVIRONMENTS[name]
+    problem = Problem(
+        f"APP_ENV is {name!r}" if name else "APP_ENV is not set",
+        "it decides which settings are read, and how strict the checks are",
+        f"set it to one of {', '.join(ENVIRONMENTS)};"
+        " bin/dev, bin/test and bin/flask do it for you",
+    )
+    raise ConfigurationError("unknown", [problem])
+
+
+def _names(cls: type[Any]) -> set[str]:
+    return {variable(declared.name) for declared in dataclasses.fields(cls)}
+
+
+def _bad_names(sources: Sources, base: set[str], own: set[str]) -> Iterator[Problem]:
+    """Yield the names that are unknown, and those that are declared twice."""
+    yield from _unknown(sources, base | own | {"APP_ENV", "APP_SECRETS_DIR"})
+    yield from (_taken(name) for name in sorted(base & own))
 
 
 def _service(root: Path) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Config:
     template: str = setting("the template's release, for logs and metrics")
 
     secret_key: str = setting(
-        "signs sessions, forms and links", required=True, secret=True, mend=MADE
+        "signs sessions, forms and links", required=True, secret=True, fix=MADE
     )
     secret_key_fallbacks: tuple[str, ...] = setting(
         "older signing keys, accepted during the change to a new one",
@@ -68,7 +68,7 @@ class Config:
         "part of every password hash; without it no one can sign in",
         required=True,
         secret=True,
-        mend=MADE,
+        fix=MADE,
     )
     encryption_keys: dict[str, bytes] = setting(
         "keys that encrypt stored data: id:key, newest first, separated by commas",
@@ -76,7 +76,7 @@ class Config:
         cast=_keys,
         required=True,
         secret=True,
-        mend=MADE,
+        fix=MADE,
     )
 
     base_url: str = setting(

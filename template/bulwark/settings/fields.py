@@ -13,10 +13,10 @@ class Problem:
 
     what: str
     why: str
-    mend: str
+    fix: str
 
     def __str__(self) -> str:
-        return f"- {self.what}\n    why: {self.why}\n    fix: {self.mend}"
+        return f"- {self.what}\n    why: {self.why}\n    fix: {self.fix}"
 
 
 class UnusableError(ValueError):
@@ -30,13 +30,13 @@ def setting(
     cast: Callable[[str], Any] = str,
     required: bool = False,
     secret: bool = False,
-    mend: str = "",
+    fix: str = "",
 ) -> Any:
     """Declare a setting as a field of a dataclass.
 
     The field `retry_days` is read from `APP_RETRY_DAYS`. `cast` converts the text to
     the value; if it raises a `ValueError`, the message is shown at startup. A
-    `required` setting must not be empty, except in tests; `mend` explains how to get
+    `required` setting must not be empty, except in tests; `fix` explains how to get
     a value. A `secret` setting is excluded from `repr` and redacted in the log; if its
     cast fails, the message is shown only if it is from an `UnusableError`.
     """
@@ -45,7 +45,7 @@ def setting(
         "cast": cast,
         "required": required,
         "secret": secret,
-        "mend": mend,
+        "fix": fix,
     }
     return field(default=default, metadata=metadata, repr=not secret)
 
@@ -74,5 +74,8 @@ def yes_or_no(text: str) -> bool:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Split a comma-separated list."""
+    """Split a comma-separated list.
+
+    decouple's `Csv` parses shell quotes and backslashes, and fails on a lone quote.
+    """
     return tuple(word.strip() for word in text.split(",") if word.strip())

@@ -9,6 +9,7 @@ from bulwark.settings.base import Config
 from bulwark.settings.fields import Problem, variable
 
 EXAMPLE_SECRETS = ("change", "example", "secret", "password", "replace", "your-")
+UNVERIFIED = "passwords and data would be sent in plain text, or to an impostor"
 DEVELOPMENT_SECRET = "development-"  # noqa: S105  the prefix that bin/secrets adds
 
 
@@ -16,7 +17,9 @@ def problems(config: Config) -> Iterator[Problem]:
     """Yield every reason not to start in production."""
     yield from _weak_secrets(config)
     yield from _bad_hosts(config.allowed_hosts)
-    yield from _unverified_links(config)
+    yield from _unverified_database(config)
+    yield from _unverified_redis(config)
+    yield from _no_mail_server(config)
     if os.environ.get("FLASK_DEBUG", "0").lower() not in ("", "0", "false", "no"):
         yield Problem(
             "FLASK_DEBUG is on",
@@ -71,35 +74,38 @@ def _bad_hosts(hosts: tuple[str, ...]) -> Iterator[Problem]:
         )
 
 
-def _unverified_links(config: Config) -> Iterator[Problem]:
-    database, redis, mail = (
-        (url, parse_qs(url.query))
-        for url in map(
-            urlsplit, (config.database_url, config.redis_url, config.mail_url)
-        )
-    )
-    why = "passwords and data would be sent in plain text, or to an impostor"
-    options = [*database[1].get("host", ()), *database[1].get("hostaddr", ())]
-    hosts = [database[0].hostname or "", *",".join(options).split(",")]
+def _unverified_database(config: Config) -> Iterator[Problem]:
+    url = urlsplit(config.database_url)
+    options = parse_qs(url.query)
+    others = [*options.get("host", ()), *options.get("hostaddr", ())]
+    hosts = [url.hostname or "", *",".join(others).split(",")]
     if (
-        database[0].scheme.startswith("postgresql")
+        url.scheme.startswith("postgresql")
         and not all(map(is_local, hosts))
-        and database[1].get("sslmode") != ["verify-full"]
+        and options.get("sslmode") != ["verify-full"]
     ):
         yield Problem(
             "APP_DATABASE_URL connects to another host without verified TLS",
-            why,
+            UNVERIFIED,
             "add ?sslmode=verify-full&sslrootcert=system (or the path of its CA)",
         )
-    if redis[0].hostname and not is_local(redis[0].hostname):
-        verified = redis[1].get("ssl_cert_reqs", ["required"]) == ["required"]
-        if redis[0].scheme != "rediss" or not verified:
-            yield Problem(
-                "APP_REDIS_URL connects to another host without verified TLS",
-                why,
-                "write rediss:// and leave ssl_cert_reqs at required",
-            )
-    if config.mail_url and mail[0].scheme not in ("smtp", "smtps"):
+
+
+def _unverified_redis(config: Config) -> Iterator[Problem]:
+    url = urlsplit(config.redis_url)
+    if not url.hostname or is_local(url.hostname):
+        return
+    checks = parse_qs(url.query).get("ssl_cert_reqs", ["required"])
+    if url.scheme != "rediss" or checks != ["required"]:
+        yield Problem(
+            "APP_REDIS_URL connects to another host without verified TLS",
+            UNVERIFIED,
+            "write rediss:// and leave ssl_cert_reqs at required",
+        )
+
+
+def _no_mail_server(config: Config) -> Iterator[Problem]:
+    if config.mail_url and urlsplit(config.mail_url).scheme not in ("smtp", "smtps"):
         yield Problem(
             "APP_MAIL_URL can't send emails",
             "users could neither confirm an account nor reset a password",

@@ -67,27 +67,14 @@ class Sources:
             except KeyError:
                 values.setdefault(declared.name, declared.default)
             except ValueError as error:
-                shown = isinstance(error, UnusableError) or not meta["secret"]
-                fault = error if shown else "it does not have the expected form"
-                self.problems.append(
-                    Problem(
-                        f"{name} can't be used: {fault}",
-                        meta["doc"],
-                        f"set {name} to a valid value",
-                    )
-                )
+                self.problems.append(_unusable(name, meta, error))
                 continue
             if strict and meta["required"] and not values[declared.name]:
-                self.problems.append(
-                    Problem(
-                        f"{name} is missing",
-                        meta["doc"],
-                        meta["mend"] or f"set {name}; .env.example shows how",
-                    )
-                )
+                self.problems.append(_missing(name, meta))
         return cls(**values)
 
     def _read_file(self) -> Iterator[tuple[str, str]]:
+        """Yield the settings in the file; decouple would ignore malformed lines."""
         if not self.env_file.is_file():
             return
         self._refuse_if_others_can_read(self.env_file)
@@ -152,6 +139,20 @@ class Sources:
                     f"chmod o= {path}",
                 )
             )
+
+
+def _unusable(name: str, meta: Mapping[str, Any], error: ValueError) -> Problem:
+    """Return the problem; the error of a secret's cast may contain the secret."""
+    shown = isinstance(error, UnusableError) or not meta["secret"]
+    fault = error if shown else "it does not have the expected form"
+    return Problem(
+        f"{name} can't be used: {fault}", meta["doc"], f"set {name} to a valid value"
+    )
+
+
+def _missing(name: str, meta: Mapping[str, Any]) -> Problem:
+    fix = meta["fix"] or f"set {name}; .env.example shows how"
+    return Problem(f"{name} is missing", meta["doc"], fix)
 
 
 def _of_utf8(text: str) -> str:

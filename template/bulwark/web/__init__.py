@@ -13,10 +13,11 @@ from bulwark.web import (
     access_matrix,
     data_errors,
     errors,
-    faults,
+    exceptions,
+    form_limits,
     headers,
     input_validation,
-    lengths,
+    mailbox,
     pages,
     proxy,
     rate_limits,
@@ -34,15 +35,16 @@ def init_app(
     """
     signatures.init()
     # Each of these wraps the ones before it, so the proxy's headers are read first.
-    faults.init_app(app)
+    exceptions.init_app(app)
     request_log.init_app(app)
     proxy.init_app(app, config)
     headers.init_app(app, config, csp_sources)
     errors.init_app(app)
     input_validation.init_app(app)
-    lengths.init_app(app)
+    form_limits.init_app(app)
     data_errors.init_app(app)
-    pages.init_app(app, config)
+    pages.init_app(app)
+    mailbox.init_app(app, config)
     static_files.init_app(app)
     rate_limits.init_app(app, config)
     access_matrix.init_app(app)

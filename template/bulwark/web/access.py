@@ -153,7 +153,7 @@ def _enforce() -> ResponseReturnValue | None:
         or not current_user.must_have_second_factor
         or current_user.has_second_factor
     ):
-        return _lead_to_second_factor()
+        return _require_second_factor_setup()
     if not _may(view, access):
         events.record("authz_fail", current_user, permission=access)
         abort(403)
@@ -170,7 +170,7 @@ def _may(view: Callable[..., Any], access: str) -> bool:
     return access == SIGNED_IN or bool(current_user.has_permission(access))
 
 
-def _lead_to_second_factor() -> ResponseReturnValue:
+def _require_second_factor_setup() -> ResponseReturnValue:
     """Allow nothing but setting up the second factor that the user must have."""
     if wants_json():
         return jsonify(error="Set up a second factor first"), 403
@@ -181,10 +181,10 @@ def _reauthenticate() -> ResponseReturnValue:
     """Require reauthentication, then return to a page that supports GET."""
     rule = request.url_rule
     if wants_json() or (rule and rule.methods and "GET" in rule.methods):
-        answer: ResponseReturnValue = current_app.extensions[
+        response: ResponseReturnValue = current_app.extensions[
             "security"
         ]._reauthn_handler(_freshness(), NO_GRACE)
-        return answer
+        return response
     flash(*get_message("REAUTHENTICATION_REQUIRED"))
     return redirect(url_for("security.verify", next=_page_before()))
 

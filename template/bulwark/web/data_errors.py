@@ -37,28 +37,28 @@ def init_app(app: Flask) -> None:
 
 
 @event.listens_for(Engine, "handle_error")
-def _note(context: ExceptionContext) -> None:
+def _attach_client_error(context: ExceptionContext) -> None:
     """Attach the client error to the exception, as the values are known only here."""
     if has_request_context():
         raised: Any = context.sqlalchemy_exception or context.original_exception
-        raised.answer = _answer_null(context) or _answer(_suspects(context))
+        raised.client_error = _null_error(context) or _error_of(_suspects(context))
 
 
 def _show(error: Any) -> ResponseReturnValue:
-    answer: HTTPException | None = getattr(error, "answer", None)
-    if answer is None:
+    client_error: HTTPException | None = getattr(error, "client_error", None)
+    if client_error is None:
         raise error
     db.session.rollback()
-    return errors.show(answer)
+    return errors.show(client_error)
 
 
-def _answer_null(context: ExceptionContext) -> HTTPException | None:
+def _null_error(context: ExceptionContext) -> HTTPException | None:
     """Return a client error if a null in the JSON may have violated NOT NULL."""
     code = _code(context.original_exception)
     # With `is`: custom types may override comparison.
     if code not in NOT_NULL or all(v is not None for v in _values(context.parameters)):
         return None
-    if any(value is None for value in _sent_json()):
+    if any(value is None for value in _json_values()):
         return BadRequest("Send a value instead of null.")
     return None
 
@@ -82,11 +82,11 @@ def _suspects(context: ExceptionContext) -> list[Any]:
         # The driver does not accept objects or lists here.
         return [value for value in values if isinstance(value, dict | list)]
     if isinstance(original, UNFIT_BEFORE):
-        return [*values, *_in_hand(original)]
+        return [*values, *_locals_of(original)]
     return []
 
 
-def _in_hand(error: BaseException) -> Iterator[Any]:
+def _locals_of(error: BaseException) -> Iterator[Any]:
     """Yield the local values of the function that raised.
 
     A statement may not list its values: `select(Note).where(Note.kind == kind)`
@@ -98,12 +98,12 @@ def _in_hand(error: BaseException) -> Iterator[Any]:
             yield value
 
 
-def _answer(suspects: list[Any]) -> HTTPException | None:
+def _error_of(suspects: list[Any]) -> HTTPException | None:
     if not suspects:
         return None
     if _has_one_of(suspects, (request.view_args or {}).values()):
         return NotFound()
-    if _has_one_of(suspects, _sent()):
+    if _has_one_of(suspects, _request_values()):
         return BadRequest("A value is too long, too large, or of the wrong type.")
     return None
 
@@ -115,22 +115,22 @@ def _values(parameters: Any) -> Iterator[Any]:
         yield from row.values() if isinstance(row, dict) else row or ()
 
 
-def _sent() -> Iterator[Any]:
+def _request_values() -> Iterator[Any]:
     """Yield all values from the query string, the form and the JSON body."""
     yield from request.args.values()
     form: list[str] = []
     with suppress(HTTPException):  # an unread body may be rejected now
         form += request.form.values()
     yield from form
-    yield from _sent_json()
+    yield from _json_values()
 
 
-def _sent_json() -> Iterator[Any]:
+def _json_values() -> Iterator[Any]:
     """Yield the JSON body and all values inside it."""
     waiting: list[Any] = []
     with suppress(HTTPException):
-        sent = request.get_json(silent=True)
-        waiting = [] if sent is None else [sent]
+        body = request.get_json(silent=True)
+        waiting = [] if body is None else [body]
     while waiting:
         value = waiting.pop()
         yield value

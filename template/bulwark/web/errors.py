@@ -1,6 +1,8 @@
 """Error responses: a page or JSON, with the request id."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flask import Flask, Request, g, jsonify, render_template, request
@@ -74,18 +76,28 @@ def humanize(seconds: int) -> str:
     return "a minute" if minutes == 1 else f"{minutes} minutes"
 
 
-def tell_fault(error: BaseException, **details: Any) -> None:
+def report(error: BaseException, **details: Any) -> None:
     """Roll back the transaction, then log and count an exception.
 
     Exceptions during the error response are only logged: each request has one event.
     """
     roll_back()
-    if "database_away" in g:
+    if "database_down" in g:
         log.error("error_page_failed", exc_info=error)
         return
-    g.database_away = is_outage(error)
-    name = "sys_database_unreachable" if g.database_away else "sys_error"
+    g.database_down = is_outage(error)
+    name = "sys_database_unreachable" if g.database_down else "sys_error"
     events.emit(name, exc_info=error, **details)
+
+
+@contextmanager
+def logged() -> Iterator[None]:
+    """Log an exception that follows an earlier one, which has its event."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001
+        roll_back()
+        log.exception("finishing_failed")
 
 
 def show(error: HTTPException) -> ResponseReturnValue:
@@ -93,8 +105,8 @@ def show(error: HTTPException) -> ResponseReturnValue:
     if error.response is not None:
         return error.response
     if isinstance(error, InternalServerError) and not error.original_exception:
-        tell_fault(error)
-    if g.get("database_away"):
+        report(error)
+    if g.get("database_down"):
         error = ServiceUnavailable(retry_after=SOON)
     if error.code in UNFIT:
         events.emit("input_validation_fail", reason=type(error).__name__)
@@ -102,7 +114,7 @@ def show(error: HTTPException) -> ResponseReturnValue:
         # An unknown host gets no page, as its links would point to that host.
         return "This service does not serve that host name.\n", 400, PLAIN
     code = error.code or InternalServerError.code
-    title, hint = _words_for(error, code)
+    title, hint = _title_and_hint(error, code)
     headers = [(k, v) for k, v in error.get_headers() if k != "Content-Type"]
     if code >= InternalServerError.code:
         # The page must not load the user again: the database may be unavailable.
@@ -115,7 +127,7 @@ def show(error: HTTPException) -> ResponseReturnValue:
     return page, code, headers
 
 
-def _words_for(error: HTTPException, code: int) -> tuple[str, str]:
+def _title_and_hint(error: HTTPException, code: int) -> tuple[str, str]:
     """Return the title and the hint of an error."""
     title, hint = TITLES.get(code, error.name), HINTS.get(code, "")
     if isinstance(error, OriginError):

@@ -9,109 +9,25 @@ invalid request gets 400 with a reason, or 404 for a path that can't exist.
 def add_photo(): ...
 """
 
-import json
 import math
-import re
 from collections.abc import Callable
 from io import BytesIO
-from types import NoneType, UnionType
-from typing import IO, Any, NoReturn, TypeVar, get_args
+from typing import IO, Any, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from flask import Flask, Request, abort, current_app, request
-from flask.json.provider import DefaultJSONProvider
 from werkzeug.datastructures import Authorization, FileStorage, MultiDict
 from werkzeug.exceptions import BadRequest
 from werkzeug.formparser import FormDataParser
+
+from bulwark.web.json_body import INTEGERS, UNFIT, StrictJSON, UnfitError
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 # Enough for every form of the base; views with uploads declare their own `body_limit`.
 MAX_BODY = 1024 * 1024
 FILENAME = 255  # characters, the limit of most file systems
-DEPTH = 100  # nested lists and objects
-INTEGERS = range(-(2**63), 2**63)  # the range of a database BIGINT
-DIGITS = len(str(INTEGERS.start))
 FORM = "application/x-www-form-urlencoded"
-# NUL and lone surrogates, which databases can't store as UTF-8 text.
-UNFIT = re.compile("[\0\ud800-\udfff]")
-JSON_TYPES = {
-    str: "text",
-    int: "an integer",
-    float: "a number",
-    bool: "true or false",
-    list: "a list",
-    dict: "an object",
-    NoneType: "null",
-}
-
-
-class UnfitError(ValueError):
-    """An invalid value in a request; the message is shown to the client."""
-
-
-class StrictJSON(DefaultJSONProvider):
-    """Rejects JSON that RFC 8259 forbids, and values that databases can't store."""
-
-    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
-        """Parse JSON; raise a `ValueError`, which becomes a 400, if it is invalid."""
-        strict = {
-            "parse_constant": _refuse,
-            "parse_int": _integer,
-            "parse_float": _number,
-        }
-        try:
-            read = json.loads(s, **strict | kwargs)
-        except RecursionError as error:
-            raise UnfitError("Nest fewer lists and objects.") from error
-        _check_json(read)
-        return read
-
-
-class Forms(FormDataParser):
-    """Parses a form, and rejects values that no view expects."""
-
-    def parse(
-        self,
-        stream: IO[bytes],
-        mimetype: str,
-        content_length: int | None,
-        options: dict[str, str] | None = None,
-    ) -> tuple[IO[bytes], MultiDict[str, str], MultiDict[str, FileStorage]]:
-        """Return the rest of the stream, the fields and the files."""
-        if mimetype == FORM:
-            body = stream.read()
-            _check_encoded(body)
-            stream = BytesIO(body)
-        rest, fields, files = super().parse(stream, mimetype, content_length, options)
-        try:
-            for name, value in fields.items(multi=True):
-                _check_field(name, value)
-            for name, file in files.items(multi=True):
-                _check_file(name, file.filename or "")
-        except BadRequest:
-            for file in files.values():
-                file.close()
-            raise
-        return rest, fields, files
-
-
-class CheckedRequest(Request):
-    """A request whose body is checked when it is read."""
-
-    form_data_parser_class = Forms
-
-    @property
-    def authorization(self) -> Authorization | None:
-        """The parsed header, or None if it is not ASCII, on which Werkzeug fails."""
-        sent = self.headers.get("Authorization", "")
-        return Authorization.from_header(sent) if sent.isascii() else None
-
-    def on_json_loading_failed(self, e: ValueError | None) -> Any:
-        """Respond with 400 and the reason."""
-        if isinstance(e, UnfitError):
-            raise BadRequest(str(e)) from e
-        return super().on_json_loading_failed(e)
 
 
 def body_limit(size: int) -> Callable[[View], View]:
@@ -125,23 +41,6 @@ def body_limit(size: int) -> Callable[[View], View]:
         return view
 
     return declare
-
-
-def json_object(**types: type | UnionType) -> dict[str, Any]:
-    """Return the fields of the JSON object in the request, or respond with 400.
-
-    Args:
-        types: each field with its type: `number=str, cents=int, note=str | None`.
-            A field that may be `None` is optional. Other fields are ignored.
-    """
-    sent = request.get_json()
-    if not isinstance(sent, dict):
-        abort(400, "Send a JSON object.")
-    for name, kind in types.items():
-        kinds = get_args(kind) or (kind,)
-        if not _is_one_of(kinds, sent.get(name)):
-            abort(400, f"Send {name} as {' or '.join(JSON_TYPES[k] for k in kinds)}.")
-    return {name: sent.get(name) for name in types}
 
 
 def init_app(app: Flask) -> None:
@@ -181,10 +80,50 @@ def is_url(text: str) -> bool:
     return True
 
 
-def _is_one_of(kinds: tuple[Any, ...], value: Any) -> bool:
-    if isinstance(value, bool):  # in Python, a bool is an int too
-        return bool in kinds
-    return isinstance(value, kinds) or (isinstance(value, int) and float in kinds)
+class Forms(FormDataParser):
+    """Parses a form, and rejects values that no view expects."""
+
+    def parse(
+        self,
+        stream: IO[bytes],
+        mimetype: str,
+        content_length: int | None,
+        options: dict[str, str] | None = None,
+    ) -> tuple[IO[bytes], MultiDict[str, str], MultiDict[str, FileStorage]]:
+        """Return the rest of the stream, the fields and the files."""
+        if mimetype == FORM:
+            body = stream.read()
+            _check_encoded(body)
+            stream = BytesIO(body)
+        rest, fields, files = super().parse(stream, mimetype, content_length, options)
+        try:
+            for name, value in fields.items(multi=True):
+                _check_field(name, value)
+            for name, file in files.items(multi=True):
+                _check_file(name, file.filename or "")
+        except BadRequest:
+            for file in files.values():
+                file.close()
+            raise
+        return rest, fields, files
+
+
+class CheckedRequest(Request):
+    """A request whose body is checked when it is read."""
+
+    form_data_parser_class = Forms
+
+    @property
+    def authorization(self) -> Authorization | None:
+        """The parsed header, or None if it is not ASCII, on which Werkzeug fails."""
+        value = self.headers.get("Authorization", "")
+        return Authorization.from_header(value) if value.isascii() else None
+
+    def on_json_loading_failed(self, e: ValueError | None) -> Any:
+        """Respond with 400 and the reason."""
+        if isinstance(e, UnfitError):
+            raise BadRequest(str(e)) from e
+        return super().on_json_loading_failed(e)
 
 
 def _path_values() -> list[Any]:
@@ -198,10 +137,10 @@ def _may_exist(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _check_encoded(sent: bytes) -> None:
+def _check_encoded(encoded: bytes) -> None:
     """Reject an encoded form or query string that is not valid UTF-8 text."""
     try:
-        text = unquote_to_bytes(sent).decode()
+        text = unquote_to_bytes(encoded).decode()
     except UnicodeDecodeError:
         abort(400, "Send text in UTF-8.")
     if "\0" in text:
@@ -219,38 +158,3 @@ def _check_file(name: str | None, filename: str) -> None:
     _check_field(name, filename)
     if len(filename) > FILENAME:
         abort(400, f"Use {FILENAME} characters at most for a file name.")
-
-
-def _check_json(read: Any) -> None:
-    """Check each text, and the depth, level by level."""
-    level = [read]
-    for _ in range(DEPTH + 1):
-        inner: list[Any] = []
-        for value in level:
-            if isinstance(value, dict):
-                inner += value
-                inner += value.values()
-            elif isinstance(value, list):
-                inner += value
-            elif isinstance(value, str) and UNFIT.search(value):
-                raise UnfitError("Send text without NUL and without lone surrogates.")
-        if not inner:
-            return
-        level = inner
-    raise UnfitError("Nest fewer lists and objects.")
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise UnfitError(f"{constant} is not JSON.")
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > DIGITS or int(digits) not in INTEGERS:
-        raise UnfitError("Send integers of 64 bits at most.")
-    return int(digits)
-
-
-def _number(digits: str) -> float:
-    if math.isinf(number := float(digits)):
-        raise UnfitError("Don't send infinite numbers.")
-    return number

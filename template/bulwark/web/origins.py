@@ -40,10 +40,10 @@ class ForeignOriginError(OriginError):
 
 def check() -> None:
     """Reject a request unless a page of this service sent it."""
-    said = list(_said())
-    if not all(said):
+    matches = list(_matches())
+    if not all(matches):
         raise ForeignOriginError
-    if not said:
+    if not matches:
         raise OriginError
 
 
@@ -59,7 +59,7 @@ def ours() -> list[str]:
     return found
 
 
-def _said() -> Iterator[bool]:
+def _matches() -> Iterator[bool]:
     """Yield, for each header that names an origin, whether it is this service."""
     site = request.headers.get("Sec-Fetch-Site", "none")
     if site != "none":  # "none" means user actions, such as a reload

@@ -1,42 +1,33 @@
-"""Rate limits: requests of a network, and attempts to guess a secret.
+"""Rate limits: how often each network may call a view.
 
 Requests are counted in Redis, or in each process if there is no Redis or it is down.
-Guesses are counted in the database: all processes share them, and restarts keep them.
 
 @blueprint.post("/prices")
 @public
 @limit("10 per minute")
-def ask(): ...
+def prices(): ...
 """
 
-import hmac
-import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from flask import Flask, Response, current_app, request
 from flask_limiter import Limiter, RequestLimit
-from huey import crontab
 from limits.storage import MemoryStorage, RedisStorage, Storage
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisAwayError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.retry import Retry
-from sqlalchemy import String, case, delete, or_, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Mapped, mapped_column
 from werkzeug.exceptions import TooManyRequests
 
 from bulwark import settings
 from bulwark.audit import events
-from bulwark.database import Model, UTCDateTime, db, utcnow
-from bulwark.jobs import queue
+from bulwark.database import db
 from bulwark.network import network_of
 from bulwark.observability.logging import log
-from bulwark.web import errors
+from bulwark.web import attempts, errors
 
 T = TypeVar("T")
 
@@ -44,7 +35,6 @@ T = TypeVar("T")
 REDIS_TIMEOUT = 0.25  # seconds
 REDIS_PAUSE = 5  # seconds until a connection is retried
 REDIS_OUTAGE = timedelta(hours=1)  # how long processes treat it as the same outage
-CLOCKS_DIFFER = timedelta(minutes=1)  # of two servers; NTP keeps them much closer
 
 
 def network() -> str:
@@ -60,36 +50,36 @@ class Counters(Storage):
 
     def __init__(self, uri: str, redis_url: str = "", **options: Any) -> None:
         super().__init__(uri)
-        self._own = MemoryStorage()
+        self._memory = MemoryStorage()
         self._redis: RedisStorage | None = None
-        self._ask_again_at = 0.0
-        self._away = False
+        self._retry_at = 0.0
+        self._down = False
         if redis_url:
             # Retries once without a delay, for a connection that was closed meanwhile.
-            again = Retry(NoBackoff(), 1, supported_errors=(RedisAwayError,))
+            retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
             self._redis = RedisStorage(
                 redis_url,
                 socket_connect_timeout=REDIS_TIMEOUT,
                 socket_timeout=REDIS_TIMEOUT,
-                retry=again,  # type: ignore[arg-type]
+                retry=retry,  # type: ignore[arg-type]
                 **options,
             )
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         """Count, and return how many there are in this window."""
-        return self._ask(lambda store: store.incr(key, int(expiry), amount))
+        return self._run(lambda store: store.incr(key, int(expiry), amount))
 
     def get(self, key: str) -> int:
         """Return how many there are in this window."""
-        return self._ask(lambda store: store.get(key))
+        return self._run(lambda store: store.get(key))
 
     def get_expiry(self, key: str) -> float:
         """Return when the window ends, in seconds since 1970."""
-        return self._ask(lambda store: store.get_expiry(key))
+        return self._run(lambda store: store.get_expiry(key))
 
     def clear(self, key: str) -> None:
         """Forget one window."""
-        self._ask(lambda store: store.clear(key))
+        self._run(lambda store: store.clear(key))
 
     def check(self) -> bool:
         """Return whether counts are where they should be; counting always works."""
@@ -97,55 +87,55 @@ class Counters(Storage):
 
     def reset(self) -> int | None:
         """Forget all windows."""
-        return self._ask(lambda store: store.reset())
+        return self._run(lambda store: store.reset())
 
-    def _ask(self, question: Callable[[RedisStorage | MemoryStorage], T]) -> T:
-        if self._redis and time.monotonic() >= self._ask_again_at:
-            if self._away:
+    def _run(self, operation: Callable[[RedisStorage | MemoryStorage], T]) -> T:
+        if self._redis and time.monotonic() >= self._retry_at:
+            if self._down:
                 # One request checks whether Redis is back; the others need not wait.
-                self._ask_again_at = time.monotonic() + REDIS_PAUSE
+                self._retry_at = time.monotonic() + REDIS_PAUSE
             try:
-                answer = question(self._redis)
+                result = operation(self._redis)
             except RedisError as error:
-                self._lose(error)
+                self._mark_down(error)
             else:
-                self._find()
-                return answer
-        return question(self._own)
+                self._mark_up()
+                return result
+        return operation(self._memory)
 
-    def _lose(self, error: RedisError) -> None:
-        self._ask_again_at = time.monotonic() + REDIS_PAUSE
-        if self._away:
+    def _mark_down(self, error: RedisError) -> None:
+        self._retry_at = time.monotonic() + REDIS_PAUSE
+        if self._down:
             return
-        self._away = True
+        self._down = True
         # The count in the database shows which process noticed first.
-        if count("outage", "redis", REDIS_OUTAGE).count == 1:
+        if attempts.count("outage", "redis", REDIS_OUTAGE).count == 1:
             events.record("sys_limiter_degraded", reason=type(error).__name__)
 
-    def _find(self) -> None:
-        if not self._away:
+    def _mark_up(self) -> None:
+        if not self._down:
             return
-        self._away = False
-        self._ask_again_at = 0.0
-        forget(("outage", "redis"))
+        self._down = False
+        self._retry_at = 0.0
+        attempts.forget(("outage", "redis"))
         db.session.commit()
         log.info("limiter_recovered")
 
 
-def _refuse(breached: RequestLimit) -> Response:
+def _too_many_requests(breached: RequestLimit) -> Response:
     """Return a 429 response; record it only once, or attackers could fill the table."""
     seconds = max(1, int(breached.reset_at - time.time()))
-    told = f"told/{breached.key}"
+    window = timedelta(seconds=seconds)
     if (
-        limiter.storage.incr(told, seconds) == 1
-        and count("told", breached.key, timedelta(seconds=seconds)).count == 1
+        limiter.storage.incr(f"reported/{breached.key}", seconds) == 1
+        and attempts.count("reported", breached.key, window).count == 1
     ):
         events.record("excess_rate_limit_exceeded", limit=str(breached.limit))
-    answer = errors.show(TooManyRequests(retry_after=seconds))
-    return current_app.make_response(answer)
+    shown = errors.show(TooManyRequests(retry_after=seconds))
+    return current_app.make_response(shown)
 
 
-limiter = Limiter(network, storage_uri="bulwark://", on_breach=_refuse)
+limiter = Limiter(network, storage_uri="bulwark://", on_breach=_too_many_requests)
 # Limits how often each network may call a view. Put it right above the function.
 limit = limiter.limit
 
@@ -163,93 +153,3 @@ def share(app: Flask, rule: str, name: str, endpoints: Iterable[str]) -> None:
     for endpoint in endpoints:
         view: Callable[..., Any] = app.view_functions[endpoint]
         app.view_functions[endpoint] = shared(view)
-
-
-class Guess(Model):
-    """The number of attempts within a time window."""
-
-    __tablename__ = "guesses"
-
-    # A keyed hash of the subject, which may be an address that has no account.
-    key: Mapped[str] = mapped_column(String(64), primary_key=True)
-    count: Mapped[int]
-    expires_at: Mapped[datetime] = mapped_column(UTCDateTime, index=True)
-
-
-@dataclass(frozen=True)
-class Tally:
-    """The number of attempts, including this one, and when the window ends."""
-
-    count: int
-    expires_at: datetime
-
-    @property
-    def seconds_left(self) -> int:
-        """Whole seconds until the window ends, at least one."""
-        return max(1, math.ceil((self.expires_at - utcnow()).total_seconds()))
-
-
-def count(kind: str, subject: str, window: timedelta) -> Tally:
-    """Count an attempt and return how many there were. Concurrent ones all count.
-
-    The window begins with the first attempt. The count is committed immediately, so the
-    current transaction must not have changed anything yet.
-
-    Args:
-        kind: the kind of attempt, such as `password`.
-        subject: its target, such as an address or an id; only a keyed hash is stored.
-        window: how long attempts count.
-    """
-    now = utcnow()
-    dialect = postgresql if db.engine.dialect.name == "postgresql" else sqlite
-    # A window that ends later than it could began while the clock was wrong.
-    latest = now + window + CLOCKS_DIFFER
-    over = or_(Guess.expires_at <= now, Guess.expires_at > latest)
-    add = dialect.insert(Guess).values(
-        key=_key(kind, subject), count=1, expires_at=now + window
-    )
-    found = db.session.execute(
-        add.on_conflict_do_update(
-            index_elements=[Guess.key],
-            set_={
-                "count": case((over, 1), else_=Guess.count + 1),
-                "expires_at": case((over, now + window), else_=Guess.expires_at),
-            },
-        ).returning(Guess.count, Guess.expires_at),
-        execution_options={"populate_existing": True},
-    ).one()
-    db.session.commit()
-    return Tally(*found)
-
-
-def undo(kind: str, subject: str) -> None:
-    """Subtract an attempt immediately: it was correct, or was not checked."""
-    db.session.execute(
-        update(Guess)
-        .where(Guess.key == _key(kind, subject), Guess.count > 0)
-        .values(count=Guess.count - 1)
-        .execution_options(synchronize_session=False)
-    )
-    db.session.commit()
-
-
-def forget(*tries: tuple[str, str]) -> int:
-    """Forget attempts, given as kind and subject; return how many there were.
-
-    Unlike the other functions, this is part of the current transaction.
-    """
-    keys = [_key(kind, subject) for kind, subject in tries]
-    forgotten = delete(Guess).where(Guess.key.in_(keys)).returning(Guess.count)
-    return sum(db.session.scalars(forgotten).all())
-
-
-@queue.periodic_task(crontab(minute="23"), name="forget_old_guesses")  # type: ignore[untyped-decorator]
-def forget_old() -> None:
-    """Delete the windows that have ended."""
-    db.session.execute(delete(Guess).where(Guess.expires_at <= utcnow()))
-    db.session.commit()
-
-
-def _key(kind: str, subject: str) -> str:
-    key = settings.current().secret_key.encode()
-    return hmac.digest(key, f"guess:{kind}:{subject}".encode(), "sha256").hex()

@@ -1,7 +1,7 @@
 """Costs: nothing that a visitor sends is costly to check, however it is made.
 
 Each validator, parser and regular expression of the base is given the worst input that
-is known for it, as long as `bulwark.web.lengths` lets it be. Its processor time is
+is known for it, as long as `bulwark.web.form_limits` lets it be. Its processor time is
 compared with that of one hash, measured in the same process: 2 of 100 are 5 ms where a
 hash takes 250 ms.
 """
@@ -32,7 +32,7 @@ from bulwark.identity.security.settings import BCRYPT_ROUNDS
 from bulwark.network import network_of
 from bulwark.observability import request_log
 from bulwark.observability.redaction import Shape
-from bulwark.web import headers, lengths
+from bulwark.web import form_limits, headers
 from tests.conftest import Visitor
 
 OF_A_HASH = 0.02
@@ -145,7 +145,9 @@ def validators(app: Flask) -> dict[str, tuple[Callable[[Any], Any], dict[str, An
     anything = {"letters": "a" * HEADER, "dots": "a." * (HEADER // 2)}
 
     def cut(inputs: dict[str, Any], field: str) -> dict[str, Any]:
-        return {name: text[: lengths.LENGTHS[field]] for name, text in inputs.items()}
+        return {
+            name: text[: form_limits.LENGTHS[field]] for name, text in inputs.items()
+        }
 
     return {
         "password": (
@@ -160,7 +162,7 @@ def validators(app: Flask) -> dict[str, tuple[Callable[[Any], Any], dict[str, An
         "next": (validate_redirect_url, cut(PLACES, "next")),
         "json": (
             app.json.loads,
-            {name: text[: lengths.BODY] for name, text in BODIES.items()},
+            {name: text[: form_limits.BODY] for name, text in BODIES.items()},
         ),
         "credential": (parse_authentication_credential_json, cut(BODIES, "credential")),
         "new credential": (
@@ -184,7 +186,7 @@ def validators(app: Flask) -> dict[str, tuple[Callable[[Any], Any], dict[str, An
 
 
 def cut_others(inputs: dict[str, str]) -> dict[str, str]:
-    return {name: text[: lengths.OTHERS] for name, text in inputs.items()}
+    return {name: text[: form_limits.OTHERS] for name, text in inputs.items()}
 
 
 def totp_window() -> int:
@@ -210,16 +212,16 @@ def test_no_input_is_costly_to_check(app: Flask):
 
 FORM, PARTS = "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"
 SENT = {
-    "many fields": (b"a=b&" * lengths.BODY, FORM),
-    "many encoded fields": (b"%41&" * lengths.BODY, FORM),
-    "no UTF-8": (b"a=" + b"%ff" * lengths.BODY, FORM),
+    "many fields": (b"a=b&" * form_limits.BODY, FORM),
+    "many encoded fields": (b"%41&" * form_limits.BODY, FORM),
+    "no UTF-8": (b"a=" + b"%ff" * form_limits.BODY, FORM),
     "many parts": (
         b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n' * 1000,
         PARTS,
     ),
-    "hyphens": (b"\r\n--" * lengths.BODY, PARTS),
-    "many lists": (b"[" + b"[]," * lengths.BODY, "application/json"),
-    "many texts": (b"[" + b'"",' * lengths.BODY, "application/json"),
+    "hyphens": (b"\r\n--" * form_limits.BODY, PARTS),
+    "many lists": (b"[" + b"[]," * form_limits.BODY, "application/json"),
+    "many texts": (b"[" + b'"",' * form_limits.BODY, "application/json"),
 }
 
 
@@ -232,10 +234,10 @@ def test_no_body_is_costly_to_read(app: Flask, kind: str):
         with app.test_request_context(
             "/login",
             method="POST",
-            data=body[: lengths.BODY],
+            data=body[: form_limits.BODY],
             content_type=content_type,
         ):
-            took.append(seconds(lengths._check, 1))
+            took.append(seconds(form_limits._check, 1))
     assert min(took) <= hashed * OF_A_HASH
 
 
@@ -268,7 +270,7 @@ def test_a_field_that_is_too_long_is_refused_before_anything_reads_it(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(BoundForm, "process", lambda *_, **__: pytest.fail("read"))
-    most = lengths.LENGTHS.get(field, lengths.OTHERS)
+    most = form_limits.LENGTHS.get(field, form_limits.OTHERS)
     sent = {field: "a" * (most + 1)}
     options: Any = {"json": sent} if as_json else {"data": sent}
     answer = visitor.client.post(path, **options)
@@ -277,7 +279,7 @@ def test_a_field_that_is_too_long_is_refused_before_anything_reads_it(
 
 
 def test_a_field_as_long_as_it_may_be_is_read(visitor: Visitor, person: str):
-    longest = {"email": person, "password": "a" * lengths.PASSWORD}
+    longest = {"email": person, "password": "a" * form_limits.PASSWORD}
     assert visitor.submit("/login", longest).status_code == 200
 
 
@@ -286,18 +288,18 @@ def test_a_field_as_long_as_it_may_be_is_read(visitor: Visitor, person: str):
 )
 def test_a_large_body_is_refused_unread(visitor: Visitor, kind: str):
     answer = visitor.client.post(
-        "/login", data=b"a" * (lengths.BODY + 1), content_type=kind
+        "/login", data=b"a" * (form_limits.BODY + 1), content_type=kind
     )
     assert answer.status_code == 413
 
 
 def test_many_fields_are_refused(visitor: Visitor):
-    many = {f"f{number}": "x" for number in range(lengths.FIELDS + 1)}
+    many = {f"f{number}": "x" for number in range(form_limits.FIELDS + 1)}
     assert visitor.client.post("/login", data=many).status_code == 400
-    nested = {"permissions": ["x"] * (lengths.FIELDS + 1)}
+    nested = {"permissions": ["x"] * (form_limits.FIELDS + 1)}
     assert visitor.client.post("/login", json=nested).status_code == 400
 
 
 def test_a_text_deep_in_json_has_the_length_of_its_field(visitor: Visitor):
-    deep = {"email": [{"email": ["a" * (2 * lengths.EMAIL + 1)]}]}
+    deep = {"email": [{"email": ["a" * (2 * form_limits.EMAIL + 1)]}]}
     assert visitor.client.post("/login", json=deep).status_code == 400

@@ -15,7 +15,8 @@ from app import create_app
 from bulwark import mail
 from bulwark.database import db
 from bulwark.jobs import queue
-from bulwark.mail import headers
+from bulwark.mail import headers, outbox
+from bulwark.mail.addresses import OutboxMailUtil
 from bulwark.ops import dev_certificate
 from bulwark.settings import ConfigurationError
 
@@ -68,10 +69,10 @@ def test_any_name_that_the_questions_accept_works(
         )
         mail.send("Hello", "zoe@example.org", "Text.")
         db.session.commit()
-        sealed = db.session.scalars(select(mail.OutgoingMail)).one()
+        sealed = db.session.scalars(select(outbox.OutgoingMail)).one()
         _, address = app.extensions["bulwark"].sender
         sender = headers.mailbox("From", address, name)
-        assert sender in mail._unsealed(sealed)
+        assert sender in outbox._decrypted(sealed)
         db.session.remove()
         db.engine.dispose()
     assert dev_certificate.make(tmp_path, name)
@@ -117,7 +118,7 @@ def test_the_administrator_whom_the_questions_accept_can_sign_in(
     # Production, where `.test` is no exception.
     monkeypatch.setattr(type(app.extensions["bulwark"]), "environment", "production")
     with app.app_context():
-        util = mail.OutboxMailUtil(app)
+        util = OutboxMailUtil(app)
         assert util.validate(email) == email.lower()
         with pytest.raises(EmailValidateException):
             util.validate("zoe@elsewhere.onion")

@@ -19,11 +19,14 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from app import create_app
-from bulwark import database, jobs, mail, settings
+from bulwark import database, mail, settings
 from bulwark.audit.events import SecurityEvent
-from bulwark.database import database_url, db, utcnow
+from bulwark.database import db, utcnow
+from bulwark.database.engine import database_url
 from bulwark.identity.models import Role
 from bulwark.jobs import queue
+from bulwark.jobs.task_queue import Queue
+from bulwark.mail import outbox
 from bulwark.ops import dev_certificate
 from tests.conftest import GOOD_PASSWORD, ROOT, Visitor, add_person
 from tests.own_settings import leave_out_own_settings
@@ -184,7 +187,7 @@ def test_the_worker_makes_its_tables_and_runs(
 def test_the_queue_is_in_the_service_s_own_kind_of_database(
     url: str, storage: str, tmp_path: Path
 ):
-    own = jobs.Queue()
+    own = Queue()
     own.init_app(Flask("tests"), settings.Testing(database_url=url.format(tmp_path)))
     own.create_tables()
     assert type(own.storage).__name__ == storage
@@ -312,7 +315,7 @@ def test_development_shows_each_mail_in_its_mailbox(development: Flask):
     )
     db.session.commit()
     assert client.get("/dev/mailbox").status_code == 200
-    mail.deliver_due()
+    outbox.deliver_due()
     page = client.get("/dev/mailbox").text
     assert "A &lt;b&gt;bold&lt;/b&gt; subject" in page
     found = re.search(r"/dev/mailbox/[\w-]+", page)

@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.template.edits import replace
 
 OWNER = "template"
-FIRST = "from email import message_from_bytes\n"
+FIRST = "from pathlib import Path\n"
 
 
 def edit(service: Path) -> None:

@@ -18,7 +18,7 @@ from bulwark import settings
 from bulwark.audit import events
 from bulwark.database import db
 from bulwark.identity import throttling, users
-from bulwark.web import rate_limits
+from bulwark.web import attempts
 
 RESET_LINK_WORKS = timedelta(hours=1)
 RESET_MAILS = 5  # to one address, within the lifetime of a link
@@ -107,7 +107,7 @@ class ForgotPasswordForm(stock.ForgotPasswordForm):
             return False
         email = self.email.data
         # The links already sent work just as long.
-        mails = rate_limits.count("reset", email, RESET_LINK_WORKS)
+        mails = attempts.count("reset", email, RESET_LINK_WORKS)
         # After the count: its commit would expire a known user, which takes time.
         self.user = users.find(email) or users.model()(email=email)
         return mails.count <= RESET_MAILS

@@ -35,7 +35,7 @@ from wtforms import HiddenField, StringField, SubmitField
 
 from bulwark.identity.models import Extensions
 from bulwark.identity.sessions import HALF_SIGNED_IN
-from bulwark.web import origins, rate_limits
+from bulwark.web import attempts, origins
 
 USAGE = "first"  # Flask-Security's name for a key that can be the only step.
 NAME_LENGTH = 64
@@ -167,7 +167,7 @@ class PasskeyResponseForm(_ResponseForm, WebAuthnSigninResponseForm):
         """Also reject replays, keys of other users and locked accounts."""
         self.is_secondary = False  # Each key is valid for both steps.
         self.remember.data = ""
-        once = rate_limits.count("passkey", self.challenge, timedelta(minutes=5))
+        once = attempts.count("passkey", self.challenge, timedelta(minutes=5))
         if once.count > 1:
             self.credential.errors = [get_message("API_ERROR")[0]]
             return False

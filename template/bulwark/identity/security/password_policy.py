@@ -10,7 +10,7 @@ from bulwark import settings
 from bulwark.identity.security.breached_passwords import is_breached
 from bulwark.identity.security.common_passwords import is_common
 from bulwark.identity.security.password_guesses import rate
-from bulwark.web.lengths import PASSWORD
+from bulwark.web.form_limits import PASSWORD
 
 COMMON = frozenset(FREQUENCY_LISTS["passwords"])  # 30,000, most common first
 # The minimum number of guesses, as a base 10 logarithm. It is lower where short

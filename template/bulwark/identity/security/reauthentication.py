@@ -19,7 +19,7 @@ from bulwark.identity import throttling
 from bulwark.identity.models import BaseUser
 from bulwark.identity.security.factor_forms import CODE_LENGTH
 from bulwark.identity.security.forms import VerifyForm
-from bulwark.web import rate_limits
+from bulwark.web import attempts
 from bulwark.web.access import signed_in
 from bulwark.web.errors import wants_json
 
@@ -103,7 +103,7 @@ def send_code() -> ResponseReturnValue:
     """Email a code, if that is the second factor of the user."""
     if current_user.tf_primary_method == EMAIL and takes_code(current_user):
         subject, hour = str(current_user.id), timedelta(hours=1)
-        if rate_limits.count("code to verify", subject, hour).count <= CODES_AN_HOUR:
+        if attempts.count("code to verify", subject, hour).count <= CODES_AN_HOUR:
             current_user.tf_send_security_token(
                 method=EMAIL,
                 totp_secret=current_user.tf_totp_secret,

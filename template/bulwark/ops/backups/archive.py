@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bulwark import settings
 from bulwark.crypto import KEY_BYTES
-from bulwark.database import database_url
+from bulwark.database.engine import database_url
 from bulwark.ops.backups import encryption, filesystem
 from bulwark.ops.backups.contents import BackupError, Contents
 

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from bulwark import settings
-from bulwark.database import database_url
+from bulwark.database.engine import database_url
 from bulwark.ops.backups.contents import (
     IN_USE,
     NO_DATA,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from bulwark import settings
-from bulwark.database import database_url
+from bulwark.database.engine import database_url
 from bulwark.ops.backups import filesystem
 from bulwark.ops.backups.contents import (
     IN_USE,

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from bulwark import jobs
 from bulwark.admin import event_counts, system_status
 from bulwark.audit import checks, events
 from bulwark.database import db, utcnow
-from bulwark.jobs import queue
+from bulwark.jobs import queue, state
 from bulwark.ops import status, worker
 from tests.conftest import Visitor
 from tests.support import JSON, user_path
@@ -105,9 +104,9 @@ def test_the_overview_says_how_things_stand(app: Flask, ada: Visitor):
     with app.app_context():
         checks.check.call_local()
         worker.show_sign_of_life.call_local()
-        jobs.remember_time("backup")
+        state.remember_time("backup")
     span = (now - timedelta(days=60), now + timedelta(days=30, minutes=1), now)
-    jobs.remember(status.CERTIFICATE, [moment.isoformat() for moment in span])
+    state.remember(status.CERTIFICATE, [moment.isoformat() for moment in span])
     body = overview(ada)
     assert body["concerns"] == {}
     assert body["certificate"]["days_left"] == 30
@@ -124,7 +123,7 @@ def test_the_overview_says_what_needs_a_look(
 ):
     now = utcnow()
     span = (now - timedelta(days=80), now + timedelta(days=10), now)
-    jobs.remember(status.CERTIFICATE, [moment.isoformat() for moment in span])
+    state.remember(status.CERTIFICATE, [moment.isoformat() for moment in span])
     long_ago = (now - timedelta(hours=27)).isoformat()
     for what in ("sign of life", "backup"):
         queue.storage.put_data(what.encode(), long_ago.encode())

@@ -160,7 +160,7 @@ def test_a_migration_written_by_hand_goes_into_the_apps_branch(
     alembic: Config, app_folder: Path
 ) -> None:
     files = set(app_folder.glob("*.py"))
-    flask_migrate.revision(message="fill in what was never asked for")
+    flask_migrate.revision(message="fill in a column")
     assert len(set(app_folder.glob("*.py")) - files) == 1
 
 
@@ -242,7 +242,7 @@ def test_changing_the_table_of_users_keeps_what_refers_to_them(
         users.create_unique_constraint("uq_test_nickname", ["test_nickname"])""",
     )
     assert count_of_roles_given() == 1
-    with pytest.raises(IntegrityError):  # foreign keys are kept again
+    with pytest.raises(IntegrityError):  # foreign keys are enforced again
         db.session.execute(text("INSERT INTO users_roles VALUES (7, 7)"))
 
 

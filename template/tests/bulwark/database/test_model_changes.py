@@ -173,8 +173,8 @@ def test_a_column_is_written_for_both_databases(
     _, table = written(dialect, column._copy())
     for expected, name in ((on_sqlite, "sqlite"), (on_postgresql, "postgresql")):
         made = str(CreateTable(table).compile(dialect=_dialect(name)))
-        said = made.partition("c ")[2].partition("\n")[0]
-        assert said.replace("(CURRENT_TIMESTAMP)", "CURRENT_TIMESTAMP") == expected
+        default = made.partition("c ")[2].partition("\n")[0]
+        assert default.replace("(CURRENT_TIMESTAMP)", "CURRENT_TIMESTAMP") == expected
 
 
 def _dialect(name: str) -> sa.Dialect:
@@ -220,7 +220,7 @@ def test_constraints_with_one_first_column_have_names_of_their_own(
         assert len(inspector.get_indexes("test_orders")) == 2
 
 
-def test_what_is_there_keeps_the_name_that_an_older_rule_gave_it(
+def test_existing_constraints_keep_their_names(
     alembic: Config, app_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command.upgrade(alembic, "heads")

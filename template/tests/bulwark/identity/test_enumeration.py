@@ -13,7 +13,7 @@ from flask import Flask
 from sqlalchemy import select
 
 from bulwark.database import db
-from bulwark.mail import OutgoingMail
+from bulwark.mail.outbox import OutgoingMail
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person
 
 UNKNOWN = "alien@example.org"

@@ -17,7 +17,7 @@ from bulwark.database import db, utcnow
 from bulwark.identity import throttling
 from bulwark.identity.security import password_hashing
 from bulwark.identity.sessions import UserSession
-from bulwark.web import rate_limits
+from bulwark.web import attempts, rate_limits
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person, totp_code
 from tests.passkey import SoftwarePasskey
 from tests.support import (
@@ -63,7 +63,7 @@ def guess(visitor: Visitor, email: str, times: int) -> Any:
 def later(monkeypatch: pytest.MonkeyPatch, minutes: int) -> None:
     """Let time go by for what is counted."""
     then = utcnow() + timedelta(minutes=minutes)
-    monkeypatch.setattr(rate_limits, "utcnow", lambda: then)
+    monkeypatch.setattr(attempts, "utcnow", lambda: then)
 
 
 # --- Passwords -----------------------------------------------------------------------

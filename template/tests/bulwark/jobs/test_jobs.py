@@ -18,10 +18,12 @@ from huey.serializer import Serializer
 from huey.storage import PostgresStorage
 from sqlalchemy import select
 
-from bulwark import jobs, settings
+from bulwark import settings
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db
+from bulwark.jobs import queue, state
 from bulwark.jobs.rows import ArgumentError, RowRefusedError
+from bulwark.jobs.task_queue import OLD_ROWS, SIGNED_SINCE, Queue
 from bulwark.ops import worker
 
 KEYS = {"new": b"n" * 32, "old": b"o" * 32}
@@ -53,7 +55,7 @@ class Work:
 
     app: Flask
     url: str
-    queue: jobs.Queue = field(default_factory=jobs.Queue)
+    queue: Queue = field(default_factory=Queue)
     done: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -62,7 +64,7 @@ class Work:
     def restart(self, keys: dict[str, bytes]) -> None:
         """Let a new process have the queue, with these keys."""
         self.queue.storage.close()
-        self.queue = jobs.Queue()
+        self.queue = Queue()
         config = settings.Testing(database_url=self.url, encryption_keys=keys)
         self.queue.init_app(self.app, config)
         self.queue.create_tables()
@@ -90,7 +92,7 @@ class Work:
         return count
 
     def add_row(self, data: bytes) -> None:
-        """Add a row, as somebody does who can write to the database."""
+        """Add a row, as anyone who can write to the database may."""
         self.queue.storage.enqueue(data, 0)
 
     def add_as_before(self, *, delay: int = 0, **given: Any) -> None:
@@ -212,7 +214,7 @@ def signed(work: Work, **given: Any) -> bytes:
 
 
 def other_key(work: Work) -> bytes:
-    stranger = jobs.Queue()
+    stranger = Queue()
     keys = {"new": b"x" * 32}
     stranger.init_app(
         work.app, settings.Testing(database_url="sqlite://", encryption_keys=keys)
@@ -348,7 +350,7 @@ def test_what_the_release_before_still_adds_is_taken_for_an_hour(
     work.add_as_before(part=1)
     assert work.run() == 1
     with work.app.app_context():
-        work.queue.put(jobs.SIGNED_SINCE, datetime.now(UTC) - jobs.OLD_ROWS)
+        work.queue.put(SIGNED_SINCE, datetime.now(UTC) - OLD_ROWS)
     work.restart(KEYS)
     work.start_worker()
     work.add_as_before(part=2)
@@ -380,9 +382,9 @@ def test_what_is_remembered_and_can_t_be_read_counts_as_forgotten(
     app: Flask, text: bytes
 ):
     with app.app_context():
-        jobs.queue.storage.put_data(b"a fact", text)
-        assert jobs.recall_time("a fact") is None
-        assert jobs.recall("a fact") is None
+        queue.storage.put_data(b"a fact", text)
+        assert state.recall_time("a fact") is None
+        assert state.recall("a fact") is None
 
 
 def test_the_queue_is_where_the_data_is(work: Work):

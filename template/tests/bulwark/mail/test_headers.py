@@ -10,8 +10,8 @@ from flask import Flask
 
 from bulwark import mail
 from bulwark.database import db
-from bulwark.mail import headers
-from tests.bulwark.mail.test_mail import Inbox, smtp_server
+from bulwark.mail import headers, outbox
+from tests.bulwark.mail.conftest import Inbox, smtp_server
 from tests.conftest import Visitor
 
 SCRIPTS = (
@@ -109,7 +109,7 @@ def test_a_mail_leaves_with_these_headers(
             monkeypatch.setitem(app.extensions, "bulwark", settings)
             mail.send(text, "zoe@example.org", "ä\n\n.\n")
             db.session.commit()
-        mail.deliver_due()
+        outbox.deliver_due()
     assert len(inbox.letters) == len(AWKWARD)
     for text, letter in zip(AWKWARD, inbox.letters, strict=True):
         subject, sender, receiver, *_ = re.split(rb"\r\n(?! )", letter.content)

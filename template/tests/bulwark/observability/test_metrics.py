@@ -45,7 +45,7 @@ os.wait()
 
 
 def samples(app: Flask) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Return all that Prometheus is told."""
+    """Return all samples that Prometheus reads."""
     text = generate_latest(exporter.registry(app)).decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -85,7 +85,7 @@ def test_requests_are_counted_by_route_and_status(watch: Watch, visitor: Visitor
     ) == pytest.approx(2)
 
 
-def test_a_method_that_nobody_knows_is_one_label(watch: Watch, visitor: Visitor):
+def test_unknown_methods_share_one_label(watch: Watch, visitor: Visitor):
     for method in ("BREW", "BREWER"):
         visitor.client.open("/login", method=method)
     assert watch.more(
@@ -151,9 +151,9 @@ def test_no_label_names_a_person_or_an_address(
     visitor.sign_in(person, "purple canary")
     visitor.sign_in(person)
     visitor.get(f"/reset/{GOOD_PASSWORD}")
-    said = generate_latest(exporter.registry(app)).decode()
+    output = generate_latest(exporter.registry(app)).decode()
     for secret in (person, "canary", GOOD_PASSWORD, "127.0.0.1"):
-        assert secret not in said
+        assert secret not in output
 
 
 def test_no_route_of_the_service_shows_them(app: Flask, visitor: Visitor):
@@ -195,9 +195,9 @@ def test_the_web_is_up_when_visitors_are_answered(
         settings = app.extensions["bulwark"]
         moved = replace(settings, base_url=f"https://localhost:{port}")
         monkeypatch.setitem(app.extensions, "bulwark", moved)
-        told = samples(app)
-        assert told[("web_up", frozenset())] == up
-        left = told[("certificate_life_left_ratio", frozenset())]
+        found = samples(app)
+        assert found[("web_up", frozenset())] == up
+        left = found[("certificate_life_left_ratio", frozenset())]
         assert 0.99 < left <= 1
     assert samples(app)[("web_up", frozenset())] == 0
 

@@ -12,8 +12,8 @@ from sqlalchemy import text, update
 
 from bulwark import mail
 from bulwark.database import db, utcnow
-from bulwark.jobs import remember_time
-from bulwark.mail import OutgoingMail
+from bulwark.jobs.state import remember_time
+from bulwark.mail.outbox import OutgoingMail
 from bulwark.ops import health
 from bulwark.web.rate_limits import limiter
 from tests.conftest import Visitor

@@ -123,9 +123,9 @@ def test_what_can_not_work_stops_the_start(
     production: Path, monkeypatch: pytest.MonkeyPatch, name: str, written: str
 ):
     monkeypatch.setenv(name, written)
-    said = problems(production)
-    assert said.startswith("1 problem ")
-    assert name in said
+    message = problems(production)
+    assert message.startswith("1 problem ")
+    assert name in message
 
 
 def test_each_sender_that_is_read_can_stand_in_a_header():

@@ -35,7 +35,7 @@ def test_a_missing_setting_is_named(
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("APP_SECRET_KEY", "short", "short"),
         ("APP_SECRET_KEY", "a" * 64, "repetitive"),
@@ -96,10 +96,14 @@ def test_a_missing_setting_is_named(
     ],
 )
 def test_an_unsafe_setting_stops_the_start(
-    production: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+    production: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    message: str,
 ):
     monkeypatch.setenv(name, value)
-    assert said in problems(production)
+    assert message in problems(production)
 
 
 @pytest.mark.parametrize(
@@ -123,15 +127,15 @@ def test_a_safe_setting_is_taken(
     assert problems(production) == ""
 
 
-def test_all_problems_are_listed_at_once_with_why_and_how_to_mend(
+def test_all_problems_are_listed_at_once_with_why_and_fix(
     production: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv("APP_SECRET_KEY")
     monkeypatch.setenv("APP_MAIL_URL", "smtp://")
     monkeypatch.setenv("APP_COLOUR", "red")
-    said = problems(production)
-    assert said.startswith("3 problems in the production settings")
-    assert said.count("why: ") == said.count("fix: ") == 3
+    message = problems(production)
+    assert message.startswith("3 problems in the production settings")
+    assert message.count("why: ") == message.count("fix: ") == 3
 
 
 def test_no_value_of_a_secret_is_shown(
@@ -208,12 +212,12 @@ def test_an_env_file_of_any_editor_is_read(production: Path, mark: str, end: str
 
 
 @pytest.mark.parametrize(
-    ("encoding", "said"),
+    ("encoding", "message"),
     [("utf-16", "UTF-16"), ("utf-16-le", "UTF-16"), ("latin-1", "not UTF-8")],
 )
 @pytest.mark.parametrize("place", [".env.production", "secrets/app_name"])
 def test_a_file_in_another_encoding_stops_the_start_by_name(
-    production: Path, place: str, encoding: str, said: str
+    production: Path, place: str, encoding: str, message: str
 ):
     file = production / place
     file.parent.mkdir(exist_ok=True)
@@ -221,7 +225,7 @@ def test_a_file_in_another_encoding_stops_the_start_by_name(
     file.chmod(0o600)
     found = problems(production)
     assert found.startswith("1 problem ")
-    assert f"{file} is {said}" in found
+    assert f"{file} is {message}" in found
     assert "save it as UTF-8" in found
 
 

@@ -13,7 +13,7 @@ from redis.connection import parse_url
 from sqlalchemy import create_engine, make_url
 
 from bulwark import settings
-from bulwark.database import database_url
+from bulwark.database.engine import database_url
 from bulwark.settings import urls
 from bulwark.settings.fields import UnusableError, setting
 from tests.bulwark.conftest import GOOD, problems
@@ -127,11 +127,11 @@ def test_what_has_two_readings_or_none_stops_the_start_and_shows_no_secret(
     url: str,
 ):
     monkeypatch.setenv(name, url)
-    said = problems(production)
-    assert said.startswith("1 problem ")
-    assert f"{name} can't be used: " in said
-    assert "hunter2" not in said
-    assert "secret" not in said.partition("why:")[0]
+    message = problems(production)
+    assert message.startswith("1 problem ")
+    assert f"{name} can't be used: " in message
+    assert "hunter2" not in message
+    assert "secret" not in message.partition("why:")[0]
 
 
 @pytest.mark.parametrize(
@@ -224,18 +224,18 @@ def test_the_message_of_a_foreign_cast_shows_no_secret(
         card: int = setting("pays", default=0, cast=int, secret=True)
 
     monkeypatch.setenv("APP_CARD", "hunter2secret")
-    said = problems(production, Own)
-    assert "APP_CARD can't be used" in said
-    assert "hunter2" not in said
+    message = problems(production, Own)
+    assert "APP_CARD can't be used" in message
+    assert "hunter2" not in message
 
 
 def test_a_line_of_a_secret_that_was_broken_in_two_is_not_shown(production: Path):
     file = production / ".env.production"
     file.write_text("APP_PAYMENT=first\nhunter2Secret=\n")
     file.chmod(0o600)
-    said = problems(production)
-    assert "line 2, is not NAME=value" in said
-    assert "hunter2" not in said
+    message = problems(production)
+    assert "line 2, is not NAME=value" in message
+    assert "hunter2" not in message
 
 
 @pytest.fixture
@@ -283,11 +283,11 @@ def test_no_process_shows_a_piece_of_a_url_that_it_refuses(
         timeout=60,
         check=False,
     )
-    said = ended.stdout + ended.stderr
+    message = ended.stdout + ended.stderr
     assert ended.returncode != 0
     for name in broken:
-        assert name in said
-    assert not re.search("hunter2|Traceback", said)
+        assert name in message
+    assert not re.search("hunter2|Traceback", message)
 
 
 def test_a_cast_of_urls_never_quotes_what_it_refuses():

@@ -33,7 +33,7 @@ def test_a_route_without_a_declaration_stops_the_start_and_is_named():
         access.init_app(app, {}, {})
 
 
-def test_a_permission_that_nobody_declared_stops_the_start():
+def test_an_undeclared_permission_stops_the_start():
     app = small_app()
     app.add_url_rule("/invoices", "invoices", permission("invoices:raed")(view))
     with pytest.raises(UndeclaredAccessError, match="invoices:raed"):
@@ -41,7 +41,7 @@ def test_a_permission_that_nobody_declared_stops_the_start():
     del view.access  # type: ignore[attr-defined]
 
 
-def test_a_role_that_grants_what_nobody_declared_stops_the_start():
+def test_a_role_with_an_undeclared_permission_stops_the_start():
     with pytest.raises(UndeclaredAccessError, match="'bookkeeper' grants"):
         access.init_app(small_app(), {}, {"bookkeeper": ["invoices:read"]})
 
@@ -109,7 +109,7 @@ def test_no_route_changes_anything_without_a_csrf_token(
     assert "/logout" in tried
 
 
-def test_a_json_client_is_told_to_sign_in(visitor: Visitor):
+def test_a_json_client_gets_401(visitor: Visitor):
     answer = visitor.get("/account", headers={"Accept": "application/json"})
     assert answer.status_code == 401
     assert answer.get_json()["error"] == "Please sign in"

@@ -75,14 +75,12 @@ def routes(app: Flask) -> Iterator[Route]:
             yield route
 
 
-def said(answer: TestResponse) -> tuple[int, object]:
+def outcome(answer: TestResponse) -> tuple[int, object]:
     body = answer.get_json(silent=True)
     return answer.status_code, body.get("error") if isinstance(body, dict) else None
 
 
-def test_each_route_opens_to_those_whom_it_declares_and_to_nobody_else(
-    app: Flask, mailbox: Path
-):
+def test_each_route_opens_to_those_it_declares_only(app: Flask, mailbox: Path):
     wrong = []
     for who in (VISITOR, SIGNED_IN, *app.extensions["roles"]):
         someone = caller(app, mailbox, who)
@@ -91,8 +89,8 @@ def test_each_route_opens_to_those_whom_it_declares_and_to_nobody_else(
             answer = someone.call(route)
             opened = answer.status_code not in (401, 403)
             declared = access_matrix.allows(app, route.endpoint, who)
-            if opened != declared or not (opened or said(answer) == refusal):
-                wrong.append((who, *route[:2], said(answer)))
+            if opened != declared or not (opened or outcome(answer) == refusal):
+                wrong.append((who, *route[:2], outcome(answer)))
     assert not wrong, "called, these did not do what they declare"
 
 
@@ -107,7 +105,7 @@ def test_who_must_set_up_a_second_factor_can_do_nothing_else(app: Flask, mailbox
             access.declared_for(app, route.endpoint) == access.PUBLIC
             or hasattr(app.view_functions[route.endpoint], "while_setting_up")
         )
-        assert (said(ada.call(route)) == NOT_SET_UP) == waits, route
+        assert (outcome(ada.call(route)) == NOT_SET_UP) == waits, route
 
 
 def test_routes_marked_recent_ask_again_and_no_others(
@@ -115,7 +113,7 @@ def test_routes_marked_recent_ask_again_and_no_others(
 ):
     ada = caller(app, mailbox, ADMINISTRATOR)
     later = datetime.fromtimestamp(time.time() + 60 * 60, UTC).replace(tzinfo=None)
-    asked, marked = set(), set()
+    reauthenticated, marked = set(), set()
     for route in routes(app):
         if not ada.token:
             ada.enter()
@@ -123,10 +121,10 @@ def test_routes_marked_recent_ask_again_and_no_others(
             patch.setattr("flask_security.utils.naive_utcnow", lambda: later)
             body = ada.call(route).get_json(silent=True) or {}
         if "reauth_required" in body.get("response", {}):
-            asked.add(route[:2])
+            reauthenticated.add(route[:2])
         if hasattr(app.view_functions[route.endpoint], "recent"):
             marked.add(route[:2])
-    assert asked == marked
+    assert reauthenticated == marked
 
 
 def rows(text: str) -> list[str]:
@@ -149,7 +147,7 @@ def test_the_two_files_show_what_is_declared(
         assert text in app.test_cli_runner().invoke(args=["access"]).output
 
 
-def test_the_files_are_written_when_asked_for(
+def test_the_files_are_written_on_request(
     app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(
@@ -159,7 +157,7 @@ def test_the_files_are_written_when_asked_for(
     assert (tmp_path / "access.txt").read_text() == "text"
 
 
-def test_a_request_of_somebody_signed_in_costs_one_query_beside_its_view(
+def test_a_request_of_a_signed_in_user_costs_one_query_beside_its_view(
     app: Flask,
     mailbox: Path,
     statements: list[str],

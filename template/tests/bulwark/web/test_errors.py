@@ -12,7 +12,7 @@ from tests.conftest import Visitor
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status", "said"),
+    ("method", "path", "status", "expected"),
     [
         ("get", "/nowhere", 404, "Page not found"),
         ("get", "/logout", 405, "Method not allowed"),
@@ -20,18 +20,18 @@ from tests.conftest import Visitor
     ],
 )
 def test_an_error_is_a_page_or_json_with_the_id_of_the_request(
-    visitor: Visitor, method: str, path: str, status: int, said: str
+    visitor: Visitor, method: str, path: str, status: int, expected: str
 ):
     page = getattr(visitor.client, method)(path)
     assert page.status_code == status
-    assert said in page.get_data(as_text=True)
+    assert expected in page.get_data(as_text=True)
     assert page.headers["X-Request-ID"] in page.get_data(as_text=True)
-    answer = getattr(visitor.client, method)(
+    response = getattr(visitor.client, method)(
         path, headers={"Accept": "application/json"}
     )
-    assert answer.status_code == status
-    assert answer.get_json()["error"] == said
-    assert answer.get_json()["request_id"] == answer.headers["X-Request-ID"]
+    assert response.status_code == status
+    assert response.get_json()["error"] == expected
+    assert response.get_json()["request_id"] == response.headers["X-Request-ID"]
 
 
 def test_a_body_that_is_too_large_is_refused(visitor: Visitor):
@@ -51,13 +51,13 @@ def test_json_of_the_wrong_shape_is_the_callers_fault(
     visitor: Visitor, path: str, body: str
 ):
     token = visitor.csrf_token()
-    answer = visitor.client.post(
+    response = visitor.client.post(
         path,
         data=body,
         content_type="application/json",
         headers={"X-CSRFToken": token, "Referer": "https://localhost/login"},
     )
-    assert answer.status_code in (200, 400)
+    assert response.status_code in (200, 400)
 
 
 def test_a_view_may_answer_with_a_response_and_with_words_of_its_own(
@@ -69,16 +69,19 @@ def test_a_view_may_answer_with_a_response_and_with_words_of_its_own(
     def own_words() -> None:
         abort(409, "This invoice was sent already.")
 
-    for view, status, said in ((own_response, 418, "own"), (own_words, 409, "invoice")):
+    for view, status, expected in (
+        (own_response, 418, "own"),
+        (own_words, 409, "invoice"),
+    ):
         view.access = "public"  # type: ignore[attr-defined]
         monkeypatch.setitem(app.view_functions, "health.live", view)
-        answer = visitor.get("/healthz")
-        assert answer.status_code == status
-        assert said in answer.get_data(as_text=True)
+        response = visitor.get("/healthz")
+        assert response.status_code == status
+        assert expected in response.get_data(as_text=True)
 
 
 def locked(folder: Path) -> sqlite3.OperationalError:
-    """Return what SQLite says while somebody else writes."""
+    """Return the error of SQLite during another write."""
     path = folder / "locked.db"
     with closing(sqlite3.connect(path)) as one, closing(sqlite3.connect(path)) as other:
         one.execute("BEGIN EXCLUSIVE")
@@ -106,7 +109,7 @@ def wrong(_: Path) -> sqlite3.OperationalError:
         (wrong, 500),
     ],
 )
-def test_a_database_that_is_away_asks_to_come_back_and_a_fault_is_one(
+def test_an_outage_has_retry_after_and_an_exception_is_one_event(
     visitor: Visitor,
     app: Flask,
     monkeypatch: pytest.MonkeyPatch,
@@ -120,7 +123,7 @@ def test_a_database_that_is_away_asks_to_come_back_and_a_fault_is_one(
     view.access = "public"  # type: ignore[attr-defined]
     monkeypatch.setitem(app.view_functions, "health.live", view)
     monkeypatch.setitem(app.config, "PROPAGATE_EXCEPTIONS", False)
-    answer = visitor.get("/healthz")
-    assert answer.status_code == status
-    assert answer.headers.get("Retry-After") == ("5" if status == 503 else None)
-    assert "secret" not in answer.text
+    response = visitor.get("/healthz")
+    assert response.status_code == status
+    assert response.headers.get("Retry-After") == ("5" if status == 503 else None)
+    assert "secret" not in response.text

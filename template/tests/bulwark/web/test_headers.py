@@ -71,12 +71,12 @@ def test_a_failure_inside_has_every_header(
 def test_without_a_database_the_error_page_has_every_header_too(
     visitor: Visitor, app: Flask, person: str, monkeypatch: pytest.MonkeyPatch
 ):
-    def away(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OperationalError("SELECT", {}, Exception("gone"))
 
     visitor.sign_in(person)
-    monkeypatch.setattr(db.session, "execute", away)
-    monkeypatch.setattr(db.session, "scalar", away)
+    monkeypatch.setattr(db.session, "execute", fail)
+    monkeypatch.setattr(db.session, "scalar", fail)
     monkeypatch.setitem(app.config, "PROPAGATE_EXCEPTIONS", False)
     answer = visitor.get("/account")
     assert answer.status_code == 503
@@ -125,7 +125,7 @@ def test_a_team_can_add_hosts_but_nothing_unsafe(sources: dict[str, list[str]]):
     assert headers.CSP["img-src"] == ["'self'", "data:"]
 
 
-def test_nothing_is_stored_where_somebody_is_signed_in(visitor: Visitor, person: str):
+def test_pages_of_a_signed_in_user_are_not_cached(visitor: Visitor, person: str):
     assert "no-store" not in visitor.get("/").headers.get("Cache-Control", "")
     visitor.sign_in(person)
     for path in ("/", "/account", "/change", "/nowhere"):
@@ -135,8 +135,8 @@ def test_nothing_is_stored_where_somebody_is_signed_in(visitor: Visitor, person:
 def test_pages_with_a_form_of_accounts_are_not_stored(visitor: Visitor):
     visitor.get("/")
     for path in ("/login", "/reset", "/login/passkey"):
-        kept = visitor.get(path).headers["Cache-Control"].split(", ")
-        assert "no-store" in kept, path
+        directives = visitor.get(path).headers["Cache-Control"].split(", ")
+        assert "no-store" in directives, path
 
 
 def test_every_cookie_is_bound_to_this_host_and_hidden(visitor: Visitor, person: str):

@@ -57,10 +57,11 @@ def test_set_up_works_and_the_data_stays_inside(place: Path):
         "from wsgi import app\n"
         "from bulwark import mail\n"
         "from bulwark.database import db\n"
+        "from bulwark.mail import outbox\n"
         "with app.app_context():\n"
         "    mail.send('Hello', 'zoe@example.org', 'Text.')\n"
         "    db.session.commit()\n"
-        "    mail.deliver_due()\n"
+        "    outbox.deliver_due()\n"
         "print(app.test_client().get('/dev/mailbox', base_url='https://localhost').text)\n"
     )
     assert "zoe@example.org" in run(place, "-c", mail)

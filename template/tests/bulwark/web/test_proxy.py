@@ -22,7 +22,7 @@ def test_an_unknown_host_is_refused(visitor: Visitor, host: str):
     "base", ["http://10.1.2.3:8000", "https://[fd00::1]", "https://x"]
 )
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_who_asks_for_health_may_name_any_host(visitor: Visitor, path: str, base: str):
+def test_a_health_check_may_name_any_host(visitor: Visitor, path: str, base: str):
     """Load balancers ask each server by its IP, some of them without TLS."""
     for method in ("GET", "HEAD"):
         answer = visitor.client.open(path, method=method, base_url=base)

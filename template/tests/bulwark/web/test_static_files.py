@@ -91,7 +91,7 @@ def test_a_page_for_each_error_looks_like_the_service(
         page = path.read_text()
         assert f"Error {path.stem}" in page
         assert "/static/app.css?v=" in page
-        # Whoever sees it may be signed in, or the service away: it asks for neither.
+        # The client may be signed in, or the service down: it needs neither.
         assert "<nav" not in page
         assert "<script" not in page
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bulwark import settings
-from bulwark.database import database_url
+from bulwark.database.engine import database_url
 from tests.bulwark.ops.backups.support import (
     Service,
     on_postgresql,

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bulwark import mail, settings
+from bulwark import settings
 from bulwark.database import db
 from bulwark.jobs import queue
+from bulwark.mail import outbox
 from bulwark.ops.backups import filesystem
 from tests.bulwark.ops.backups.support import (
     Service,
@@ -27,7 +28,7 @@ def test_queued_jobs_come_back_and_later_ones_go(service: Service):
     with service.app.app_context():
         queue.init_app(service.app, settings.current())
     queue.create_tables()
-    mail._deliver.schedule(delay=3600)
+    outbox._deliver_in_worker.schedule(delay=3600)
     queue.storage.close()
     file = service.backup()
     service.lose_all_data()

@@ -2,7 +2,7 @@
 
 The time to validate a field may grow with its length. So this table of lengths is
 checked before any form reads a field. A form may set a lower limit, which it shows
-beside the field. The limits of all requests are in bulwark/web/input_validation.py.
+beside the field. `input_validation` has the limits of all requests.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Flask, abort, request
 
-from bulwark.mail import ADDRESS_LENGTH
+from bulwark.mail.addresses import ADDRESS_LENGTH
 from bulwark.web.input_validation import FORM, is_url
 
 # The blueprints of the base.
