@@ -227,7 +227,7 @@ def test_the_tests_of_a_real_service_run(fleet: Fleet, own_template: Path) -> No
     change(own_template, "template/bulwark/web/headers.py", FIX)
     release(own_template, NEWS)
     for path in (service / "tests/bulwark").rglob("test_*.py"):
-        if path.name != "test_headers.py":  # one is enough here, all are in its own CI
+        if not path.match("web/test_headers.py"):  # one is enough here, all are in its own CI
             path.unlink()
     commit(service)
     assert fleet.found("--test", "real")["real"]["counts"]["passed"] > 0
