@@ -43,7 +43,7 @@ nft flush ruleset
 {HOME}/current/deploy/nginx/apply
 systemctl restart nginx
 """
-# Lets nobody from the internet reach the web server.
+# Blocks the web server for the internet.
 WALL = """
 table ip wall {
     chain input {
@@ -63,7 +63,7 @@ class Site(Server):
     """A server on an internet of its own: names lead to it, Let's Encrypt is there."""
 
     def __init__(self, disk: Path, **pebble: Any) -> None:
-        """Boot a disk; what else is said is for Pebble."""
+        """Boot a disk; the other settings are for Pebble."""
         super().__init__(disk, parts=())
         self.settings = pebble
 
@@ -119,7 +119,7 @@ class Site(Server):
         return self.serial()
 
     def refused(self, command: str, *arguments: str) -> str:
-        """Run a command that cannot be done; return what it says about that."""
+        """Run a command that must fail; return its error message."""
         done = self.certbot(command, *arguments)
         assert done.returncode == 1, f"{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
@@ -138,25 +138,25 @@ class Site(Server):
     def renew(self) -> str:
         """Do what the timer does; return the serial number that visitors see then."""
         done = self.run_by_the_timer()
-        assert done.returncode == 0, self.complaint() + self.journal("-n", "60")
+        assert done.returncode == 0, self.timer_output() + self.journal("-n", "60")
         return self.serial()
 
-    def complaint(self) -> str:
-        """Return what the last run by the timer said."""
+    def timer_output(self) -> str:
+        """Return the output of the last run by the timer."""
         unit = f"{NAME}@renew.service"
         run = self.run("systemctl", "show", "-P", "InvocationID", unit).strip()
         self.run("journalctl", "--sync")
         return self.journal(f"_SYSTEMD_INVOCATION_ID={run}")
 
     def unrenewed(self) -> str:
-        """Do what the timer does, when that cannot be done; return what it says."""
+        """Do what the timer does, which must fail; return the output."""
         done = self.run_by_the_timer()
-        assert done.returncode == 1, self.complaint()
-        return self.complaint()
+        assert done.returncode == 1, self.timer_output()
+        return self.timer_output()
 
 
 class Visit(Connection):
-    """A connection of somebody who trusts Let's Encrypt, and looks at certificates."""
+    """A connection of a client that trusts Let's Encrypt and records certificates."""
 
     def __init__(self, site: Site, port: int, source: str, name: str) -> None:
         address = (source, 0)
@@ -212,7 +212,7 @@ def test_a_bare_server_has_its_certificate_after_two_commands(
         assert site.ask("/", port="80").headers["Location"] == f"https://{DOMAIN}/"
         key = ("openssl", "pkey", "-noout", "-text", "-in", f"{LIVE}/privkey.pem")
         assert "NIST CURVE: P-256" in site.run(*key)
-        assert site.issue() == serial, "what is valid is kept"
+        assert site.issue() == serial, "a valid certificate is not replaced"
         assert site.renew() == serial, "it is not due"
         site.due()
         assert site.renew() != serial
@@ -251,7 +251,7 @@ def test_a_trial_gives_way_to_the_real_one_and_never_replaces_it(site: Site) -> 
     assert site.pebble.issued(STAGING) == site.pebble.issued() == 1
 
 
-def test_status_and_a_trial_of_the_renewal_tell_how_things_are(site: Site) -> None:
+def test_status_and_a_trial_of_the_renewal_show_the_state(site: Site) -> None:
     serial = site.issue()
     before = site.run("find", ETC, "-newermt", "1970-01-01", "-name", "*.pem", "-ls")
     done = site.certbot("test-renewal")
@@ -263,19 +263,19 @@ def test_status_and_a_trial_of_the_renewal_tell_how_things_are(site: Site) -> No
 
     done = site.certbot("status", "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["names"] == [DOMAIN, ALIAS]
-    assert told["served"] is True
-    assert 89.9 < told["days_left"] <= 90
-    assert told["share_left"] > 0.99
+    status = json.loads(done.stdout)
+    assert status["names"] == [DOMAIN, ALIAS]
+    assert status["served"] is True
+    assert 89.9 < status["days_left"] <= 90
+    assert status["share_left"] > 0.99
     # Pebble wishes for two days, a third of the life before its end.
-    assert told["renewal_start"] < told["renewal_end"] < told["end"]
-    assert told["problems"] == []
-    said = site.certbot("status").stdout
-    assert DOMAIN in said
-    assert "90.0 days, 100% of its lifetime" in said
+    assert status["renewal_start"] < status["renewal_end"] < status["end"]
+    assert status["problems"] == []
+    output = site.certbot("status").stdout
+    assert DOMAIN in output
+    assert "90.0 days, 100% of its lifetime" in output
 
-    # Another authority is asked itself.
+    # For another authority, the dry run uses that authority itself.
     site.issue("--server", f"https://{PRODUCTION}/dir")
     done = site.certbot("test-renewal")
     assert done.returncode == 0, done.stderr
@@ -305,14 +305,14 @@ def test_issue_renewal_and_reload_under_load_lose_no_request(site: Site) -> None
 
 def test_an_authority_that_wants_an_early_renewal_gets_it(site: Site) -> None:
     first = site.issue()
-    # What is revoked, Pebble wants renewed at once (RFC 9773); nothing else tells.
+    # What is revoked, Pebble wants renewed at once (RFC 9773); nothing else shows it.
     site.run(
         *("env", "-C", "/", "/opt/certbot/bin/certbot", "revoke", "-n"),
         *("--cert-name", DOMAIN, "--no-delete-after-revoke"),
     )
-    told = json.loads(site.certbot("status", "--json").stdout)
+    status = json.loads(site.certbot("status", "--json").stdout)
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    assert told["renewal_start"] < told["renewal_end"] < now
+    assert status["renewal_start"] < status["renewal_end"] < now
     assert site.renew() != first
 
 
@@ -339,19 +339,19 @@ def test_a_short_life_is_renewed_at_its_half_and_an_expired_one_at_last(
 # --- Bad days of the first one --------------------------------------------------------
 
 
-def test_a_name_that_cannot_be_proven_is_told_why(site: Site) -> None:
+def test_a_name_that_fails_validation_is_explained(site: Site) -> None:
     dns = site.pebble.dns
 
     dns("set-default-ipv4", ip="")
     dns("add-a", host=DOMAIN, addresses=[MACHINE])
-    said = site.refused("issue")
-    assert f"{ALIAS} needs an A record" in said
-    assert f" {DOMAIN} needs" not in said
+    output = site.refused("issue")
+    assert f"{ALIAS} needs an A record" in output
+    assert f" {DOMAIN} needs" not in output
 
     dns("set-default-ipv4", ip=AUTHORITY)
-    said = site.refused("issue")
-    assert f"DNS returns {AUTHORITY}; this machine has" in said
-    assert f" {DOMAIN} is yours" not in said
+    output = site.refused("issue")
+    assert f"DNS returns {AUTHORITY}; this machine has" in output
+    assert f" {DOMAIN} is yours" not in output
 
     dns("set-default-ipv4", ip=MACHINE)
     site.write("/root/wall", WALL)
@@ -378,7 +378,7 @@ def test_a_name_that_cannot_be_proven_is_told_why(site: Site) -> None:
     site.issue()
 
 
-def test_an_authority_that_does_not_issue_is_told_why(site: Site) -> None:
+def test_an_authority_that_does_not_issue_is_explained(site: Site) -> None:
     pebble = site.pebble
     pebble.refuse(
         "rateLimited",
@@ -386,9 +386,9 @@ def test_an_authority_that_does_not_issue_is_told_why(site: Site) -> None:
         "names in the last 168h0m0s, retry after 2030-01-02 03:04:05 UTC, see "
         "https://letsencrypt.org/docs/rate-limits/",
     )
-    said = site.refused("issue")
-    assert "rate limit is exceeded" in said
-    assert "retry after 2030-01-02 03:04:05 UTC" in said
+    output = site.refused("issue")
+    assert "rate limit is exceeded" in output
+    assert "retry after 2030-01-02 03:04:05 UTC" in output
     pebble.refuse("caa", f"CAA record for {DOMAIN} prevents issuance")
     assert "Add a CAA record that allows it" in site.refused("issue")
     pebble.refuse("rejectedIdentifier", "The ACME server refuses to issue for it")
@@ -414,7 +414,8 @@ def test_an_authority_that_does_not_issue_is_told_why(site: Site) -> None:
     issue = f"{HOME}/current/deploy/certbot/issue"
     assert "sudo" in site.attempt("runuser", "-u", "nobody", issue).stderr
     site.run("mv", "/opt/certbot", "/opt/elsewhere")
-    assert "deploy/systemd/install installs it" in site.refused("issue")
+    for command in ("issue", "status", "renew"):
+        assert "deploy/systemd/install installs it" in site.refused(command)
     assert site.ask("/", port="80").status == 308
 
 
@@ -432,7 +433,7 @@ def test_a_full_disk_at_the_first_issue_is_no_dead_end(site: Site) -> None:
 # --- Bad days of a renewal ------------------------------------------------------------
 
 
-def test_an_authority_that_is_down_at_renewal_is_asked_again(site: Site) -> None:
+def test_an_authority_that_is_down_at_renewal_is_retried(site: Site) -> None:
     first = site.issue()
     site.due()
     site.pebble.close()
@@ -449,13 +450,13 @@ def test_a_site_that_the_proxy_refuses_at_renewal_is_not_loaded(site: Site) -> N
     site.due()
     broken = f"{HOME}/current/app/nginx/broken.conf"
     site.write(broken, "location /test/ { proxy_pas http://127.0.0.1; }")
-    said = site.refused("test-renewal")
-    assert "would not serve" in said
-    assert "unknown directive" in said
+    output = site.refused("test-renewal")
+    assert "would not serve" in output
+    assert "unknown directive" in output
 
-    said = site.unrenewed()
-    assert "unknown directive" in said
-    assert "still serves the previous one" in said
+    output = site.unrenewed()
+    assert "unknown directive" in output
+    assert "still serves the previous one" in output
     assert site.serial() == first
     assert "still serves another certificate" in site.refused("status")
     # It is not due any more, and yet the timer does not let it rest.

@@ -1,4 +1,4 @@
-"""Monitoring: what sets alerts off, who is told, and what the dashboards ask for."""
+"""Monitoring: when alerts fire, who receives them, and what the dashboards query."""
 
 import json
 import os
@@ -113,12 +113,12 @@ def test_each_alert_has_a_section_in_the_runbooks_and_each_section_an_alert() ->
 
 def test_rules_and_dashboards_ask_for_metrics_that_there_are() -> None:
     recorded = {rule["record"] for rule in rules() if "record" in rule}
-    asked = {name for rule in rules() for name in names_in(rule["expr"])}
+    queried = {name for rule in rules() for name in names_in(rule["expr"])}
     shown = {name for _, expression in panels() for name in names_in(expression)}
-    assert asked - recorded <= METRICS
-    assert recorded <= asked, "recorded for nobody"
+    assert queried - recorded <= METRICS
+    assert recorded <= queried, "recorded but not used"
     assert shown <= METRICS
-    assert METRICS - shown - asked <= {
+    assert METRICS - shown - queried <= {
         "http_request_duration_seconds_count",
         "certificate_expires_timestamp_seconds",
     }
@@ -138,7 +138,7 @@ def test_events_that_rules_and_dashboards_name_are_in_the_catalogue() -> None:
     assert named <= known
 
 
-# --- Who is told ----------------------------------------------------------------------
+# --- Who receives alerts --------------------------------------------------------------
 
 
 def together(folder: Path, receivers: str = "receivers.example.yml") -> Path:
@@ -176,9 +176,9 @@ def test_prometheus_takes_its_configuration_and_the_teams_rules(tmp_path: Path) 
         (tmp_path / folder).mkdir()
     (tmp_path / "alerts/orders.yml").write_text(example)
     shutil.copy(MONITORING / "targets.yml", tmp_path / "targets/shop.yml")
-    said = run("promtool", "check", "config", "prometheus.yml", cwd=tmp_path)
-    assert "2 rule files found" in said
-    assert "WARNING" not in said
+    output = run("promtool", "check", "config", "prometheus.yml", cwd=tmp_path)
+    assert "2 rule files found" in output
+    assert "WARNING" not in output
     (tmp_path / "alerts/orders.yml").write_text(example.replace("== 0", "=="))
     with pytest.raises(AssertionError, match=r"orders\.yml"):
         run("promtool", "check", "config", "prometheus.yml", cwd=tmp_path)
@@ -225,8 +225,8 @@ def test_prometheus_understands_what_each_panel_asks(tmp_path: Path) -> None:
     ]
     rule_file = {"groups": [{"name": "panels", "rules": queries}]}
     (tmp_path / "panels.yml").write_text(yaml.safe_dump(rule_file))
-    said = run("promtool", "check", "rules", "panels.yml", cwd=tmp_path)
-    assert f"{len(queries)} rules found" in said
+    output = run("promtool", "check", "rules", "panels.yml", cwd=tmp_path)
+    assert f"{len(queries)} rules found" in output
 
 
 # --- A real chain ---------------------------------------------------------------------
@@ -325,22 +325,22 @@ class TestInstall:
             *("alerts/shop@more.yml", "alerts/shop-two@mine.yml"),
         }
         assert "127.0.0.1:9464" in (place / "targets/shop.yml").read_text()
-        told = place / "alertmanager.yml"
-        assert (told.stat().st_mode & 0o777, told.group()) == (0o640, "prometheus")
-        kept = etc / "shop/receivers.yml"
-        assert kept.stat().st_mode & 0o777 == 0o600
+        config = place / "alertmanager.yml"
+        assert (config.stat().st_mode & 0o777, config.group()) == (0o640, "prometheus")
+        receivers = etc / "shop/receivers.yml"
+        assert receivers.stat().st_mode & 0o777 == 0o600
         assert not list((etc / "prometheus").glob(".services-*"))
 
     def test_both_listen_on_this_machine_alone(self, service: Path) -> None:
         example = service / "deploy/monitoring/receivers.example.yml"
         assert self.install(service, example).returncode == 0
         units = service.parent / "etc/systemd/system"
-        said = "".join(path.read_text() for path in units.rglob("services.conf"))
-        assert said.count("--web.listen-address=127.0.0.1:") == 2
-        assert "--cluster.listen-address=\n" in said
+        output = "".join(path.read_text() for path in units.rglob("services.conf"))
+        assert output.count("--web.listen-address=127.0.0.1:") == 2
+        assert "--cluster.listen-address=\n" in output
 
     @pytest.mark.parametrize(
-        ("written", "asked"),
+        ("written", "target"),
         [
             ("APP_METRICS_BIND=127.0.0.1:9999", "127.0.0.1:9999"),
             ('APP_METRICS_BIND="127.0.0.1:9999"\r', "127.0.0.1:9999"),
@@ -350,7 +350,7 @@ class TestInstall:
         ],
     )
     def test_it_asks_for_the_other_place_of_the_metrics(
-        self, service: Path, written: str, asked: str
+        self, service: Path, written: str, target: str
     ) -> None:
         etc = service.parent / "etc"
         (etc / "shop").mkdir()
@@ -358,15 +358,15 @@ class TestInstall:
         example = service / "deploy/monitoring/receivers.example.yml"
         assert self.install(service, example).returncode == 0
         targets = etc / "prometheus/services/targets/shop.yml"
-        assert yaml.safe_load(targets.read_text()) == [{"targets": [asked]}]
+        assert yaml.safe_load(targets.read_text()) == [{"targets": [target]}]
 
     def test_what_would_be_refused_changes_nothing_and_says_why(
         self, service: Path
     ) -> None:
         etc = service.parent / "etc"
-        nobody = self.install(service, etc / "missing.yml")
-        assert nobody.returncode == 1
-        assert "There are no receivers" in nobody.stderr
+        done = self.install(service, etc / "missing.yml")
+        assert done.returncode == 1
+        assert "There are no receivers" in done.stderr
         example = service / "deploy/monitoring/receivers.example.yml"
         assert self.install(service, example).returncode == 0
         place = etc / "prometheus/services"
