@@ -72,7 +72,7 @@ class Needs:
         for module, names in self.names.items():
             listed = [
                 name if name == local else f"{name} as {local}"
-                for local, name in sorted(names.items())
+                for local, name in sorted(names.items(), key=lambda pair: pair[::-1])
             ]
             lines.append(_import(module, listed, len(indent), wrap=alone))
         if not lines:

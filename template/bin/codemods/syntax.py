@@ -56,6 +56,9 @@ class Syntax:
             if statement := _statement(each):
                 roots = [_root(access.node) for access in each.references]
                 yield Imported(statement, each.name, roots)
+        for node in m.findall(self.tree, m.ImportFrom(names=m.ImportStar())):
+            if isinstance(node, cst.ImportFrom) and is_of_base(dotted(node.module)):
+                yield Imported(node, "*", [])
 
     def span(self, node: cst.CSTNode) -> tuple[int, int]:
         """Return where the bytes of a node start and end."""
