@@ -125,7 +125,7 @@ def test_each_conflict_is_named_with_the_place_for_what_the_team_wanted(
     updated: Update,
 ) -> None:
     waiting = git(updated.service, "diff", "--name-only", "--diff-filter=U").split()
-    assert waiting == ["shop/bulwark/web/headers.py", "shop/bulwark/post.py"]
+    assert waiting == ["shop/bulwark/post.py", "shop/bulwark/web/headers.py"]
     said = updated.section("Conflicts")
     assert (
         "- `bulwark/web/headers.py`: you and the release changed the same lines."
