@@ -35,6 +35,7 @@ PLACES = {
     ".github/": "your own workflow beside it",
     "pyproject.toml": "`dependencies`, or a section that the template does not have",
 }
+CODEMOD = "bin/codemod"  # this release's, which is in the service by now
 LABELS = ("before updating", "last update", "after updating")  # as Copier writes them
 
 
@@ -279,6 +280,26 @@ def conflicts() -> list[str]:
     return found
 
 
+def own_lines() -> tuple[str, ...]:
+    """List the lines in the team's files that this release requires to change."""
+    if not Path(CODEMOD).is_file():
+        return ()
+    command = [sys.executable, "-B", CODEMOD, "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):
+        reason = done.stderr.strip().splitlines()
+        return (f"`{CODEMOD} --check` failed: {reason[-1] if reason else ''}",)
+    if not done.stdout:
+        return ()
+    return (
+        f"Run `{CODEMOD}` before `bin/setup`: it changes these lines, except those",
+        "with `!`, which you change.\n",
+        "```text",
+        done.stdout.rstrip(),
+        "```",
+    )
+
+
 def entries(changelog: str) -> dict[str, list[str]]:
     """Return the entries of all releases by their heading."""
     found: dict[str, list[str]] = {heading: [] for heading in HEADINGS}
@@ -312,6 +333,8 @@ def report(template: Template) -> Iterator[str]:
         )
     if not_here:
         yield section("Not here", *[f"- {text}" for text in not_here])
+    if lines := own_lines():
+        yield section("Your code", *lines)
     before = entries(template.before("CHANGELOG.md").decode())
     now = entries((template.clone / "CHANGELOG.md").read_text())
     for heading in HEADINGS:

@@ -11,6 +11,7 @@ gc.disable()
 from app import create_app  # noqa: E402
 from bulwark.settings import ConfigurationError  # noqa: E402
 from bulwark.web.access import UndeclaredAccessError  # noqa: E402
+from bulwark.web.overrides import UnknownTemplateError  # noqa: E402
 
 CANNOT_BOOT = 3  # gunicorn stops on it, and restarts a worker on any other
 if "WERKZEUG_RUN_MAIN" in os.environ:  # bin/dev, whose reloader restarts on 3
@@ -18,7 +19,7 @@ if "WERKZEUG_RUN_MAIN" in os.environ:  # bin/dev, whose reloader restarts on 3
 
 try:
     app = create_app()
-except (ConfigurationError, UndeclaredAccessError) as error:
+except (ConfigurationError, UndeclaredAccessError, UnknownTemplateError) as error:
     print(error, file=sys.stderr)  # noqa: T201
     sys.exit(CANNOT_BOOT)
 

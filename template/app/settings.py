@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Declare a setting as a field with `bulwark.settings.sources.setting`."""
+    """Declare a setting as a field with `bulwark.setting`."""
 
 
 CSP_SOURCES: dict[str, list[str]] = {}

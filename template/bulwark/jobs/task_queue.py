@@ -12,6 +12,7 @@ from huey import Huey
 from huey.api import Task
 from huey.exceptions import HueyException
 from huey.registry import Message
+from huey.registry import Registry as HueyRegistry
 from huey.storage import MemoryStorage, PostgresStorage, SqliteStorage
 from psycopg.conninfo import make_conninfo
 
@@ -32,6 +33,23 @@ OLD_ROWS = timedelta(hours=1)
 row_refused = Signal()
 
 
+class Registry(HueyRegistry):  # type: ignore[misc]
+    """Names each job of the base `bulwark.NAME`, whichever module it is in.
+
+    A row of the queue names its job. So the base's jobs can move to another module, and
+    rows that an earlier release added still run.
+    """
+
+    def task_to_string(self, task_class: type[Task]) -> str:
+        """Return the name of a job, as rows contain it."""
+        return _without_module(super().task_to_string(task_class))
+
+    def string_to_task(self, task_str: str) -> type[Task]:
+        """Return the job with a name."""
+        found: type[Task] = super().string_to_task(_without_module(task_str))
+        return found
+
+
 class Queue(Huey):  # type: ignore[misc]
     """A Huey whose storage depends on the app, and whose tasks run in its context."""
 
@@ -44,6 +62,7 @@ class Queue(Huey):  # type: ignore[misc]
             storage_class=MemoryStorage,
             serializer=SignedJSON(),
         )
+        self._registry = Registry()
         self._old_rows_until: datetime | None = None
 
     def init_app(self, app: Flask, config: Config) -> None:
@@ -172,6 +191,11 @@ class Queue(Huey):  # type: ignore[misc]
 
     def _is_postgresql(self) -> bool:
         return isinstance(self.storage, PostgresStorage)
+
+
+def _without_module(name: str) -> str:
+    base, _, job = name.rpartition(".")
+    return f"bulwark.{job}" if base.startswith("bulwark") else name
 
 
 def _connect(dsn: str) -> psycopg.Connection[Any]:

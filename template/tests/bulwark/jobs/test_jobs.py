@@ -390,3 +390,24 @@ def test_what_is_remembered_and_can_t_be_read_counts_as_forgotten(
 def test_the_queue_is_where_the_data_is(work: Work):
     on_postgresql = os.environ.get("APP_DATABASE_URL", "").startswith("postgres")
     assert isinstance(work.queue.storage, PostgresStorage) == on_postgresql
+
+
+# As rows of the queue name them: a job may move, but rows that wait must find it.
+JOBS_OF_THE_FIRST_RELEASE = """
+bulwark.audit.anchor_audit_trail bulwark.audit.check_audit_trail
+bulwark.audit.check_new_audit_rows bulwark.audit.prune_audit_trail
+bulwark.identity.addresses.forget_address_changes
+bulwark.identity.devices.forget_old_devices
+bulwark.identity.sessions.forget_ended_sessions
+bulwark.identity.tokens.forget_ended_tokens bulwark.jobs.show_sign_of_life
+bulwark.limits.forget_old_guesses bulwark.mail.deliver_mail
+bulwark.mail.deliver_waiting_mail bulwark.watch.count_server_errors
+bulwark.watch.look_at_certificate
+"""
+
+
+@pytest.mark.parametrize("name", JOBS_OF_THE_FIRST_RELEASE.split())
+def test_a_row_finds_a_job_that_moved_to_another_module(app: Flask, name: str):
+    message = Message("1", name, args=(), kwargs={})
+    task = queue.deserialize_task(queue.serializer.serialize(message))
+    assert task.name == name.rpartition(".")[2]
