@@ -18,7 +18,7 @@ from copier import run_copy
 from tests.conftest import MISSING, ROOT, Make, run
 from tests.support.chain import Shop, receivers
 from tests.support.engine import Engine
-from tests.support.pebble import Pebble
+from tests.support.pebble import AUTHORITY, PRODUCTION, STAGING, Pebble
 from tests.support.servers import eventually
 from tests.support.stack import (
     ANSWERS,
@@ -103,6 +103,7 @@ def test_the_compose_file_is_valid_and_says_nothing_twice_or_in_vain(
     PyCompose.from_json(json.dumps(content))
     containers = content["services"]
     expected = {"web", "worker", "prepare", "backup", "redis", "proxy", "certbot"}
+    expected.add("egress")
     watching = {"metrics", "prometheus", "alertmanager", "grafana"}
     assert {n for n in containers if "profiles" in containers[n]} == watching
     assert containers.keys() - {"database"} - watching == expected
@@ -119,7 +120,8 @@ def test_the_compose_file_is_valid_and_says_nothing_twice_or_in_vain(
         assert {"cpu_shares", "mem_limit", "pids_limit"} <= container.keys(), name
         for port in container.get("ports", ()):
             assert name == "proxy" or port.startswith("127.0.0.1:"), name
-        outside = {"proxy": {"edge"}, "certbot": {"edge"}, "worker": {"mail"}}
+        outside = {"proxy": {"edge"}, "certbot": {"edge"}, "worker": {"worker"}}
+        outside["egress"] = {"worker", "outside"}
         outside |= {
             "metrics": {
                 "edge",
@@ -131,7 +133,7 @@ def test_the_compose_file_is_valid_and_says_nothing_twice_or_in_vain(
         }
         assert set(container.get("networks", ())) == outside.get(name, set()), name
         assert name in outside or container["network_mode"] == "none", name
-        volumes = (v for v in container["volumes"] if str(v)[0] not in "{.")
+        volumes = (v for v in container.get("volumes", ()) if str(v)[0] not in "{.")
         used["volumes"] |= {volume.split(":")[0] for volume in volumes}
         for kind in ("networks", "secrets"):
             used[kind] |= set(container.get(kind, ()))
@@ -245,6 +247,10 @@ def make_service(
     run_copy(str(template), folder, answers, defaults=True, unsafe=True, quiet=True)
     with (folder / "app/views.py").open("a") as file:
         file.write(VIEWS)
+    (folder / "app/hosts.txt").write_text(f"# ours\n{PRODUCTION}\n")
+    for name in ("compose.yaml", "deploy/docker/Dockerfile"):
+        path = folder / name  # the engine's images are not those of a registry
+        path.write_text(re.sub(r"@sha256:[0-9a-f]{64}", "", path.read_text()))
     run(os.environ["UV"], "lock", "--quiet", cwd=folder)
     return folder
 
@@ -402,8 +408,39 @@ def test_the_web_and_what_holds_data_reach_no_network(stack: Stack) -> None:
     (address,) = [network["IPAddress"] for network in networks.values()]
     knock = f"import socket; socket.create_connection(('{address}', 80), 2)"
     stack.python("certbot", knock)
-    with pytest.raises(AssertionError, match="TimeoutError"):
+    with pytest.raises(AssertionError, match=r"TimeoutError|unreachable"):
         stack.python("worker", knock)
+
+
+# Prints what comes of a connection through the proxy, and of one without it.
+TRY = """
+import http.client, os, socket, sys
+from urllib.parse import urlsplit
+proxy = urlsplit(os.environ["APP_OUTBOUND_PROXY"])
+for host in sys.argv[1:]:
+    connection = http.client.HTTPConnection(proxy.hostname, proxy.port, timeout=20)
+    connection.set_tunnel(host, 443)
+    try:
+        connection.connect()
+        print("reached")
+    except OSError as error:
+        print(error)
+try:
+    socket.create_connection(({address!r}, 443), 5)
+    print("reached")
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+def test_the_worker_reaches_only_the_hosts_that_it_is_told(stack: Stack) -> None:
+    hosts = (PRODUCTION, STAGING, AUTHORITY)
+    command = ("exec", "-T", "worker", "python3", "-c", TRY.format(address=AUTHORITY))
+    by_name, other, by_address, direct = stack.compose(*command, *hosts).splitlines()
+    assert by_name == "reached"
+    assert "403" in other
+    assert "403" in by_address
+    assert direct in {"OSError", "TimeoutError"}  # there is no route
 
 
 def test_a_container_sees_the_secrets_that_are_its_own(stack: Stack) -> None:
@@ -433,7 +470,7 @@ def test_images_hold_no_tool_and_no_secret(stack: Stack) -> None:
             continue
         files = [Path(f) for f in list_files(stack.engine, container["image"])]
         programs = {file.name for file in files if file.parent.name in {"bin", "sbin"}}
-        assert "python3" in programs or name == "proxy"
+        assert "python3" in programs or name in {"egress", "proxy"}
         assert not [p for p in programs if BUILDERS.fullmatch(p)], name
         packages = {f.name for f in files if f.parent.name.endswith("-packages")}
         assert not packages & {"ensurepip", "pip", "setuptools", "uv"}, name

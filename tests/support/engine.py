@@ -24,7 +24,7 @@ DOCKER = "docker.io docker-buildx docker-cli docker-compose buildah crun podman"
 # What a Dockerfile can install, with all that it needs.
 MIRRORED = """
 apache2 ca-certificates nginx postgresql-17 postgresql-client-17 prometheus
-prometheus-alertmanager python3 python3-venv redis-server
+prometheus-alertmanager python3 python3-venv redis-server squid
 """
 GATEWAY = "http://172.17.0.1:8000"  # the machine, as containers see it
 # Debian's image, which has neither documentation nor translations.

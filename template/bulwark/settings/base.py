@@ -112,6 +112,11 @@ class Config:
         required=True,
         secret=True,
     )
+    outbound_proxy: str = setting(
+        "the HTTP proxy that emails are sent through, such as http://egress:3128;"
+        " it must allow CONNECT to the mail server",
+        cast=hosts.http_proxy,
+    )
     mail_sender: str = setting("the sender address of emails", cast=hosts.email_address)
 
     password_min_length: int = setting(

@@ -86,6 +86,20 @@ def service_url(text: str) -> str:
     return text.strip().rstrip("/")
 
 
+def http_proxy(text: str) -> str:
+    """Parse the URL of an HTTP proxy: `http://`, a host and a port."""
+    if not text.strip():
+        return ""
+    url = urlsplit(text.strip())
+    try:
+        whole = url.scheme == "http" and url.hostname and url.port
+    except ValueError:
+        whole = False
+    if not whole or url.username or url.path.strip("/") or url.query or url.fragment:
+        raise UnusableError("it is not http://, a host and a port")
+    return text.strip().rstrip("/")
+
+
 def email_address(text: str) -> str:
     """Parse a single address, and return it with its domain in ASCII."""
     local, _, domain = text.strip().rpartition("@")
