@@ -359,7 +359,7 @@ def test_nothing_can_be_written_but_what_the_compose_file_names(stack: Stack) ->
     for name in running(stack):
         container = stack.content["services"][name]
         named = {place.partition(":")[0] for place in container.get("tmpfs", ())}
-        for volume in container["volumes"]:
+        for volume in container.get("volumes", ()):
             if isinstance(volume, dict):
                 named.add(volume["target"])
             elif not volume.endswith(":ro"):

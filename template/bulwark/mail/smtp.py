@@ -9,6 +9,7 @@ from email import message_from_bytes
 from email.policy import SMTP
 
 from bulwark import settings
+from bulwark.mail import tunnel
 from bulwark.network import is_local
 from bulwark.settings import urls
 
@@ -66,9 +67,9 @@ def _connection(url: urls.Server) -> Iterator[smtplib.SMTP]:
     # Servers reject "localhost" or the name of a container in the greeting.
     own = settings.current().domain
     with (
-        smtplib.SMTP_SSL(url.host, port, own, timeout=TIMEOUT, context=tls)
+        tunnel.TLS(url.host, port, own, timeout=TIMEOUT, context=tls)
         if over_tls
-        else smtplib.SMTP(url.host, port, own, timeout=TIMEOUT)
+        else tunnel.SMTP(url.host, port, own, timeout=TIMEOUT)
     ) as server:
         server.ehlo()
         if not over_tls and (not is_local(url.host) or server.has_extn("starttls")):
