@@ -227,7 +227,8 @@ def test_the_tests_of_a_real_service_run(fleet: Fleet, own_template: Path) -> No
     change(own_template, "template/bulwark/web/headers.py", FIX)
     release(own_template, NEWS)
     for path in (service / "tests/bulwark").rglob("test_*.py"):
-        if not path.match("web/test_headers.py"):  # one is enough here, all are in its own CI
+        # One is enough here: all are in the service's own CI.
+        if not path.match("web/test_headers.py"):
             path.unlink()
     commit(service)
     assert fleet.found("--test", "real")["real"]["counts"]["passed"] > 0
