@@ -397,7 +397,3 @@ class TestInstall:
         assert list(own.parent.iterdir()) == [own]
         shutil.copy("/etc/prometheus/prometheus.yml", own)
         assert self.install(service, example).returncode == 0
-
-
-def test_shellcheck_finds_nothing() -> None:
-    run("shellcheck", "install", cwd=MONITORING)

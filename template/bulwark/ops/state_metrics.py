@@ -37,12 +37,6 @@ from bulwark.ops import health, status
 RECENT = timedelta(minutes=10)
 FIRST_STEP, SECOND_STEP = "authn_login_fail", "authn_mfa_fail"
 CERTIFICATE_CACHED = 300  # seconds; it changes every few weeks
-# What each check that passes means.
-UP = {
-    "database": "Whether the database responds",
-    "limiter": "Whether requests are counted in Redis",
-    "web": "Whether the service responds to clients",
-}
 
 
 @dataclass
@@ -68,8 +62,17 @@ class StateCollector(Collector):
             yield _info()
             checks = {name: health.CHECKS[name] for name in ("database", "limiter")}
             faults = health.run_checks(checks | {"web": _check_web})
-            for name, doc in UP.items():
-                yield _gauge(f"{name}_up", doc, not faults[name])
+            yield _gauge(
+                "database_up", "Whether the database responds", not faults["database"]
+            )
+            yield _gauge(
+                "limiter_up",
+                "Whether requests are counted in Redis",
+                not faults["limiter"],
+            )
+            yield _gauge(
+                "web_up", "Whether the service responds to clients", not faults["web"]
+            )
             yield from self._certificate_metrics()
             yield from _disk_metrics()
             if not faults["database"]:
