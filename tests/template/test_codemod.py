@@ -84,6 +84,12 @@ MODULES = {
         '"""Uses `bulwark.setting`."""\n\n# bulwark.limit\npage = '
         "'bulwark/message.html'\n",
     ),
+    "an argument that was renamed": (
+        "from bulwark.environment import setting\n\n"
+        "x = setting('a key', secret=True, mend='run it')\ny = dict(mend=1)\n",
+        "from bulwark import setting\n\n"
+        "x = setting('a key', secret=True, fix='run it')\ny = dict(mend=1)\n",
+    ),
     "windows line endings": (
         "from bulwark.access import public\r\nx = 1\r\n",
         "from bulwark import public\r\nx = 1\r\n",

@@ -8,7 +8,7 @@ from libcst import matchers as m
 from codemods import text
 from codemods.changes import Changes
 from codemods.imports import Needs, dotted, is_of_base, local_name
-from codemods.moves import GONE
+from codemods.moves import ARGUMENTS, GONE
 from codemods.release import Place, Release
 from codemods.syntax import Imported, Syntax
 
@@ -39,12 +39,22 @@ class Module:
         """Collect all changes."""
         for imported in self.syntax.imported():
             self._imported(imported)
+        for call in m.findall(self.syntax.tree, m.Call()):
+            self._arguments(call)
         for statement, needs in self.needs.items():
             start, end = self.syntax.span(statement)
             old = self.changes.source[start:end].decode()
             indent, alone = self.syntax.indent(statement)
             new = needs.rewritten(old, indent, alone=alone)
             self.changes.replace(start, end, new)
+
+    def _arguments(self, call: cst.CSTNode) -> None:
+        """Rename keyword arguments of the facade's functions."""
+        assert isinstance(call, cst.Call)  # noqa: S101  what findall() looked for
+        name = dotted(call.func).rpartition(".")[2]
+        for keyword in (arg.keyword for arg in call.args if arg.keyword):
+            if new := ARGUMENTS.get(name, {}).get(keyword.value):
+                self._put(keyword, new, f"{name}({new}=…)")
 
     # --- Imports ----------------------------------------------------------------------
 

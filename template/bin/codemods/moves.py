@@ -93,6 +93,9 @@ NAMES = {
     "bulwark.proxy.network_of": "bulwark.network.network_of",
 }
 
+# Function of the facade -> its arguments that were renamed.
+ARGUMENTS = {"setting": {"mend": "fix"}}
+
 # Names without a successor, and what to do instead.
 GONE = {
     "bulwark.environment.one_of": (
