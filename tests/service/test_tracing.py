@@ -51,9 +51,9 @@ def follow_the_page(service: Path) -> None:
     run(os.environ["UV"], *words, "--quiet", cwd=service)
     (service / "app/tracing.py").write_text(module)
     settings, app = service / "app/settings.py", service / "app/__init__.py"
-    imported = "from bulwark.settings.sources import setting\n\n\n@dataclass"
+    imported = "from bulwark import setting\n\n\n@dataclass"
     text = settings.read_text().replace("\n@dataclass", imported, 1)
-    docstring = '`bulwark.settings.sources.setting`."""\n'
+    docstring = '`bulwark.setting`."""\n'
     settings.write_text(text.replace(docstring, f"{docstring}\n{setting}"))
     text = app.read_text().replace("settings, views", "settings, tracing, views")
     app.write_text(text.replace("    return app", f"{call}    return app"))

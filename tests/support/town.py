@@ -38,7 +38,7 @@ for name, address, agent in json.load(sys.stdin):
         "/login", environ_base={"REMOTE_ADDR": address}, headers={"User-Agent": agent}
     ):
         for known in events.CATALOGUE if name == "each" else [name]:
-            kept = events.CATALOGUE[known].kept
+            kept = events.CATALOGUE[known].audited
             (events.record if kept else events.emit)(known)
         db.session.commit()
 """

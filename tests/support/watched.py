@@ -51,9 +51,9 @@ jobs.queue.read_periodic = _read_periodic
 """
 # A password costs what it costs in a service's own tests. No alert depends on it.
 CHEAPER = """
-from bulwark.identity.security import settings
+from bulwark.identity.security import settings as hashes
 
-settings.BCRYPT_ROUNDS = settings.BCRYPT_ROUNDS_IN_TESTS
+hashes.BCRYPT_ROUNDS = hashes.BCRYPT_ROUNDS_IN_TESTS
 """
 
 
