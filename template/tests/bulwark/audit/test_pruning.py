@@ -44,7 +44,7 @@ def test_rows_go_by_themselves_after_the_days_of_the_setting(
     settings = replace(app.extensions["bulwark"], audit_days=365)
     monkeypatch.setitem(app.extensions, "bulwark", settings)
     pruning.prune_expired.call_local()
-    left = db.session.scalars(select(SecurityEvent)).all()
+    left = db.session.scalars(select(SecurityEvent).order_by(SecurityEvent.id)).all()
     assert [row.reason for row in left] == [f"event {ROWS}", "APP_AUDIT_DAYS"]
     tamper(f"UPDATE security_events SET reason = 'x' WHERE id = {left[1].id}")
     pruning.prune_expired.call_local()
