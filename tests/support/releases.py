@@ -102,8 +102,7 @@ def rename_files(template: Path) -> None:
         (template / "template" / old).rename(template / "template" / new)
     for file in (template / "template").rglob("*.py"):
         text = file.read_text()
-        if "input_validation" in text:
-            file.write_text(text.replace("input_validation", "input_checks"))
+        file.write_text(re.sub(r"\binput_validation\b", "input_checks", text))
 
 
 def delete_files(template: Path) -> None:
