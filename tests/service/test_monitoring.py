@@ -1,11 +1,14 @@
 """Monitoring: when alerts fire, who receives them, and what the dashboards query."""
 
 import json
+import math
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -46,6 +49,26 @@ def panels() -> list[tuple[str, str]]:
 
 
 # --- Rules ----------------------------------------------------------------------------
+
+# The last comparison of an alert's expression, and what the overview compares with.
+THRESHOLDS = {
+    "AuditCheckStale": "AUDIT_CHECK_AGE",
+    "BackupFailing": "BACKUP_AGE",
+    "CertificateQuarterLeft": "LEAST_CERTIFICATE_LIFE",
+    "MailQueueStuck": "QUEUED_MAIL_AGE",
+    "WorkerGone": "HEARTBEAT_AGE",
+}
+
+
+@pytest.mark.parametrize("name", THRESHOLDS)
+def test_an_alert_fires_when_the_overview_warns(name: str) -> None:
+    shared = runpy.run_path(str(ROOT / "template/bulwark/ops/thresholds.py"))
+    value = shared[THRESHOLDS[name]]
+    expected = value.total_seconds() if isinstance(value, timedelta) else value
+    (alert,) = [alert for alert in alerts() if alert["alert"] == name]
+    compared = re.search(r"[<>] ([\d.* ]+)$", alert["expr"].strip())
+    assert compared
+    assert math.prod(map(float, compared[1].split("*"))) == expected
 
 
 @needs_prometheus

@@ -13,12 +13,13 @@ from bulwark.jobs.state import recall_time
 from bulwark.mail.outbox import OutgoingMail
 from bulwark.observability.logging import log
 from bulwark.ops import status
-from bulwark.ops.health import MAIL_MAY_WAIT, SILENCE
-
-# The same thresholds as the alerts in deploy/monitoring.
-LEAST_LIFE = 0.25
-CHECK_MAY_WAIT = timedelta(hours=1)
-BACKUP_MAY_WAIT = timedelta(hours=26)
+from bulwark.ops.thresholds import (
+    AUDIT_CHECK_AGE,
+    BACKUP_AGE,
+    HEARTBEAT_AGE,
+    LEAST_CERTIFICATE_LIFE,
+    QUEUED_MAIL_AGE,
+)
 
 T = TypeVar("T")
 
@@ -40,8 +41,8 @@ class SystemStatus:
             "certificate": self._certificate_concern(),
             "audit": self._audit_concern(),
             "mails": self._mail_concern(),
-            "worker": _late(self.worker, SILENCE, "Not seen for 5 minutes."),
-            "backup": _late(self.backup, BACKUP_MAY_WAIT, "None for more than a day."),
+            "worker": _late(self.worker, HEARTBEAT_AGE, "Not seen for 5 minutes."),
+            "backup": _late(self.backup, BACKUP_AGE, "None for more than a day."),
         }
         return {name: text for name, text in concerns.items() if text}
 
@@ -69,7 +70,10 @@ class SystemStatus:
         }
 
     def _certificate_concern(self) -> str:
-        if self.certificate is None or self.certificate.life_left >= LEAST_LIFE:
+        if (
+            self.certificate is None
+            or self.certificate.life_left >= LEAST_CERTIFICATE_LIFE
+        ):
             return ""
         if self.certificate.life_left == 0:
             return "It has expired."
@@ -80,12 +84,14 @@ class SystemStatus:
             return ""
         if self.audit.fault:
             return f"It is broken: {self.audit.fault}."
-        return _late(self.audit.checked, CHECK_MAY_WAIT, "Not checked for an hour.")
+        return _late(self.audit.checked, AUDIT_CHECK_AGE, "Not checked for an hour.")
 
     def _mail_concern(self) -> str:
         if self.mails is None or self.mails[1] is None:
             return ""
-        return _late(self.mails[1], MAIL_MAY_WAIT, "One is queued for over 15 minutes.")
+        return _late(
+            self.mails[1], QUEUED_MAIL_AGE, "One is queued for over 15 minutes."
+        )
 
 
 def read() -> SystemStatus:

@@ -5,7 +5,6 @@ Clients get one word; only the operator sees what is wrong.
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from datetime import timedelta
 from functools import cache
 
 import click
@@ -21,14 +20,13 @@ from bulwark.jobs import queue
 from bulwark.jobs.state import recall_time
 from bulwark.mail.outbox import OutgoingMail
 from bulwark.observability.logging import log
+from bulwark.ops import thresholds
 from bulwark.web.access import public
 from bulwark.web.rate_limits import limiter
 
 blueprint = Blueprint("health", __name__)
 
 DEADLINE = 2  # seconds for each check; clients time out soon after
-MAIL_MAY_WAIT = timedelta(minutes=15)
-SILENCE = timedelta(minutes=5)  # a worker sends a heartbeat each minute
 
 
 class CheckFailedError(Exception):
@@ -120,7 +118,7 @@ def _limiter() -> None:
 
 def _mail() -> None:
     oldest = db.session.scalar(select(func.min(OutgoingMail.created_at)))
-    if oldest and utcnow() - oldest > MAIL_MAY_WAIT:
+    if oldest and utcnow() - oldest > thresholds.QUEUED_MAIL_AGE:
         since = f"{oldest:%Y-%m-%d %H:%M} UTC"
         raise CheckFailedError(f"an email has been waiting since {since}")
 
@@ -128,7 +126,7 @@ def _mail() -> None:
 def _worker() -> None:
     queue.pending_count()
     heartbeat = recall_time("sign of life")
-    if heartbeat is None or utcnow() - heartbeat > SILENCE:
+    if heartbeat is None or utcnow() - heartbeat > thresholds.HEARTBEAT_AGE:
         raise CheckFailedError("no worker is running: start one with `flask worker`")
 
 

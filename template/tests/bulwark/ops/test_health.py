@@ -14,7 +14,7 @@ from bulwark import mail
 from bulwark.database import db, utcnow
 from bulwark.jobs.state import remember_time
 from bulwark.mail.outbox import OutgoingMail
-from bulwark.ops import health
+from bulwark.ops import health, thresholds
 from bulwark.web.rate_limits import limiter
 from tests.conftest import Visitor
 
@@ -137,7 +137,7 @@ def test_who_serves_less_well_says_so_and_no_more(
 def test_visitors_are_served_without_a_worker(
     app: Flask, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(health, "SILENCE", timedelta(0))
+    monkeypatch.setattr(thresholds, "HEARTBEAT_AGE", timedelta(0))
     assert visitor.get("/readyz").get_json() == OK
     expected = "no worker is running: start one with `flask worker`"
     assert run_health(app)["worker"] == expected
