@@ -433,7 +433,7 @@ except OSError as error:
 """
 
 
-def test_the_worker_reaches_only_the_hosts_that_it_is_told(stack: Stack) -> None:
+def test_the_worker_reaches_only_allowed_hosts(stack: Stack) -> None:
     hosts = (PRODUCTION, STAGING, AUTHORITY)
     command = ("exec", "-T", "worker", "python3", "-c", TRY.format(address=AUTHORITY))
     by_name, other, by_address, direct = stack.compose(*command, *hosts).splitlines()

@@ -161,8 +161,10 @@ def served(
 
 def code_of(seed: str, moment: float) -> str:
     """Return the code that an authenticator app shows (RFC 6238, 4.2)."""
-    counter = struct.pack(">Q", int(moment) // 30)
-    digest = hmac.digest(base64.b32decode(seed), counter, "sha1")
+    # A page shows the seed in groups, without padding.
+    key = seed.replace(" ", "").replace("-", "").upper()
+    secret = base64.b32decode(key + "=" * (-len(key) % 8))
+    digest = hmac.digest(secret, struct.pack(">Q", int(moment) // 30), "sha1")
     (number,) = struct.unpack_from(">I", digest, digest[-1] & 15)
     return f"{(number & 0x7FFFFFFF) % 1_000_000:06}"
 
