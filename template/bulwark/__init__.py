@@ -12,7 +12,7 @@ from flask import Flask
 from bulwark import account, admin, audit, database, identity, jobs, mail, ops, web
 from bulwark import settings as base_settings
 from bulwark.audit.catalogue import CATALOGUE
-from bulwark.database import Model, UTCDateTime, db, utcnow
+from bulwark.database import BlindIndex, Encrypted, Model, UTCDateTime, db, utcnow
 from bulwark.identity.models import BaseUser
 from bulwark.jobs import queue
 from bulwark.mail import send as send_email
@@ -26,6 +26,8 @@ from bulwark.web.rate_limits import limit
 
 __all__ = [
     "BaseUser",
+    "BlindIndex",
+    "Encrypted",
     "Model",
     "UTCDateTime",
     "UnusableError",
