@@ -1,4 +1,4 @@
-"""The examples of docs/extend.md, done as a reader would."""
+"""The examples of docs/extend.md and docs/data.md, done as a reader would."""
 
 import ast
 import os
@@ -35,9 +35,10 @@ class Block(NamedTuple):
 class Service:
     """A service whose files its team changes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, guide: str = "extend.md") -> None:
         self.folder = folder
-        text = (folder / "docs/extend.md").read_text()
+        self.needs = NEEDS if guide == "extend.md" else {}
+        text = (folder / "docs" / guide).read_text()
         self.examples = [
             [Block(*found.groups()) for found in BLOCK.finditer(section)]
             for section in re.split(r"^## \d+\. ", text, flags=re.MULTILINE)
@@ -47,7 +48,7 @@ class Service:
         """Do what examples say, after what they need."""
         done: list[int] = []
         for example in examples:
-            for number in (*NEEDS.get(example, []), example):
+            for number in (*self.needs.get(example, []), example):
                 if number not in done:
                     for block in self.examples[number]:
                         self._do(block)
