@@ -49,7 +49,7 @@ class Bound(NamedTuple):
 
 
 class Digest(bytes):
-    """A value of a blind index, as it is stored."""
+    """A value of a blind index, as it is stored: the id of its key, then the hash."""
 
     __slots__ = ()
 
@@ -255,9 +255,11 @@ class BlindIndex(TypeDecorator[Any]):
         if isinstance(value, Digest):
             return [value]
         plain = self.normalize(value) if self.normalize else value
-        encoded = self._source().codec.encode(plain)
-        keys = keys_of(f"blind index {self.place}")
-        return [Digest(hmac.digest(key, encoded, "sha256")) for key in keys.values()]
+        encoded = self.source_type.codec.encode(plain)
+        return [
+            Digest(f"{key_id}:".encode() + hmac.digest(key, encoded, "sha256"))
+            for key_id, key in keys_of(f"blind index {self.place}").items()
+        ]
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> bytes | None:
         """Hash a plain value with the newest key."""
@@ -269,7 +271,13 @@ class BlindIndex(TypeDecorator[Any]):
         """Return the stored digest."""
         return None if value is None else Digest(value)
 
-    def _source(self) -> Encrypted:
+    @property
+    def source_type(self) -> Encrypted:
+        """The type of the encrypted column.
+
+        Raises:
+            TypeError: there is no such column.
+        """
         column = (
             self.column.table.columns.get(self.source)
             if self.column is not None

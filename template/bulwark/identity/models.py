@@ -181,7 +181,7 @@ class BaseUser(Model, UserMixin):
         return crypto.decrypt(
             self.sealed_totp_secret,
             keys=settings.current().encryption_keys,
-            place=self._place_of_totp_secret(),
+            place=place_of_totp_secret(self.id),
         ).decode()
 
     @tf_totp_secret.setter
@@ -189,11 +189,8 @@ class BaseUser(Model, UserMixin):
         self.sealed_totp_secret = secret and crypto.encrypt(  # type: ignore[assignment]
             secret.encode(),
             keys=settings.current().encryption_keys,
-            place=self._place_of_totp_secret(),
+            place=place_of_totp_secret(self.id),
         )
-
-    def _place_of_totp_secret(self) -> str:
-        return f"users.sealed_totp_secret:{self.id}"
 
     @property
     def has_second_factor(self) -> bool:
@@ -219,6 +216,11 @@ class BaseUser(Model, UserMixin):
     def check_tf_required_setup(self) -> bool:
         """Return whether Flask-Security must keep the authenticator app."""
         return self.must_have_second_factor and not self.webauthn
+
+
+def place_of_totp_secret(user_id: object) -> str:
+    """Return the place that the seed of a user's authenticator app is encrypted for."""
+    return f"users.sealed_totp_secret:{user_id}"
 
 
 def permissions_of(roles: Sequence[Role]) -> set[str]:

@@ -181,6 +181,11 @@ class Config:
         return f"__Host-{name}"
 
     @property
+    def signing_keys(self) -> list[str]:
+        """The keys of signatures, as itsdangerous expects them: the last one signs."""
+        return [*reversed(self.secret_key_fallbacks), self.secret_key]
+
+    @property
     def sender(self) -> tuple[str, str]:
         """The name and address that emails come from."""
         return self.name, self.mail_sender or f"no-reply@{self.domain}"

@@ -74,6 +74,20 @@ class OneTimeTotp(Totp):
             user.tf_totp_secret = totp.to_json()  # with the current key and cost
         return self._is_newest(user, match.counter)
 
+    def renew(self, totp_secret: str) -> str:
+        """Return a seed encrypted with the first key; one without a key unchanged."""
+        try:
+            return str(self._totp.from_source(totp_secret).to_json())
+        except (TokenError, ValueError):
+            return totp_secret
+
+    def is_current(self, totp_secret: str) -> bool:
+        """Return whether a seed is encrypted with the first key."""
+        try:
+            return not self._totp.from_source(totp_secret).changed
+        except (TokenError, ValueError):
+            return True
+
     @staticmethod
     def _is_newest(user: UserMixin, counter: int) -> bool:
         """Claim the time step; of concurrent requests, only one succeeds."""
