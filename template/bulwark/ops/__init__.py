@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from bulwark.ops import backups, exporter, health, prepare, worker
+from bulwark.ops import backups, exporter, health, keys, prepare, worker
 
 
 def init_app(app: Flask) -> None:
@@ -11,4 +11,5 @@ def init_app(app: Flask) -> None:
     exporter.init_app(app)
     prepare.init_app(app)
     backups.init_app(app)
+    keys.init_app(app)
     worker.init_app(app)

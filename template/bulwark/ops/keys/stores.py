@@ -28,7 +28,6 @@ from bulwark.audit import chain_keys
 from bulwark.audit.chain_keys import ChainKey
 from bulwark.database import db
 from bulwark.database.encryption import BlindIndex, Encrypted, encrypted_columns
-from bulwark.identity import users
 from bulwark.identity.models import place_of_totp_secret
 from bulwark.jobs import queue
 from bulwark.mail import outbox
@@ -175,15 +174,18 @@ def newest_key_id() -> str:
 
 def stores() -> list[Store]:
     """Return all stores: the team's encrypted columns, and those of the base."""
-    seeds = users.model().__table__.c.sealed_totp_secret
+    metadata = db.metadata.tables
+    seeds = metadata["users"].c.sealed_totp_secret
+    messages = metadata[OutgoingMail.__tablename__].c.sealed_message
+    of_chain = metadata[ChainKey.__tablename__].c.sealed_key
     return [
         *(
             _of_column(column)
             for column in encrypted_columns(db.metadata.sorted_tables)
         ),
         Values(seeds, _renew_seed, look_at_all=True),
-        _sealed(OutgoingMail.__table__.c.sealed_message, outbox.place_of),
-        _sealed(ChainKey.__table__.c.sealed_key, chain_keys.place_of),
+        _sealed(messages, outbox.place_of),
+        _sealed(of_chain, chain_keys.place_of),
         Links(),
         Jobs(),
     ]
