@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from flask import current_app
-from flask_security import RoleMixin, UserMixin, WebAuthnMixin
+from flask_security import RoleMixin, UserMixin, WebAuthnMixin, hash_password
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -29,6 +29,7 @@ from sqlalchemy.orm import (
 
 from bulwark import crypto, settings
 from bulwark.database import PERSONAL, SECRET, Model, UTCDateTime, utcnow
+from bulwark.identity import peppers
 from bulwark.web.access import ADMINISTRATOR
 
 EMAIL_LENGTH = 254  # RFC 5321, 4.5.3.1.3, less the angle brackets
@@ -191,6 +192,15 @@ class BaseUser(Model, UserMixin):
             keys=settings.current().encryption_keys,
             place=place_of_totp_secret(self.id),
         )
+
+    def verify_and_update_password(self, password: str) -> bool:
+        """Return whether a password is correct; replace an outdated hash of it."""
+        if self.password is None:
+            return False
+        correct = peppers.verify_password(password, self.password)
+        if correct and peppers.is_outdated(self.password):
+            self.password = hash_password(password)
+        return correct
 
     @property
     def has_second_factor(self) -> bool:

@@ -70,6 +70,12 @@ class Config:
         secret=True,
         fix=MADE,
     )
+    password_pepper_fallbacks: tuple[str, ...] = setting(
+        "former peppers, until the users of their hashes have signed in",
+        default=(),
+        cast=words,
+        secret=True,
+    )
     encryption_keys: dict[str, bytes] = setting(
         "keys that encrypt stored data: id:key, newest first, separated by commas",
         default=None,

@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from bulwark import settings
 from bulwark.audit import events
 from bulwark.database import db, utcnow
+from bulwark.identity import peppers, users
 from bulwark.ops import thresholds
 from bulwark.ops.keys import ages, stores
 from bulwark.ops.keys.lock import RotationRunningError, one_rotation
@@ -56,6 +57,9 @@ def status() -> None:
             " use as the first key"
         )
     click.echo(f"pepper      APP_PASSWORD_PEPPER, {_age(since['pepper'])}")
+    for generation in peppers.known():
+        count = users.count_passwords(generation)
+        click.echo(f"  generation {generation}: {count:,} passwords")
 
 
 @commands.group()
