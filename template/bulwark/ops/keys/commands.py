@@ -51,11 +51,7 @@ def status() -> None:
             click.echo("    nothing needs it, except backups that were made with it")
     click.echo(f"signing     APP_SECRET_KEY, {_age(since['signing'])}")
     if fallbacks := len(config.secret_key_fallbacks):
-        click.echo(
-            f"  {fallbacks} more in APP_SECRET_KEY_FALLBACKS: cookies, forms and links"
-            f" that they signed end within {config.session_hours} hours of their last"
-            " use as the first key"
-        )
+        click.echo(f"  {fallbacks} more accepted, from APP_SECRET_KEY_FALLBACKS")
     click.echo(f"pepper      APP_PASSWORD_PEPPER, {_age(since['pepper'])}")
     for generation in peppers.known():
         count = users.count_passwords(generation)
