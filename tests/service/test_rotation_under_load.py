@@ -24,7 +24,7 @@ from tests.support.edge import ENVIRONMENT
 from tests.support.servers import Postgres, eventually
 
 VISITORS = 4
-USERS = 2000  # with an authenticator app, whose seeds are encrypted
+USERS = 500  # with an authenticator app, whose seeds are encrypted
 ADD_USERS = f"""
 from app import create_app
 from bulwark.database import db

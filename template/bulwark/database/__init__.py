@@ -12,7 +12,8 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import Pool
 
 from bulwark.database import row_binding
-from bulwark.database.encryption import BlindIndex, Digest, Encrypted
+from bulwark.database.blind_index import BlindIndex, Digest
+from bulwark.database.encryption import Encrypted
 from bulwark.database.engine import database_url, engine_options
 from bulwark.settings import Config
 

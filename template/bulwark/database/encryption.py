@@ -1,14 +1,13 @@
 """Encrypted columns: AES-256-GCM, bound to the table, the column and the row.
 
 `Encrypted(String(200))` is the type of a column whose values the database never has in
-plain text. `BlindIndex("column")` is the type of a second column, which finds rows by
-the value of the first. `row_binding` encrypts when a session is flushed, because only
-then is the primary key known; a SELECT returns each value together with the primary
-key of its row, so that a value that was moved or copied is rejected.
+plain text, and `blind_index` finds rows by such a value. `row_binding` encrypts when a
+session is flushed, because only then is the primary key known. A SELECT returns each
+value together with the primary key of its row, so that a value that was moved or copied
+is rejected.
 """
 
-import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -48,12 +47,6 @@ class Bound(NamedTuple):
         return "Bound(…)"
 
 
-class Digest(bytes):
-    """A value of a blind index, as it is stored: the id of its key, then the hash."""
-
-    __slots__ = ()
-
-
 class _Hex(FunctionElement[str]):
     """Binary data as hexadecimal digits."""
 
@@ -73,7 +66,7 @@ def _hex_of_postgresql(element: _Hex, compiler: SQLCompiler, **options: Any) -> 
     return f"encode({compiler.process(element.clauses, **options)}, 'hex')"
 
 
-def _is_sql(other: Any) -> bool:
+def is_sql(other: Any) -> bool:
     """Return whether it is NULL, or a column: SQLAlchemy itself compares columns."""
     return other is None or isinstance(other, ClauseElement)
 
@@ -82,7 +75,7 @@ class _NotComparable(TypeDecorator.Comparator[Any]):
     """Allows only `is None` and `is not None`: each ciphertext is different."""
 
     def operate(self, op: Any, *other: Any, **options: Any) -> Any:
-        if op in NULL_OPERATORS and _is_sql(*other):
+        if op in NULL_OPERATORS and is_sql(*other):
             return super().operate(op, *other, **options)
         raise TypeError(
             f"{self.expr} is encrypted, so the database can't compare or sort it."
@@ -90,7 +83,21 @@ class _NotComparable(TypeDecorator.Comparator[Any]):
         )
 
 
-class Encrypted(TypeDecorator[Any]):
+class PlacedType(TypeDecorator[Any]):
+    """A type that belongs to one column.
+
+    Attributes:
+        column: the column, once its table is known.
+        place: the table and the column that the values are bound to.
+    """
+
+    impl = LargeBinary
+    cache_ok = True
+    column: Column[Any] | None = None
+    place = ""
+
+
+class Encrypted(PlacedType):
     """A type of columns that encrypts values of another type.
 
     Args:
@@ -99,10 +106,8 @@ class Encrypted(TypeDecorator[Any]):
             column; the values stay bound to it.
     """
 
-    impl = LargeBinary
     cache_ok = True
     comparator_factory = _NotComparable
-    column: Column[Any] | None = None
 
     def __init__(
         self, kind: TypeEngine[Any] | type[TypeEngine[Any]], *, place: str = ""
@@ -203,91 +208,6 @@ class _WithRow(TypeDecorator[Any]):
         return self.owner.codec.decode(encoded)
 
 
-class _ByDigest(TypeDecorator.Comparator[Any]):
-    """Compares with the digests of a value under each key, for equality only."""
-
-    def operate(self, op: Any, *other: Any, **options: Any) -> Any:
-        if op in NULL_OPERATORS and _is_sql(*other):
-            return super().operate(op, *other, **options)
-        (value,) = other or (None,)
-        kind: Any = self.expr.type
-        many = op in (operators.in_op, operators.not_in_op)
-        if not many and op not in (operators.eq, operators.ne):
-            raise TypeError(f"{self.expr} is a blind index, which can only find equals")
-        found = [
-            digest for one in (value if many else [value]) for digest in kind.all(one)
-        ]
-        if len(found) == 1 and not many:
-            return super().operate(op, found[0], **options)
-        of_list = (
-            operators.in_op
-            if op in (operators.eq, operators.in_op)
-            else operators.not_in_op
-        )
-        return super().operate(of_list, found, **options)
-
-
-class BlindIndex(TypeDecorator[Any]):
-    """A type of columns with keyed hashes of the values of an encrypted column.
-
-    Sessions fill it. Compare it with plain values: `Patient.number_index == "42"`.
-
-    Args:
-        source: the name of the encrypted column in the same table.
-        normalize: applied to values before they are hashed, such as `str.casefold`.
-    """
-
-    impl = LargeBinary
-    cache_ok = True
-    comparator_factory = _ByDigest
-    column: Column[Any] | None = None
-    place = ""
-
-    def __init__(
-        self, source: str, *, normalize: Callable[[Any], Any] | None = None
-    ) -> None:
-        super().__init__()
-        self.source = source
-        self.normalize = normalize
-
-    def all(self, value: Any) -> list[Digest]:
-        """Return the digests of a value under each key, the newest key's first."""
-        if isinstance(value, Digest):
-            return [value]
-        plain = self.normalize(value) if self.normalize else value
-        encoded = self.source_type.codec.encode(plain)
-        return [
-            Digest(f"{key_id}:".encode() + hmac.digest(key, encoded, "sha256"))
-            for key_id, key in keys_of(f"blind index {self.place}").items()
-        ]
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> bytes | None:
-        """Hash a plain value with the newest key."""
-        return None if value is None else bytes(self.all(value)[0])
-
-    def process_result_value(
-        self, value: bytes | None, dialect: Dialect
-    ) -> Digest | None:
-        """Return the stored digest."""
-        return None if value is None else Digest(value)
-
-    @property
-    def source_type(self) -> Encrypted:
-        """The type of the encrypted column.
-
-        Raises:
-            TypeError: there is no such column.
-        """
-        column = (
-            self.column.table.columns.get(self.source)
-            if self.column is not None
-            else None
-        )
-        if column is None or not isinstance(column.type, Encrypted):
-            raise TypeError(f"BlindIndex({self.source!r}) names no encrypted column")
-        return column.type
-
-
 def keys_of(purpose: str) -> dict[str, bytes]:
     """Return the keys for one purpose, derived from the encryption keys."""
     keys = settings.current().encryption_keys
@@ -300,7 +220,7 @@ def encrypted_columns(tables: Iterable[Table]) -> list[Column[Any]]:
         column
         for table in tables
         for column in table.columns
-        if isinstance(column.type, Encrypted | BlindIndex)
+        if isinstance(column.type, PlacedType)
     ]
 
 
@@ -312,7 +232,7 @@ def _derive(key: bytes, purpose: str) -> bytes:
 @event.listens_for(Column, "after_parent_attach")
 def _attach(column: Column[Any], table: Any) -> None:
     """Give each column a type of its own that knows the column."""
-    if not isinstance(column.type, Encrypted | BlindIndex):
+    if not isinstance(column.type, PlacedType):
         return
     if column.type.column is not None:  # one type object for two columns
         earlier = column.type.column

@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, bindparam, event, update
 from sqlalchemy.orm import Mapper, Session, attributes, object_session
 
-from bulwark.database.encryption import BlindIndex, Bound, Encrypted
+from bulwark.database.blind_index import BlindIndex
+from bulwark.database.encryption import Bound, Encrypted
 
 PLAIN = "bulwark.plain"  # in session.info: what attributes contain again after a flush
 UNBOUND = "bulwark.unbound"  # in session.info: new rows whose values are to be bound

@@ -27,7 +27,8 @@ from bulwark import crypto, settings
 from bulwark.audit import chain_keys
 from bulwark.audit.chain_keys import ChainKey
 from bulwark.database import db
-from bulwark.database.encryption import BlindIndex, Encrypted, encrypted_columns
+from bulwark.database.blind_index import BlindIndex
+from bulwark.database.encryption import Encrypted, encrypted_columns
 from bulwark.identity.models import place_of_totp_secret
 from bulwark.jobs import queue
 from bulwark.mail import outbox
