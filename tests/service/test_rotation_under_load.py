@@ -24,7 +24,7 @@ from tests.support.edge import ENVIRONMENT
 from tests.support.servers import Postgres, eventually
 
 VISITORS = 4
-USERS = 500  # with an authenticator app, whose seeds are encrypted
+USERS = 200  # with an authenticator app, whose seeds are encrypted
 ADD_USERS = f"""
 from app import create_app
 from bulwark.database import db
@@ -138,6 +138,16 @@ def renew_all_values(service: Service) -> str:
     return said
 
 
+def sign_in(service: Service, email: str, code: str = "") -> None:
+    """Sign in with a password and, if there is one, a code."""
+    browser = Browser(service)
+    answer = browser.fill_in("/login", email=email, password=PASSWORD)
+    if code:
+        assert answer.location.startswith("/login/code"), email
+        browser.fill_in("/login/code", code=code)
+    assert browser.is_signed_in(), email
+
+
 def test_each_key_is_rotated_and_nobody_notices(
     service: Service, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
@@ -157,9 +167,9 @@ def test_each_key_is_rotated_and_nobody_notices(
                 if (name, step) == ("encryption", "remove"):
                     assert "Nothing needs key 1" in renew_all_values(service)
                 if (name, step) == ("pepper", "remove"):
-                    again = Browser(service)
-                    sent = {"email": "visitor0@example.org", "password": PASSWORD}
-                    assert again.fill_in("/login", **sent).status == 302
+                    # Whoever signs in before the former pepper goes gets a new hash.
+                    sign_in(service, "visitor0@example.org")
+                    sign_in(service, "ada@example.org", code_of(seed, time.time()))
                 secrets(service, name, step)
                 send = Browser(service).prepare("/reset", email="no@example.org")
                 web.roll()
@@ -168,15 +178,8 @@ def test_each_key_is_rotated_and_nobody_notices(
         signed_in = [browser.is_signed_in() for browser in visitors.browsers]
         answers, faults = list(visitors.answers), list(visitors.faults)
         # With the newest keys only: the seed, the password and the chain.
-        back = Browser(service)
-        sent = {"email": "visitor0@example.org", "password": PASSWORD}
-        assert back.fill_in("/login", **sent).status == 302
-        again = Browser(service)
-        sent = {"email": "ada@example.org", "password": PASSWORD}
-        assert again.fill_in("/login", **sent).location.startswith("/login/code")
-        code = code_of(seed, time.time())
-        assert again.fill_in("/login/code", code=code).status == 302
-        assert again.is_signed_in()
+        sign_in(service, "visitor0@example.org")
+        sign_in(service, "ada@example.org", code_of(seed, time.time() + 30))
         process = flask(service, "audit", "verify")
         assert "is intact" in process.communicate()[0]
     record_testsuite_property("requests", len(answers))
