@@ -111,6 +111,7 @@ def test_a_user_without_home_gets_a_service(checkout: Path) -> None:
     for step in ("1/3", "2/3", "3/3"):
         assert step in done.stdout
     assert "user_created" not in done.stdout + done.stderr, "a line of the log"
+    assert "python-dotenv" not in done.stdout + done.stderr, "a tip of Flask"
 
 
 def test_one_command_serves_it_even_offline_once_packages_are_cached(
