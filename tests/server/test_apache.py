@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.certificates import certify
 from tests.support.deployed import DOMAIN, HOME, LIVE, NAME, Server
 from tests.support.disks import installed
-from tests.support.servers import certify
 
 pytestmark = [
     pytest.mark.needs("debootstrap", "iproute2"),

@@ -28,11 +28,12 @@ import pytest
 from jinja2 import StrictUndefined, Template
 
 from tests.conftest import ROOT
+from tests.support.certificates import certify
 from tests.support.deployed import ALIAS, DOMAIN, HOME, LIVE, NAME, UNITS, Server
 from tests.support.disks import installed
 from tests.support.edge import SECURITY_HEADERS, Answer
 from tests.support.load import Load
-from tests.support.servers import PATIENCE, certify, eventually
+from tests.support.servers import PATIENCE, eventually
 
 pytestmark = [
     pytest.mark.needs("debootstrap", "iproute2"),

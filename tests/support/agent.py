@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.conftest import ROOT
-from tests.support.servers import PATIENCE, certify, eventually, running
+from tests.support.certificates import certify
+from tests.support.servers import PATIENCE, eventually, running
 from tests.support.sinks import FINE, SILENT, Sink
 
 PIECES = ROOT / "template/deploy/shipping"

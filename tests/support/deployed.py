@@ -18,8 +18,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import pytest
 
+from tests.support.certificates import certify
 from tests.support.machine import Machine
-from tests.support.servers import PATIENCE, certify
+from tests.support.servers import PATIENCE
 
 DOMAIN, NAME = "shop.bulwark-tests.net", "edge-test"
 ALIAS = f"www.{DOMAIN}"

@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
@@ -24,9 +23,8 @@ from typing import Any, Self, TypeVar
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.support.certificates import certify
 
 # The commands of this environment first; servers lie outside an ordinary user's PATH.
 PATH = os.pathsep.join(
@@ -335,31 +333,3 @@ class Nginx:
         """Take a certificate of whose life a share is left."""
         certify(domain, self.certificate, self.folder / "live/privkey.pem", left=left)
         self.process.send_signal(signal.SIGHUP)
-
-
-def certify(domain: str, certificate: Path, key: Path, *, left: float = 0.96) -> None:
-    """Make a certificate that is its own authority, with a P-256 key as certbot's.
-
-    Of its life of 25 hours a share is left.
-    """
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, domain[:64])])
-    begin = datetime.now(UTC) - timedelta(hours=25) * (1 - left)
-    signed = (
-        x509.CertificateBuilder(issuer_name=name, subject_name=name)
-        .public_key(private.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(begin + timedelta(hours=25))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(domain)]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(private, hashes.SHA256())
-    )
-    certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    key.write_bytes(
-        private.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
