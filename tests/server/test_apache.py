@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.certificates import certify
-from tests.support.deployed import DOMAIN, HOME, LIVE, NAME, Server
+from tests.support.deployed import HOME, LIVE, NAME, Server
 from tests.support.disks import installed
+from tests.support.visitor import DOMAIN
 
 pytestmark = [
     pytest.mark.needs("debootstrap", "iproute2"),
@@ -91,7 +92,7 @@ def test_a_key_is_needed_before_https_is_served(server: Server) -> None:
         done = server.deploy("apache/apply")
         assert done.returncode == 0
         assert "deploy/certbot/issue" in done.stderr
-        assert server.ask("/", port="80").status == 308
+        assert server.ask("/", port=80).status == 308
     finally:
         fresh.rename(server.path(f"{LIVE}/fullchain.pem"))
     assert server.deploy("apache/apply").returncode == 0

@@ -20,16 +20,8 @@ from tests.support.chain import Shop, receivers
 from tests.support.engine import Engine
 from tests.support.pebble import AUTHORITY, PRODUCTION, STAGING, Pebble
 from tests.support.servers import eventually
-from tests.support.stack import (
-    ANSWERS,
-    DOMAIN,
-    EDGE,
-    NAME,
-    NOBODY,
-    SERVICE,
-    Stack,
-    visiting,
-)
+from tests.support.stack import ANSWERS, EDGE, NAME, NOBODY, SERVICE, Stack, visiting
+from tests.support.visitor import DOMAIN
 
 # What the team has added: a page that takes its time, and one that few may see.
 VIEWS = """

@@ -12,15 +12,15 @@ from contextlib import closing
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from urllib.parse import urlencode
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.support.deployed import DOMAIN, HOME, NAME, SETTINGS, Lender, Server
+from tests.support.deployed import HOME, NAME, SETTINGS, Lender, Server, ServerVisitor
 from tests.support.disks import BARE, installed
 from tests.support.load import Load
 from tests.support.servers import PATIENCE, eventually
+from tests.support.visitor import ADDRESS, DOMAIN
 
 pytestmark = [
     pytest.mark.needs("debootstrap", "iproute2"),
@@ -122,7 +122,7 @@ def state(server: Server) -> str:
 def test_a_bare_machine_serves_after_one_command_and_after_each_start(
     bare: Server,
 ) -> None:
-    answer = bare.ask("/page", port="80")
+    answer = bare.ask("/page", port=80)
     assert answer.status == 308
     assert answer.headers["Location"] == f"https://{DOMAIN}/page"
     bare.certify()
@@ -282,22 +282,9 @@ def test_the_web_can_write_its_data_and_nothing_else(server: Server) -> None:
 
 
 def test_a_password_is_checked_in_the_sandbox(server: Server) -> None:
-    page = server.ask("/login")
-    token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', page.body)
-    assert token
-    fields = {
-        "csrf_token": token[1],
-        "email": "jo@bulwark-tests.net",
-        "password": "x" * 20,
-    }
-    sent = {
-        "Content-Type": "application/x-www-form-urlencoded",
-        "Cookie": page.headers["Set-Cookie"].partition(";")[0],
-        "Referer": f"https://{DOMAIN}/login",
-    }
-    answer = server.ask("/login", "POST", urlencode(fields), **sent)
-    assert answer.status == 200, answer.body
-    assert "csrf_token" in answer.body, "it asks again"
+    response = ServerVisitor(server).sign_in(ADDRESS, "x" * 20)
+    assert response.status == 200, response.body
+    assert "csrf_token" in response.body, "the form is shown again"
 
 
 def test_units_are_hardly_exposed(

@@ -29,11 +29,11 @@ from jinja2 import StrictUndefined, Template
 
 from tests.conftest import ROOT
 from tests.support.certificates import certify
-from tests.support.deployed import ALIAS, DOMAIN, HOME, LIVE, NAME, UNITS, Server
+from tests.support.deployed import ALIAS, HOME, LIVE, NAME, UNITS, Server
 from tests.support.disks import installed
-from tests.support.edge import SECURITY_HEADERS, Answer
 from tests.support.load import Load
 from tests.support.servers import PATIENCE, eventually
+from tests.support.visitor import DOMAIN, SECURITY_HEADERS, Response, exchange
 
 pytestmark = [
     pytest.mark.needs("debootstrap", "iproute2"),
@@ -161,17 +161,12 @@ class Site(Server):
         name: str = DOMAIN,
         source: str | None = None,
         **headers: str,
-    ) -> Answer:
+    ) -> Response:
         """Ask for something; `X_Name` names X-Name."""
         sent = {"Host": name, "Connection": "close"}
         sent |= {key.replace("_", "-"): value for key, value in headers.items()}
-        connection = http.client.HTTPConnection(DOMAIN)
         with self.tls(name, source) if port == 443 else self.plug(port) as stream:
-            connection.sock = stream
-            connection.request(method, target, body, sent)
-            response = connection.getresponse()
-            said = response.read().decode(errors="replace")
-            return Answer(response.status, response.getheaders(), said)
+            return exchange(stream, method, target, body, sent)
 
     def say(self, *lines: str | bytes, port: int = 443) -> bytes:
         """Send lines as they are; return all that comes back."""
@@ -615,7 +610,7 @@ def test_a_file_of_text_names_its_charset(
 
 
 def test_cookies_are_bound_to_the_host_and_out_of_reach(site: Site) -> None:
-    cookies = [v for k, v in site.get("/login").headers if k == "Set-Cookie"]
+    cookies = site.get("/login").headers.get_all("Set-Cookie", [])
     assert cookies
     for cookie in cookies:
         name, *attributes = re.split(r"; ?", cookie)

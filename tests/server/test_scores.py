@@ -23,9 +23,10 @@ from sslyze.mozilla_tls_profile.tls_config_checker import (
 )
 
 from tests.conftest import ROOT, run
-from tests.support.deployed import DOMAIN, HOME, LIVE, UNITS, Server
+from tests.support.deployed import HOME, LIVE, UNITS, Server
 from tests.support.disks import installed
 from tests.support.machine import TREES
+from tests.support.visitor import DOMAIN
 
 pytestmark = [
     pytest.mark.needs("debootstrap", "iproute2"),

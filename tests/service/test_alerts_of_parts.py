@@ -25,8 +25,7 @@ from tests.support.alerting import (
     while_it_lasts,
 )
 from tests.support.chain import LONG, Chain
-from tests.support.clients import PASSWORD, Answer, Browser, add_app
-from tests.support.edge import DOMAIN
+from tests.support.clients import Browser, add_app
 from tests.support.servers import (
     Postgres,
     eventually,
@@ -34,6 +33,7 @@ from tests.support.servers import (
     running,
     wait_for_port,
 )
+from tests.support.visitor import DOMAIN, PASSWORD, Response
 from tests.support.watched import Watched, copy_service, hasten
 
 pytestmark = pytest.mark.needs(
@@ -132,14 +132,14 @@ def in_time(rushing: Chain, record_property: Callable[[str, Any], None]) -> Told
 # --- What takes its time --------------------------------------------------------------
 
 
-def code_form(service: Watched, email: str) -> Callable[[], Answer]:
+def code_form(service: Watched, email: str) -> Callable[[], Response]:
     """Give the right password; return what then sends a wrong code."""
     guesser = Browser(service)
     guesser.fill_in("/login", email=email, password=PASSWORD)
     return guesser.prepare("/login/code", code="000000")
 
 
-def guess(forms: list[Callable[[], Answer]], over: threading.Event) -> list[int]:
+def guess(forms: list[Callable[[], Response]], over: threading.Event) -> list[int]:
     """Send wrong codes until they are refused, after each pause again."""
     statuses = []
     for form in forms:

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from copier import run_copy
 
-from tests.support.clients import PASSWORD, Browser, Service
-from tests.support.edge import DOMAIN, ENVIRONMENT
+from tests.support.clients import Browser, Service
+from tests.support.edge import ENVIRONMENT
 from tests.support.environments import lend_packages
 from tests.support.servers import Postgres, eventually
+from tests.support.visitor import DOMAIN, PASSWORD
 
 MEGABYTES = 50
 # Both databases fill a table with what does not compress.

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import run
-from tests.support.clients import PASSWORD, Browser, add_app, code_of
+from tests.support.clients import Browser, add_app, code_of
 from tests.support.servers import eventually
+from tests.support.visitor import PASSWORD
 from tests.support.watched import FASTER_JOBS, Watched, copy_service, hasten
 
 pytestmark = pytest.mark.skipif(

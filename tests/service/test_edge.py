@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from email.message import Message
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,23 +21,18 @@ import pytest
 from copier import run_copy
 
 from tests.conftest import Make, run
-from tests.support.edge import (
-    ADDRESS,
-    ANSWERS,
-    DOMAIN,
-    ENVIRONMENT,
-    PASSWORD,
-    SECURITY_HEADERS,
-    SLUG,
-    Answer,
-    Site,
-    Visitor,
-    collect,
-    exchange,
-)
+from tests.support.edge import ANSWERS, ENVIRONMENT, SLUG, EdgeVisitor, Site, collect
 from tests.support.guide import NGINX
 from tests.support.guide import Service as Team
 from tests.support.servers import PATIENCE, Nginx, eventually, running
+from tests.support.visitor import (
+    ADDRESS,
+    DOMAIN,
+    PASSWORD,
+    SECURITY_HEADERS,
+    Response,
+    exchange,
+)
 
 # The team's half: a page that tells what reached it, one that fails, nginx locations.
 VIEWS = f"""
@@ -98,19 +94,19 @@ def site(service: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
 
 
 @pytest.fixture
-def visitor(site: Site) -> Visitor:
-    return Visitor(site.nginx)
+def visitor(site: Site) -> EdgeVisitor:
+    return EdgeVisitor(site.nginx)
 
 
 class Member(NamedTuple):
-    visitor: Visitor
+    visitor: EdgeVisitor
     link: str
 
 
 @pytest.fixture(scope="session")
 def member(site: Site) -> Member:
     """Return somebody who signed up with the link in the mail, and signed in."""
-    visitor = Visitor(site.nginx)
+    visitor = EdgeVisitor(site.nginx)
     assert visitor.fill_in("/register", email=ADDRESS).status == 200
     link = eventually(lambda: site.mailbox.link_to(ADDRESS))
     assert visitor.fill_in(link, password=PASSWORD).status == 302
@@ -122,7 +118,7 @@ def member(site: Site) -> Member:
 # --- Which requests reach the service -------------------------------------------------
 
 
-def test_http_leads_to_https(visitor: Visitor) -> None:
+def test_http_leads_to_https(visitor: EdgeVisitor) -> None:
     answer = visitor.ask("/prices?page=2", port=80)
     assert answer.status == 308
     assert answer.header("Location") == f"https://{DOMAIN}/prices?page=2"
@@ -132,7 +128,9 @@ def test_http_leads_to_https(visitor: Visitor) -> None:
     }
 
 
-def test_certbot_can_show_that_the_domain_is_ours(site: Site, visitor: Visitor) -> None:
+def test_certbot_can_show_that_the_domain_is_ours(
+    site: Site, visitor: EdgeVisitor
+) -> None:
     (site.nginx.folder / "www/.well-known/acme-challenge/token").write_text("proof")
     answer = visitor.ask("/.well-known/acme-challenge/token", port=80)
     assert (answer.status, answer.body) == (200, "proof")
@@ -140,20 +138,22 @@ def test_certbot_can_show_that_the_domain_is_ours(site: Site, visitor: Visitor) 
 
 @pytest.mark.parametrize("host", ["evil.example", f"www.{DOMAIN}", "127.0.0.1"])
 def test_an_unknown_host_gets_no_answer_without_tls(
-    visitor: Visitor, host: str
+    visitor: EdgeVisitor, host: str
 ) -> None:
-    assert visitor.say("GET / HTTP/1.1", f"Host: {host}", port=80) == b""
+    assert visitor.send_lines("GET / HTTP/1.1", f"Host: {host}", port=80) == b""
 
 
 @pytest.mark.parametrize("name", ["evil.example", f"www.{DOMAIN}", None])
 def test_an_unknown_name_gets_no_certificate(
-    visitor: Visitor, name: str | None
+    visitor: EdgeVisitor, name: str | None
 ) -> None:
     with pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
-        visitor.connect(name)
+        visitor.connect(name=name)
 
 
-def test_a_host_other_than_the_certificates_is_misdirected(visitor: Visitor) -> None:
+def test_a_host_other_than_the_certificates_is_misdirected(
+    visitor: EdgeVisitor,
+) -> None:
     assert visitor.ask("/", Host="evil.example").status == 421
 
 
@@ -168,7 +168,7 @@ LIES: list[dict[str, str]] = [
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_redirect_never_leads_to_a_host_that_a_visitor_names(
-    visitor: Visitor, lie: dict[str, str]
+    visitor: EdgeVisitor, lie: dict[str, str]
 ) -> None:
     for port in (80, 443):
         location = visitor.ask("/account", port=port, **lie).header("Location")
@@ -177,21 +177,21 @@ def test_a_redirect_never_leads_to_a_host_that_a_visitor_names(
         assert "evil" not in location
 
 
-def test_a_target_with_another_host_is_not_served(visitor: Visitor) -> None:
+def test_a_target_with_another_host_is_not_served(visitor: EdgeVisitor) -> None:
     lines = (
         "GET http://evil.example/ HTTP/1.1",
         f"Host: {DOMAIN}",
         "Connection: close",
     )
-    assert visitor.say(*lines, port=80) == b""
-    said = visitor.say(*lines)
+    assert visitor.send_lines(*lines, port=80) == b""
+    said = visitor.send_lines(*lines)
     assert said.startswith(b"HTTP/1.1 421")
     assert b"evil" not in said
 
 
 @pytest.mark.parametrize("lie", LIES)
 def test_the_service_sees_who_really_asks(
-    visitor: Visitor, lie: dict[str, str]
+    visitor: EdgeVisitor, lie: dict[str, str]
 ) -> None:
     seen = json.loads(visitor.ask("/test/seen", **lie).body)
     assert (seen["address"], seen["secure"]) == ("127.0.0.1", True)
@@ -201,27 +201,29 @@ def test_the_service_sees_who_really_asks(
 
 
 def test_headers_that_another_name_could_stand_for_are_dropped(
-    visitor: Visitor,
+    visitor: EdgeVisitor,
 ) -> None:
     for name in ("Proxy", "Script_Name", "Path-Info", "X_Forwarded_For"):
         line = f"{name}: /evil"
         host = (f"Host: {DOMAIN}", "Connection: close")
-        said = visitor.say("GET /test/seen HTTP/1.1", *host, line)
+        said = visitor.send_lines("GET /test/seen HTTP/1.1", *host, line)
         assert said.startswith(b"HTTP/1.1 200")
         assert (b"/evil" in said) == (name == "Path-Info"), "a header like any other"
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT"])
-def test_methods_that_echo_or_tunnel_are_refused(visitor: Visitor, method: str) -> None:
+def test_methods_that_echo_or_tunnel_are_refused(
+    visitor: EdgeVisitor, method: str
+) -> None:
     assert visitor.ask("/", method).status in (400, 405)
 
 
-def test_a_body_may_have_one_mebibyte(visitor: Visitor) -> None:
+def test_a_body_may_have_one_mebibyte(visitor: EdgeVisitor) -> None:
     assert visitor.ask("/", "PUT", b"x" * 1024 * 1024).status != 413
     assert visitor.ask("/", "PUT", b"x" * (1024 * 1024 + 1)).status == 413
 
 
-def test_tls_is_1_2_or_1_3_and_speaks_http_2(visitor: Visitor) -> None:
+def test_tls_is_1_2_or_1_3_and_speaks_http_2(visitor: EdgeVisitor) -> None:
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         stream = visitor.connect(minimum_version=version, maximum_version=version)
         with stream:
@@ -277,7 +279,7 @@ ANSWERED: dict[str, tuple[int, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("what", ANSWERED)
 def test_every_answer_carries_each_security_header_once(
-    visitor: Visitor, what: str
+    visitor: EdgeVisitor, what: str
 ) -> None:
     status, request = ANSWERED[what]
     answer = visitor.ask(**request)
@@ -287,7 +289,7 @@ def test_every_answer_carries_each_security_header_once(
 
 @pytest.mark.parametrize("what", ANSWERED)
 def test_no_answer_names_a_version_or_what_is_behind(
-    visitor: Visitor, what: str
+    visitor: EdgeVisitor, what: str
 ) -> None:
     answer = visitor.ask(**ANSWERED[what][1])
     assert answer.header("Server") == "nginx"
@@ -297,7 +299,7 @@ def test_no_answer_names_a_version_or_what_is_behind(
         assert word not in said
 
 
-def test_nginx_says_the_same_as_the_service(visitor: Visitor) -> None:
+def test_nginx_says_the_same_as_the_service(visitor: EdgeVisitor) -> None:
     by_nginx, by_service = (visitor.ask(p).security for p in ("/robots.txt", "/"))
     for header in ("content-security-policy", "x-request-id"):
         by_nginx.pop(header)
@@ -305,7 +307,9 @@ def test_nginx_says_the_same_as_the_service(visitor: Visitor) -> None:
     assert by_nginx == by_service
 
 
-def test_development_has_the_policy_of_production(site: Site, visitor: Visitor) -> None:
+def test_development_has_the_policy_of_production(
+    site: Site, visitor: EdgeVisitor
+) -> None:
     ask = """
 import json
 from wsgi import app
@@ -315,7 +319,10 @@ print(json.dumps(list(answer.headers)))
     settings = {"APP_ENV": "development", "ENV_FILE": str(site.settings)}
     python = site.service / ".venv/bin/python"
     said = run(python, "-c", ask, cwd=site.service, env=ENVIRONMENT | settings)
-    here = Answer(200, json.loads(said.splitlines()[-1]), "").security
+    headers = Message()
+    for name, value in json.loads(said.splitlines()[-1]):
+        headers[name] = value
+    here = Response(200, headers, "").security
     there = visitor.ask("/login").security
     # Browsers apply HSTS to every port of localhost.
     assert here.keys() == there.keys() - {"strict-transport-security"}
@@ -326,12 +333,12 @@ print(json.dumps(list(answer.headers)))
     assert policies[0] == policies[1]
 
 
-def test_a_page_is_never_compressed(visitor: Visitor) -> None:
+def test_a_page_is_never_compressed(visitor: EdgeVisitor) -> None:
     assert visitor.ask("/", Accept_Encoding="gzip").header("Content-Encoding") is None
 
 
-def test_cookies_are_bound_to_the_host_and_out_of_reach(visitor: Visitor) -> None:
-    cookies = [v for k, v in visitor.ask("/login").headers if k == "Set-Cookie"]
+def test_cookies_are_bound_to_the_host_and_out_of_reach(visitor: EdgeVisitor) -> None:
+    cookies = visitor.ask("/login").headers.get_all("Set-Cookie", [])
     assert cookies
     for cookie in cookies:
         name, *attributes = re.split(r"; ?", cookie)
@@ -356,7 +363,7 @@ def abandoned(
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 @pytest.mark.parametrize("path", ["/login", "/test/proxied"])
 def test_an_absent_service_is_excused(abandoned: Nginx, method: str, path: str) -> None:
-    answer = Visitor(abandoned).ask(path, method)
+    answer = EdgeVisitor(abandoned).ask(path, method)
     assert answer.status == 503
     assert answer.header("Retry-After") == "5"
     assert answer.header("Content-Type") == "text/html; charset=utf-8"
@@ -364,7 +371,7 @@ def test_an_absent_service_is_excused(abandoned: Nginx, method: str, path: str) 
     assert answer.count_security() == Counter(SECURITY_HEADERS)
 
 
-def test_people_see_that_the_team_is_at_work(site: Site, visitor: Visitor) -> None:
+def test_people_see_that_the_team_is_at_work(site: Site, visitor: EdgeVisitor) -> None:
     style = visitor.ask("/static/app.css").body
     site.nginx.maintenance.touch()
     try:
@@ -397,14 +404,14 @@ def test_a_location_that_nginx_refuses_is_not_loaded(
         own.write_text("location /broken { return 204; }")
         done = nginx.apply()
         assert done.returncode == 0, done.stderr
-        visitor = Visitor(nginx)
+        visitor = EdgeVisitor(nginx)
         eventually(lambda: visitor.ask("/broken").status == 204)
 
 
 def test_an_absent_service_leaks_no_token_into_logs(abandoned: Nginx) -> None:
     token = "WyI3YWZkYTE4ZGI5OTk0ZmU0YmRm.Xy"
     for target in (f"/reset/{token}", f"/?token={token}", f"/users/{ADDRESS}"):
-        assert Visitor(abandoned).ask(target).status == 503
+        assert EdgeVisitor(abandoned).ask(target).status == 503
 
     def logged() -> bool:
         paths = {line["path"] for line in logged_requests(abandoned)}
@@ -425,7 +432,7 @@ def logged_requests(nginx: Nginx) -> list[dict[str, Any]]:
 # --- Logs -----------------------------------------------------------------------------
 
 
-def test_one_request_id_joins_all_logs(site: Site, visitor: Visitor) -> None:
+def test_one_request_id_joins_all_logs(site: Site, visitor: EdgeVisitor) -> None:
     claimed = "a" * 32
     answer = visitor.ask("/test/seen?token=secret", X_Request_ID=claimed)
     request_id = answer.header("X-Request-ID")
@@ -442,7 +449,7 @@ def test_one_request_id_joins_all_logs(site: Site, visitor: Visitor) -> None:
 
 
 def test_every_line_of_the_service_is_one_json_object(
-    site: Site, member: Member, visitor: Visitor
+    site: Site, member: Member, visitor: EdgeVisitor
 ) -> None:
     assert visitor.ask("/test/broken").status == 500
     for log in ("web", "worker"):
@@ -458,7 +465,7 @@ def test_every_line_of_the_service_is_one_json_object(
 
 
 def test_no_log_holds_a_secret_or_who_somebody_is(
-    site: Site, member: Member, visitor: Visitor
+    site: Site, member: Member, visitor: EdgeVisitor
 ) -> None:
     assert visitor.ask("/test/broken").status == 500
     assert visitor.ask(f"/login?next=/{ADDRESS}").status == 200
@@ -484,7 +491,7 @@ def test_somebody_signs_up_by_mail_and_signs_in(site: Site, member: Member) -> N
 
 
 def test_a_mail_server_that_is_away_loses_no_account_and_no_mail(site: Site) -> None:
-    late, visitor = "late@bulwark-tests.net", Visitor(site.nginx)
+    late, visitor = "late@bulwark-tests.net", EdgeVisitor(site.nginx)
     with site.mailbox.away():
         assert visitor.fill_in("/register", email=late).status == 200
         eventually(lambda: "mail_delayed" in (site.folder / "worker").read_text())
@@ -533,7 +540,7 @@ def test_gunicorn_opens_no_other_way_in(site: Site) -> None:
     assert {p.name for p in site.nginx.socket.parent.iterdir()} == {"web.sock"}
 
 
-def ask_by_socket(address: Path, target: str, **headers: str) -> Answer:
+def ask_by_socket(address: Path, target: str, **headers: str) -> Response:
     with socket.socket(socket.AF_UNIX) as stream:
         stream.settimeout(PATIENCE)
         stream.connect(str(address))
@@ -554,7 +561,7 @@ def test_gunicorn_itself_believes_no_header(site: Site) -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_gunicorn_tells_its_health_whatever_host_is_named(
-    site: Site, visitor: Visitor, path: str
+    site: Site, visitor: EdgeVisitor, path: str
 ) -> None:
     """nginx can't: it does not know for which of its services another host stands."""
     assert ask_by_socket(site.nginx.socket, path, Host="10.1.2.3").status == 200

@@ -16,9 +16,10 @@ from tests.conftest import run
 from tests.support.chromium import ARGUMENTS, CHROMIUM, Visitor
 from tests.support.chromium import Service as Address
 from tests.support.clients import code_of
-from tests.support.edge import ANSWERS, DOMAIN, ENVIRONMENT, Site, collect
+from tests.support.edge import ANSWERS, ENVIRONMENT, Site, collect
 from tests.support.environments import lend_packages
 from tests.support.servers import eventually
+from tests.support.visitor import DOMAIN
 
 pytestmark = [pytest.mark.needs("nginx"), pytest.mark.needs("chromium")]
 

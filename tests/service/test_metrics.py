@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from tests.support.chain import METRICS, Chain, Shop
-from tests.support.clients import PASSWORD, Browser
+from tests.support.clients import Browser
 from tests.support.servers import eventually
+from tests.support.visitor import PASSWORD
 from tests.support.watched import Watched, copy_service
 
 # Nobody serves a certificate here, and Prometheus itself says who is up.
@@ -161,7 +162,7 @@ def test_no_secret_of_anybody_is_in_logs_metrics_mails_or_the_database(
         stranger.send("/login", email=typed, password=canary)
     stranger.ask(f"/?token={canary}", Authorization=f"Bearer {canary}")
     stranger.ask(f"/reset/{canary}", X_Api_Key=canary)
-    stranger.ask("/login", f"password={canary}")
+    stranger.ask("/login", "POST", f"password={canary}")
     person.fill_in("/change", password=PASSWORD, new_password=f"{canary}-as-new")
     secrets = [canary, PASSWORD, link.removeprefix("/reset/"), *person.cookies.values()]
     settings = (watched.folder / "service/.env.production").read_text()

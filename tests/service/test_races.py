@@ -8,8 +8,9 @@ from typing import TypeVar
 
 import pytest
 
-from tests.support.clients import PASSWORD, Browser, Service, add_app, code_of, served
+from tests.support.clients import Browser, Service, add_app, code_of, served
 from tests.support.servers import Postgres
+from tests.support.visitor import PASSWORD
 
 AT_ONCE = 20
 

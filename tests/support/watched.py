@@ -17,8 +17,9 @@ from copier import run_copy
 
 from tests.conftest import run
 from tests.support.clients import Service
-from tests.support.edge import DOMAIN, SLUG
+from tests.support.edge import SLUG
 from tests.support.servers import PATIENCE, Nginx, eventually, free_port, wait_for_port
+from tests.support.visitor import DOMAIN
 
 FLASK = ("flask", "--app", "wsgi")
 # What the service does by the clock, for a test that has no hour: added to app/.

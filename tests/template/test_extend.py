@@ -1,6 +1,5 @@
 """The examples of docs/extend.md, done to new services as a reader would."""
 
-import http.client
 import os
 import re
 import shutil
@@ -31,6 +30,7 @@ from tests.support.guide import (
     merge,
 )
 from tests.support.servers import Nginx, Postgres
+from tests.support.visitor import exchange
 
 
 def files_of_the_template(folder: Path) -> dict[Path, bytes]:
@@ -281,12 +281,9 @@ def test_a_team_adds_an_nginx_location(team: Service, tmp_path: Path) -> None:
         socket.create_connection(("127.0.0.1", nginx.ports[443])) as plain,
         trust.wrap_socket(plain, server_hostname=domain) as stream,
     ):
-        connection = http.client.HTTPConnection(domain)
-        connection.sock = stream
-        connection.request("GET", "/robots.txt")
-        answer = connection.getresponse()
-        assert answer.read() == b"User-agent: *\nDisallow: /invoices/\n"
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        robots = exchange(stream, "GET", "/robots.txt", headers={"Host": domain})
+    assert robots.body == "User-agent: *\nDisallow: /invoices/\n"
+    assert robots.headers["X-Content-Type-Options"] == "nosniff"
 
 
 def test_a_team_adds_a_dependency(team: Service) -> None:
