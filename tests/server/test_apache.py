@@ -1,6 +1,5 @@
 """What Apache alone needs; what it shares with nginx is in test_proxies.py."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -8,12 +7,10 @@ import pytest
 from tests.support.certificates import certify
 from tests.support.deployed import HOME, LIVE, NAME, Server
 from tests.support.disks import installed
+from tests.support.machine import NEEDS_MACHINE
 from tests.support.visitor import DOMAIN
 
-pytestmark = [
-    pytest.mark.needs("debootstrap", "iproute2"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine"),
-]
+pytestmark = NEEDS_MACHINE
 
 
 @pytest.fixture(scope="module", params=["trixie", "bookworm"])

@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from cryptography import x509
 from tests.support.deployed import ALIAS, HOME, LIVE, NAME, Connection, Lender, Server
 from tests.support.disks import installed
 from tests.support.load import Load
+from tests.support.machine import NEEDS_MACHINE
 from tests.support.pebble import AUTHORITY, MACHINE, PRODUCTION, STAGING, TRUST, Pebble
 from tests.support.servers import PATIENCE, eventually
 from tests.support.visitor import DOMAIN
@@ -45,10 +45,7 @@ table ip wall {
 }
 """
 
-pytestmark = [
-    pytest.mark.needs("debootstrap", "iproute2"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine"),
-]
+pytestmark = NEEDS_MACHINE
 
 
 class Site(Server):

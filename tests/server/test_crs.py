@@ -1,7 +1,6 @@
 """The Core Rule Set before the service: whom it refuses, whom not, what it logs."""
 
 import json
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pytest
 from tests.support.crs import ATTACKS, CRS_LOG, attack, drive, put_before
 from tests.support.deployed import HOME, NAME
 from tests.support.disks import installed
+from tests.support.machine import NEEDS_MACHINE
 from tests.support.public_server import LOG, PublicServer, PublicVisitor
 from tests.support.servers import eventually
 from tests.support.visitor import FORM
@@ -39,10 +39,7 @@ location = /test/photos {{
 """
 
 
-pytestmark = [
-    pytest.mark.needs("debootstrap", "iproute2"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine"),
-]
+pytestmark = NEEDS_MACHINE
 
 
 @pytest.fixture(scope="module", params=["trixie", "bookworm"])

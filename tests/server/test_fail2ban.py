@@ -1,7 +1,6 @@
 """Who is banned and who is not: fail2ban on a server, and attacks over its network."""
 
 import json
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ import pytest
 
 from tests.support.deployed import HOME, NAME
 from tests.support.disks import installed
+from tests.support.machine import NEEDS_MACHINE
 from tests.support.public_server import LOG, PublicServer, PublicVisitor
 from tests.support.servers import eventually
 from tests.support.visitor import ADDRESS, DOMAIN, PASSWORD
@@ -21,10 +21,7 @@ GUESSES = {
     "authn_reauth_fail",
 }
 
-pytestmark = [
-    pytest.mark.needs("debootstrap", "iproute2"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine"),
-]
+pytestmark = NEEDS_MACHINE
 
 
 @pytest.fixture(scope="module", params=["trixie", "bookworm"])

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -19,13 +18,11 @@ from tests.conftest import ROOT
 from tests.support.deployed import HOME, NAME, SETTINGS, Lender, Server, ServerVisitor
 from tests.support.disks import BARE, installed
 from tests.support.load import Load
+from tests.support.machine import NEEDS_MACHINE
 from tests.support.servers import PATIENCE, eventually
 from tests.support.visitor import ADDRESS, DOMAIN
 
-pytestmark = [
-    pytest.mark.needs("debootstrap", "iproute2"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine"),
-]
+pytestmark = NEEDS_MACHINE
 
 # What systemd-analyze finds at most; what is left is said in the units.
 ASK_FOR_METRICS = """

@@ -25,13 +25,10 @@ from sslyze.mozilla_tls_profile.tls_config_checker import (
 from tests.conftest import ROOT, run
 from tests.support.deployed import HOME, LIVE, UNITS, Server
 from tests.support.disks import installed
-from tests.support.machine import TREES
+from tests.support.machine import NEEDS_MACHINE, TREES
 from tests.support.visitor import DOMAIN
 
-pytestmark = [
-    pytest.mark.needs("debootstrap", "iproute2"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine"),
-]
+pytestmark = NEEDS_MACHINE
 
 # A chain as Let's Encrypt's for a P-256 key: root and intermediate have P-384.
 AUTHORITY = f"""

@@ -1,7 +1,6 @@
 """deploy/shipping/install on a server: what it accepts, and what then arrives."""
 
 import json
-import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -9,13 +8,11 @@ import pytest
 
 from tests.support.deployed import HOME, NAME, Server
 from tests.support.disks import installed
+from tests.support.machine import NEEDS_MACHINE
 from tests.support.servers import eventually
 from tests.support.sinks import Sink, Splunk, Syslog
 
-pytestmark = [
-    pytest.mark.needs("debootstrap", "iproute2"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine"),
-]
+pytestmark = NEEDS_MACHINE
 
 SETTINGS = f"/etc/{NAME}/shipping.env"
 HOST, TOKEN = "logs.example.com", "sesame-1234"

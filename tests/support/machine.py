@@ -20,8 +20,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
+
 from tests.support.servers import PATIENCE, eventually
 
+# The marks of tests that boot a machine.
+NEEDS_MACHINE = [
+    pytest.mark.needs("debootstrap", "iproute2"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine"),
+]
 TREES = Path(os.environ.get("BULWARK_TREES", "/var/cache/bulwark-tests"))
 MIRROR = "http://deb.debian.org/debian"
 PACKAGES = """

@@ -41,6 +41,8 @@ def test_each_test_is_needed_by_something() -> None:
     [
         ("tests/template/test_copy.py", "tests/template/test_copy.py"),
         ("tests/support/machine.py", "tests/server/test_install.py"),
+        ("tests/server/proxies/conftest.py", "tests/server/proxies/test_overload.py"),
+        ("template/deploy/apache/apply", "tests/server/proxies/test_overload.py"),
         ("tests/template/edits/models.py", "tests/template/test_updates.py"),
         ("template/deploy/nginx/site.conf.jinja", "tests/service/test_edge.py"),
         ("template/bulwark/mail/__init__.py", "tests/template/test_matrix.py"),
