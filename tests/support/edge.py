@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.conftest import run
 from tests.support.servers import PATIENCE, Mailbox, Nginx, eventually, running
@@ -47,6 +47,13 @@ class EdgeVisitor(Visitor):
         with self.connect(port) as stream:
             stream.sendall("\r\n".join([*lines, "", ""]).encode())
             return b"".join(iter(lambda: stream.recv(65536), b""))
+
+
+class Member(NamedTuple):
+    """A user who signed up with a link, in the browser that is signed in."""
+
+    visitor: EdgeVisitor
+    link: str
 
 
 class Site:

@@ -1,5 +1,6 @@
 """Real servers for tests, each on a free port, in a folder of its own, ended by id."""
 
+import json
 import os
 import pwd
 import random
@@ -316,6 +317,10 @@ class Nginx:
             text=True,
             check=False,
         )
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Return the lines of the access log."""
+        return [json.loads(line) for line in self.access_log.read_text().splitlines()]
 
     def logs(self) -> list[Path]:
         return [

@@ -44,7 +44,10 @@ def test_each_test_is_needed_by_something() -> None:
         ("tests/server/proxies/conftest.py", "tests/server/proxies/test_overload.py"),
         ("template/deploy/apache/apply", "tests/server/proxies/test_overload.py"),
         ("tests/template/edits/models.py", "tests/template/test_updates.py"),
-        ("template/deploy/nginx/site.conf.jinja", "tests/service/test_edge.py"),
+        (
+            "template/deploy/nginx/site.conf.jinja",
+            "tests/service/edge/test_gunicorn.py",
+        ),
         ("template/bulwark/mail/__init__.py", "tests/template/test_matrix.py"),
     ],
 )
