@@ -1,4 +1,4 @@
-"""What Apache alone needs; what it shares with nginx is in test_proxies.py."""
+"""What Apache alone needs; what it shares with nginx is in proxies/."""
 
 from collections.abc import Iterator
 

@@ -40,7 +40,7 @@ def test_each_test_is_needed_by_something() -> None:
     ("path", "needed"),
     [
         ("tests/template/test_copy.py", "tests/template/test_copy.py"),
-        ("tests/support/machine.py", "tests/server/test_install.py"),
+        ("tests/support/machine.py", "tests/server/install/test_units.py"),
         ("tests/server/proxies/conftest.py", "tests/server/proxies/test_overload.py"),
         ("template/deploy/apache/apply", "tests/server/proxies/test_overload.py"),
         ("tests/template/edits/models.py", "tests/template/test_updates.py"),

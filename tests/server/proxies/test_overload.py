@@ -21,9 +21,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.machine import NEEDS_MACHINE
-from tests.support.proxied import (
-    Site,
-)
+from tests.support.proxied import Site
 from tests.support.servers import PATIENCE
 from tests.support.visitor import DOMAIN, SECURITY_HEADERS
 
