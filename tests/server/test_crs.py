@@ -89,7 +89,7 @@ def test_without_it_attacks_do_no_harm(server: PublicServer) -> None:
         assert not leaked, kind
 
 
-def test_while_it_watches_it_refuses_nothing_and_tells_no_secret(
+def test_while_it_watches_it_refuses_nothing_and_logs_no_secret(
     server: PublicServer,
 ) -> None:
     put_before(server, "watch")

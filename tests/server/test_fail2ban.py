@@ -44,7 +44,7 @@ def probe(visitor: PublicVisitor) -> None:
     visitor.server.wait_for_ban(visitor.address)
 
 
-def test_guessing_passwords_ends_at_the_door(server: PublicServer) -> None:
+def test_guessing_passwords_ends_with_a_ban(server: PublicServer) -> None:
     attacker, neighbour, victim = (PublicVisitor(server) for _ in range(3))
     lie = (
         f'{victim.address}", "network": "{victim.address}", "event": "authn_login_fail'
@@ -75,7 +75,7 @@ def test_guessing_passwords_ends_at_the_door(server: PublicServer) -> None:
     assert PublicVisitor(server, attacker.address).ask("/").status == 200
 
 
-def test_somebody_who_mistypes_twice_signs_in(server: PublicServer) -> None:
+def test_a_user_who_mistypes_twice_signs_in(server: PublicServer) -> None:
     said = server.deploy("systemd/flask", "accounts", "invite", ADDRESS).stdout
     link = re.search(r"https://[^/]+(/\S+)", said)
     assert link, said
@@ -162,7 +162,7 @@ def test_what_a_scanner_writes_into_the_log_bans_nobody_else(
     assert "1.2.3.4" not in server.path("/var/log/fail2ban.log").read_text()
 
 
-def test_who_does_not_mind_the_limits_is_banned(server: PublicServer) -> None:
+def test_a_client_that_ignores_the_limits_is_banned(server: PublicServer) -> None:
     flooder, neighbour = PublicVisitor(server), PublicVisitor(server)
     assert flooder.attack(lambda _: flooder.ask("/static/app.css")) > 500
     assert neighbour.ask("/").status == 200
@@ -227,7 +227,7 @@ def test_rotated_logs_are_followed(server: PublicServer) -> None:
     probe(PublicVisitor(server))
 
 
-def test_each_line_of_the_access_log_is_read_as_what_it_says(
+def test_each_line_of_the_access_log_is_matched_correctly(
     server: PublicServer,
 ) -> None:
     probe(PublicVisitor(server))

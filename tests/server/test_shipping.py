@@ -66,7 +66,9 @@ def test_each_line_arrives_as_it_was(service: Service, sink: Sink) -> None:
     assert [line for line in sink.lines if line not in starts] == lines
 
 
-def test_the_first_line_says_that_shipping_starts(service: Service, sink: Sink) -> None:
+def test_the_first_line_reports_the_start_of_shipping(
+    service: Service, sink: Sink
+) -> None:
     with service.shipping():
         eventually(lambda: sink.lines, 20)
     said = {"event": "shipping_starts", "service": "shop", "level": "info"}
@@ -241,7 +243,7 @@ def test_whatever_the_answer_a_line_is_kept_until_it_is_200(
 
 
 @pytest.mark.parametrize("kind", SINKS, ids=lambda kind: str(kind.piece))
-def test_a_sink_that_vanishes_has_no_more_than_it_said(
+def test_a_sink_that_vanishes_has_only_what_it_acknowledged(
     kind: type[Sink], tmp_path: Path
 ) -> None:
     """Cut the power of a sink in the middle of a stream, three times."""

@@ -129,7 +129,7 @@ def test_settings_that_others_may_read_are_refused(site: Site, mode: int) -> Non
     assert f"chmod 600 {SETTINGS}" in said
 
 
-def test_a_sink_that_takes_nothing_is_told_at_once(site: Site) -> None:
+def test_a_sink_that_accepts_nothing_is_reported_at_once(site: Site) -> None:
     site.settings(RIGHT)
     site.sink.leave()
     code, said = site.install()

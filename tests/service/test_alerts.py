@@ -129,7 +129,7 @@ def told(chain: Chain, record_property: Callable[[str, Any], None]) -> Told:
     return telling(chain, record_property)
 
 
-def test_wrong_passwords_from_one_network_are_told(
+def test_wrong_passwords_from_one_network_raise_an_alert(
     service: Watched, told: Told
 ) -> None:
     guesser = Browser(service)
@@ -139,7 +139,7 @@ def test_wrong_passwords_from_one_network_are_told(
             guesser.fill_in("/login", email=email, password=f"guess number {number}")
 
 
-def test_one_password_tried_on_many_accounts_wakes_somebody(
+def test_one_password_tried_on_many_accounts_pages_the_operator(
     service: Watched, told: Told
 ) -> None:
     people = [f"target{number}@bulwark-tests.net" for number in range(18)]
@@ -151,7 +151,7 @@ def test_one_password_tried_on_many_accounts_wakes_somebody(
             guesser.fill_in("/login", email=email, password="Autumn2026!")
 
 
-def test_somebody_who_looks_for_a_way_to_administer_is_told(
+def test_probing_for_administration_raises_an_alert(
     service: Watched, told: Told
 ) -> None:
     person = service.person("curious@bulwark-tests.net")
@@ -159,14 +159,16 @@ def test_somebody_who_looks_for_a_way_to_administer_is_told(
         several(person, "/admin/users", 45)
 
 
-def test_a_sign_in_past_the_record_wakes_somebody(service: Watched, told: Told) -> None:
+def test_a_sign_in_without_its_event_pages_the_operator(
+    service: Watched, told: Told
+) -> None:
     email = "owner@bulwark-tests.net"
     service.person(email)
     with told("SignInWithoutEvent"):
         assert Browser(service).ask(f"/back-door/{email}").body == "in"
 
 
-def test_a_page_that_fails_is_told_slowly_when_few_ask_for_it_and_fast_when_many_do(
+def test_a_failing_page_raises_a_ticket_for_few_requests_and_a_page_for_many(
     service: Watched, told: Told
 ) -> None:
     visitor = Browser(service)
@@ -178,7 +180,7 @@ def test_a_page_that_fails_is_told_slowly_when_few_ask_for_it_and_fast_when_many
         several(visitor, "/fails", 60)
 
 
-def test_a_slow_page_is_told(service: Watched, told: Told) -> None:
+def test_a_slow_page_raises_an_alert(service: Watched, told: Told) -> None:
     with (
         visited(service, "/static/app.css", pause=0.05),
         visited(service, "/slow"),
@@ -190,7 +192,7 @@ def test_a_slow_page_is_told(service: Watched, told: Told) -> None:
         pass
 
 
-def test_connections_that_nobody_gives_back_are_told(
+def test_connections_that_are_not_returned_raise_an_alert(
     service: Watched, told: Told
 ) -> None:
     visitor = Browser(service)

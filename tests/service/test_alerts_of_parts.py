@@ -207,7 +207,7 @@ def told_of(
 class TestWhatTakesTime:
     """None of them is set off by what sets off another one."""
 
-    def test_a_certificate_that_is_not_renewed_is_told_and_at_last_wakes_somebody(
+    def test_a_certificate_that_is_not_renewed_raises_a_ticket_and_then_a_page(
         self, whole: Whole, begun: Begun, in_time: Told
     ) -> None:
         assert whole.nginx
@@ -217,7 +217,7 @@ class TestWhatTakesTime:
             whole.nginx.serve(DOMAIN, left=0.09)
         whole.nginx.serve(DOMAIN, left=0.9)
 
-    def test_a_disk_that_fills_is_told_and_at_last_wakes_somebody(
+    def test_a_disk_that_fills_raises_a_ticket_and_then_a_page(
         self, whole: Whole, begun: Begun, in_time: Told
     ) -> None:
         if not whole.instance.is_mount():
@@ -228,17 +228,17 @@ class TestWhatTakesTime:
             whole.fill(left=0.02)
         (whole.instance / "growing").unlink()
 
-    def test_a_night_without_a_backup_is_told(
+    def test_a_night_without_a_backup_raises_an_alert(
         self, told_of: Callable[[str], None]
     ) -> None:
         told_of("BackupFailing")
 
-    def test_mail_that_does_not_leave_is_told(
+    def test_undelivered_email_raises_an_alert(
         self, told_of: Callable[[str], None]
     ) -> None:
         told_of("MailQueueStuck")
 
-    def test_wrong_codes_again_and_again_wake_somebody(
+    def test_repeated_wrong_codes_page_the_operator(
         self, begun: Begun, told_of: Callable[[str], None]
     ) -> None:
         told_of("SecondFactorGuessing")
@@ -246,7 +246,7 @@ class TestWhatTakesTime:
         statuses = begun.guessing.result()
         assert statuses == ([200] * 5 + [429]) * (len(statuses) // 6)
 
-    def test_a_trail_that_nobody_checks_is_told(
+    def test_an_unchecked_trail_raises_an_alert(
         self, told_of: Callable[[str], None]
     ) -> None:
         told_of("AuditCheckStale")
@@ -255,30 +255,32 @@ class TestWhatTakesTime:
 # --- What is away ---------------------------------------------------------------------
 
 
-def test_a_worker_that_is_gone_wakes_somebody(whole: Whole, noticed: Told) -> None:
+def test_a_dead_worker_pages_the_operator(whole: Whole, noticed: Told) -> None:
     while_it_lasts(whole.without("worker"), noticed("WorkerGone"))
 
 
-def test_a_web_that_is_gone_wakes_somebody_although_the_metrics_are_there(
+def test_a_dead_web_pages_the_operator_although_the_metrics_are_there(
     whole: Whole, beside: Chain, noticed: Told
 ) -> None:
     while_it_lasts(whole.without("web"), noticed("WebDown"))
     assert not beside.knows("up == 0")
 
 
-def test_metrics_that_are_gone_wake_somebody(whole: Whole, noticed: Told) -> None:
+def test_missing_metrics_page_the_operator(whole: Whole, noticed: Told) -> None:
     while_it_lasts(whole.without("metrics"), noticed("TargetDown"))
 
 
-def test_a_database_that_is_gone_wakes_somebody(whole: Whole, noticed: Told) -> None:
+def test_a_database_that_is_down_pages_the_operator(
+    whole: Whole, noticed: Told
+) -> None:
     while_it_lasts(whole.postgres.away(), noticed("DatabaseDown"))
 
 
-def test_a_redis_that_is_gone_is_told(whole: Whole, noticed: Told) -> None:
+def test_a_redis_that_is_down_raises_an_alert(whole: Whole, noticed: Told) -> None:
     while_it_lasts(whole.without("redis"), noticed("LimiterDegraded"))
 
 
-def test_a_job_that_the_service_did_not_queue_wakes_somebody(
+def test_a_job_that_the_service_did_not_queue_pages_the_operator(
     whole: Whole, noticed: Told
 ) -> None:
     with noticed("JobRefused"):
@@ -288,7 +290,7 @@ def test_a_job_that_the_service_did_not_queue_wakes_somebody(
         )
 
 
-def test_mails_that_are_lost_are_told(whole: Whole, noticed: Told) -> None:
+def test_lost_emails_raise_an_alert(whole: Whole, noticed: Told) -> None:
     with noticed("MailDropped"):
         whole.sql(
             "INSERT INTO outgoing_mail"
@@ -302,9 +304,7 @@ def test_mails_that_are_lost_are_told(whole: Whole, noticed: Told) -> None:
         )
 
 
-def test_a_trail_that_was_cut_short_in_the_database_wakes_somebody(
-    whole: Whole, noticed: Told
-) -> None:
+def test_a_truncated_trail_pages_the_operator(whole: Whole, noticed: Told) -> None:
     # The last one here, for it stays broken, and who knows that is told no less.
     whole.person("watched@bulwark-tests.net")
     now = time.time()

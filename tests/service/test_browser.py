@@ -137,7 +137,7 @@ def test_a_page_of_an_account_suits_everybody(
     assert visitor.objections() == []
 
 
-def test_a_letter_suits_everybody(visitor: Visitor, person: Person) -> None:
+def test_an_email_suits_everybody(visitor: Visitor, person: Person) -> None:
     visitor.open_letter(person.email, "Your account")
     visitor.reads(f"create an account at {NAME}")
     assert visitor.objections() == []
@@ -152,7 +152,7 @@ def test_the_page_for_a_new_password_suits_everybody(
     assert visitor.objections() == []
 
 
-def test_a_mail_is_as_good_in_html(visitor: Visitor, person: Person) -> None:
+def test_an_email_is_as_good_in_html(visitor: Visitor, person: Person) -> None:
     visitor.open_letter(person.email, "Your account")
     link = visitor.page.locator("article a[href^='https:']").get_attribute("href")
     file = visitor.page.url.rpartition("/")[2] + ".eml"
@@ -171,7 +171,7 @@ def test_a_mail_is_as_good_in_html(visitor: Visitor, person: Person) -> None:
 # --- Forms -------------------------------------------------------------------------
 
 
-def test_a_refused_form_says_why_where_it_is_heard(visitor: Visitor) -> None:
+def test_a_rejected_form_announces_why(visitor: Visitor) -> None:
     visitor.ask_for_account(next(ADDRESSES))
     visitor.send("Create account", {"Password": "short"})
     password = visitor.page.get_by_label("Password", exact=True)
@@ -188,7 +188,7 @@ def test_a_refused_form_keeps_what_was_typed(visitor: Visitor) -> None:
     expect(visitor.page.get_by_label("Email address")).to_have_value("zoe@example.com")
 
 
-def test_a_refused_sign_in_says_what_to_check(visitor: Visitor) -> None:
+def test_a_rejected_sign_in_shows_what_to_check(visitor: Visitor) -> None:
     visitor.sign_in("nobody@example.com")
     expect(visitor.page.locator(":focus")).to_contain_text("Incorrect email")
     assert visitor.objections() == []

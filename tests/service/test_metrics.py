@@ -42,7 +42,7 @@ def watched(
         yield service
 
 
-def test_what_rules_and_dashboards_ask_for_is_told(watched: Watched) -> None:
+def test_each_metric_of_rules_and_dashboards_is_exposed(watched: Watched) -> None:
     visitor = Browser(watched)
     visitor.ask("/login")
     told = {name for name, _, _ in watched.samples()}
@@ -129,7 +129,7 @@ def guess(watched: Watched, email: str, times: int = 1) -> None:
 
 
 @needs_chain
-def test_stolen_passwords_that_are_tried_from_many_networks_wake_somebody(
+def test_credential_stuffing_from_many_networks_pages_the_operator(
     watched: Watched, chain: Chain, record_property: Any
 ) -> None:
     begun = time.monotonic()
@@ -140,7 +140,7 @@ def test_stolen_passwords_that_are_tried_from_many_networks_wake_somebody(
 
 
 @needs_chain
-def test_a_new_administrator_is_told(watched: Watched, chain: Chain) -> None:
+def test_a_new_administrator_raises_an_alert(watched: Watched, chain: Chain) -> None:
     eventually(lambda: chain.knows("administrators"))
     email = "eve@bulwark-tests.net"
     watched.person(email)
@@ -148,7 +148,7 @@ def test_a_new_administrator_is_told(watched: Watched, chain: Chain) -> None:
     chain.told("NewAdministrator")
 
 
-def test_no_secret_of_anybody_is_in_logs_metrics_mails_or_the_database(
+def test_no_secret_is_in_logs_metrics_emails_or_the_database(
     watched: Watched,
 ) -> None:
     canary, email = "turquoise-canary-31415", "careless@bulwark-tests.net"

@@ -107,9 +107,7 @@ class Service:
     def proves(self, *proofs: str, **environment: str) -> None:
         """Run tests in the service, and its own that compares models and migrations."""
         self.keep("\n".join(proofs))
-        compare = (
-            "database/test_migrations.py::test_the_migrations_make_what_the_models_say"
-        )
+        compare = "database/test_migrations.py::test_the_migrations_match_the_models"
         paths = ("tests/app", f"tests/bulwark/{compare}")
         self.run("bin/test", "-q", "-n0", *paths, **environment)
 

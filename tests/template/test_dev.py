@@ -147,7 +147,7 @@ def test_both_start_again_when_code_changes(dev: Dev) -> None:
     dev.wait_for(lambda: dev.said.count("Debugger is active") == 2)
 
 
-def test_it_goes_on_when_a_bad_setting_is_mended(dev: Dev) -> None:
+def test_it_continues_when_a_bad_setting_is_fixed(dev: Dev) -> None:
     env = dev.folder / ".env"
     good = env.read_text()
     dev.wait_for(lambda: dev.workers() == 1)

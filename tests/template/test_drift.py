@@ -158,7 +158,7 @@ def test_an_address_that_means_something_else_here_is_named(service: Path) -> No
 
 
 @pytest.mark.parametrize("content", [None, b"", b"_commit: v1\n", b"\xff\xfe"])
-def test_without_answers_it_says_how_to_get_them_back(
+def test_without_answers_it_shows_how_to_get_them_back(
     service: Path, content: bytes | None
 ) -> None:
     answers = service / ".copier-answers.yml"

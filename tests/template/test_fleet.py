@@ -108,7 +108,7 @@ UNFIT = ("orphan", "nothing", "plain", "unborn")
 ALL = (*SERVICES, *UNFIT)
 
 
-def test_each_service_is_told_by_what_an_update_does_to_it(fleet: Fleet) -> None:
+def test_each_service_is_listed_by_what_an_update_does_to_it(fleet: Fleet) -> None:
     (fleet.folder / "behind/wsgi.py").touch()  # which `git status` writes down
     before = [fleet.state(name) for name in ALL]
     found = fleet.found(*ALL, code=1)
@@ -168,7 +168,7 @@ def test_a_fix_that_did_not_arrive_needs_somebody(fleet: Fleet) -> None:
     assert fleet.found("lost", code=1)["lost"]["update"] == "applies"
 
 
-def test_services_of_the_same_name_are_told_apart(fleet: Fleet) -> None:
+def test_services_of_the_same_name_are_distinguished(fleet: Fleet) -> None:
     for name in ("one/shop", "two/shop"):
         shutil.copytree(fleet.folder / "plain", fleet.folder / name)
     lines = fleet.show("one/shop", "two/shop", "plain/.", code=1).splitlines()
@@ -268,5 +268,5 @@ def test_cut_off_it_leaves_no_clone_and_nothing_that_runs(
 @pytest.mark.parametrize(
     "options", [[], ["--from", "nowhere"], ["--jobs", "x", "y"], ["--jobs", "0", "y"]]
 )
-def test_wrong_usage_is_told(fleet: Fleet, options: list[str]) -> None:
+def test_wrong_usage_is_explained(fleet: Fleet, options: list[str]) -> None:
     assert fleet.show(*options, code=2) == ""

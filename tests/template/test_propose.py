@@ -120,7 +120,7 @@ def place(original: Path, tmp_path: Path) -> Place:
     return place
 
 
-def test_a_pull_request_holds_the_update_and_says_what_is_new(place: Place) -> None:
+def test_a_pull_request_holds_the_update_and_lists_what_is_new(place: Place) -> None:
     done = place.propose(GITHUB_ACTIONS="true")
     assert done.returncode == 0, done.stderr
     assert place.proposed("bulwark/web/headers.py").endswith(FIX)
@@ -174,7 +174,7 @@ def test_a_service_that_is_current_is_left_alone(place: Place) -> None:
     assert git(place.origin, "branch").split() == ["*", "main"]
 
 
-def test_conflicts_are_said_loudly_and_nothing_is_tested(place: Place) -> None:
+def test_conflicts_stand_first_and_nothing_is_tested(place: Place) -> None:
     with (place.service / "bulwark/web/headers.py").open("a") as file:
         file.write("# ours\n")
     place.push(ci="#!/bin/sh\ntouch $NOTES/tested\n")
@@ -199,9 +199,7 @@ def test_packages_and_tests_see_no_token(place: Place) -> None:
 
 
 @pytest.mark.parametrize("check", ["setup", "ci"])
-def test_a_check_that_fails_is_said_loudly_with_its_words(
-    place: Place, check: str
-) -> None:
+def test_a_failing_check_stands_first_with_its_output(place: Place, check: str) -> None:
     place.push(**{check: "#!/bin/sh\necho 'what is wrong'; exit 3\n"})
     assert place.propose().returncode == 0
     assert "FAILS: Update the template" in place.note("arguments")
@@ -223,9 +221,7 @@ def test_a_pull_request_that_was_refused_is_asked_for_again(place: Place) -> Non
 
 
 @pytest.mark.parametrize("ci", ["GITHUB_ACTIONS", "GITLAB_CI"])
-def test_a_job_without_token_is_told_where_to_read_about_it(
-    place: Place, ci: str
-) -> None:
+def test_a_job_without_token_is_referred_to_the_manual(place: Place, ci: str) -> None:
     done = place.propose(**{"CI": "true", ci: "true"})
     assert done.returncode == 1
     assert done.stderr.startswith("UPDATE_TOKEN is not set.")

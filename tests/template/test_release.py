@@ -70,7 +70,9 @@ def put(path: str, text: str) -> Callable[[Path], None]:
     return change
 
 
-def test_a_release_is_a_commit_and_a_tag_that_say_what_changes(checkout: Path) -> None:
+def test_a_release_is_a_commit_and_a_tag_that_describe_what_changes(
+    checkout: Path,
+) -> None:
     done = run(checkout, "1.2.0")
     assert done.returncode == 0, done.stderr
     assert "git push --follow-tags" in done.stdout

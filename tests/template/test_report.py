@@ -94,7 +94,7 @@ def updated(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Update:
     return update(service)
 
 
-def test_the_report_says_which_release_this_is(updated: Update) -> None:
+def test_the_report_names_the_release(updated: Update) -> None:
     assert "\n# Bulwark v9999.1.0\n" in f"\n{updated.report}"
 
 

@@ -82,7 +82,7 @@ def test_every_key_has_its_own_value_of_full_strength(service: Service) -> None:
         assert len(base64.urlsafe_b64decode(key)) == 32
 
 
-def test_a_value_for_development_says_so_and_no_other_does(service: Service) -> None:
+def test_only_values_for_development_are_marked(service: Service) -> None:
     folder = service()
     make_secrets(folder)
     development, production = (values(folder / name).values() for name in FILES)
@@ -96,7 +96,9 @@ def test_sqlite_needs_no_database_password(service: Service) -> None:
     assert values(folder / ".env.production").keys() == KEYS
 
 
-def test_each_key_says_what_it_is_and_what_losing_it_means(service: Service) -> None:
+def test_each_key_has_a_description_and_the_consequence_of_its_loss(
+    service: Service,
+) -> None:
     folder = service("postgresql")
     make_secrets(folder)
     for name in FILES:
@@ -242,7 +244,7 @@ def test_an_empty_value_is_named_and_left_alone(service: Service, nothing: str) 
     assert (folder / ".env").read_text() == text
 
 
-def test_a_file_that_others_can_read_is_closed_and_it_says_so(service: Service) -> None:
+def test_a_file_that_others_can_read_is_closed_and_reported(service: Service) -> None:
     folder = service()
     make_secrets(folder)
     (folder / ".env").chmod(0o644)

@@ -39,7 +39,7 @@ def test_gunicorn_killed_under_load_loses_only_what_it_was_at(
     assert load.dropped == lost
 
 
-def test_the_worker_reaches_only_what_it_is_told_to(server: Server) -> None:
+def test_the_worker_reaches_only_allowed_addresses(server: Server) -> None:
     unit = f"{NAME}@worker"
     local = {"127.0.0.0/8", "::1/128"}
 
@@ -91,7 +91,7 @@ def children(server: Server, pid: str) -> list[str]:
     return server.path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
-def test_logs_that_are_turned_over_lose_no_line(server: Server) -> None:
+def test_rotated_logs_lose_no_line(server: Server) -> None:
     logs = server.path("/var/log/nginx")
     for log in logs.glob("access.log*"):
         log.unlink()

@@ -83,7 +83,7 @@ MISSING = {
 }
 
 
-def test_install_says_what_is_missing(own: Server) -> None:
+def test_install_names_what_is_missing(own: Server) -> None:
     command = f"{HOME}/repository/deploy/systemd/install"
     for fault, said in MISSING.items():
         own.run(*fault.split())

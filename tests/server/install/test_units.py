@@ -102,7 +102,7 @@ def test_units_are_hardly_exposed(
         assert float(exposure) <= most, unit
 
 
-def test_what_all_units_count_is_told_on_the_machine_and_nowhere_else(
+def test_metrics_of_all_units_are_served_on_the_machine_alone(
     server: Server,
 ) -> None:
     server.ask("/readyz")

@@ -208,7 +208,7 @@ def slow_clients(site: Site, source: str, each: int) -> Iterator[Slow]:
         yield Slow(unsent, drips=False)
 
 
-def test_slow_clients_are_sent_away_while_others_are_answered(
+def test_slow_clients_are_disconnected_while_others_are_served(
     site: Site, record_property: Callable[[str, object], None]
 ) -> None:
     waits: list[float] = []

@@ -58,7 +58,7 @@ def test_no_answer_names_a_version_or_what_is_behind(site: Site, what: str) -> N
         assert word not in said
 
 
-def test_the_proxy_says_the_same_as_the_service(site: Site) -> None:
+def test_the_proxy_sends_the_headers_of_the_service(site: Site) -> None:
     by_proxy, by_service = (site.get(p).security for p in ("/test/file", "/"))
     for header in ("content-security-policy", "x-request-id"):
         by_proxy.pop(header)
@@ -185,14 +185,14 @@ def test_what_was_fetched_is_never_asked_for_again(site: Site) -> None:
         assert "no-cache" in said
 
 
-def test_no_tag_tells_where_a_file_lies_on_the_disk(site: Site) -> None:
+def test_no_tag_contains_the_inode_of_a_file(site: Site) -> None:
     tag = site.get("/static/app.css").header("ETag")
     assert tag
     number = site.path(f"{HOME}/current/public/static/app.css").stat().st_ino
     assert f"{number:x}" not in tag.strip('"').split("-")
 
 
-def test_an_absent_service_is_excused(site: Site) -> None:
+def test_a_service_that_is_down_has_an_error_page(site: Site) -> None:
     unit = f"{NAME}@{site.current}"
     site.run("systemctl", "stop", f"{unit}.socket", f"{unit}.service")
     try:
@@ -211,7 +211,7 @@ def test_an_absent_service_is_excused(site: Site) -> None:
     assert site.get("/healthz").status == 200
 
 
-def test_a_switch_shows_that_the_team_is_at_work(site: Site) -> None:
+def test_a_switch_shows_the_maintenance_page(site: Site) -> None:
     switch = site.path(f"/run/{NAME}.maintenance")
     switch.touch()
     try:

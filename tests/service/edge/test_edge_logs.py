@@ -67,7 +67,7 @@ def test_no_log_holds_a_secret_or_who_somebody_is(
     assert not [secret for secret in secrets if secret in logged]
 
 
-def test_somebody_signs_up_by_mail_and_signs_in(site: Site, member: Member) -> None:
+def test_a_user_signs_up_by_email_and_signs_in(site: Site, member: Member) -> None:
     page = member.visitor.ask("/account")
     assert ADDRESS in page.body
     assert "no-store" in (page.header("Cache-Control") or "")
@@ -77,7 +77,7 @@ def test_somebody_signs_up_by_mail_and_signs_in(site: Site, member: Member) -> N
     assert found == ("127.0.0.1", 1)
 
 
-def test_a_mail_server_that_is_away_loses_no_account_and_no_mail(site: Site) -> None:
+def test_a_mail_server_that_is_down_loses_no_account_and_no_email(site: Site) -> None:
     late, visitor = "late@bulwark-tests.net", EdgeVisitor(site.nginx)
     with site.mailbox.away():
         assert visitor.fill_in("/register", email=late).status == 200

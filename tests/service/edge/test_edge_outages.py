@@ -34,7 +34,9 @@ def abandoned(
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 @pytest.mark.parametrize("path", ["/login", "/test/proxied"])
-def test_an_absent_service_is_excused(abandoned: Nginx, method: str, path: str) -> None:
+def test_a_service_that_is_down_has_an_error_page(
+    abandoned: Nginx, method: str, path: str
+) -> None:
     answer = EdgeVisitor(abandoned).ask(path, method)
     assert answer.status == 503
     assert answer.header("Retry-After") == "5"
@@ -43,7 +45,9 @@ def test_an_absent_service_is_excused(abandoned: Nginx, method: str, path: str) 
     assert answer.count_security() == Counter(SECURITY_HEADERS)
 
 
-def test_people_see_that_the_team_is_at_work(site: Site, visitor: EdgeVisitor) -> None:
+def test_a_switch_shows_the_page_of_maintenance(
+    site: Site, visitor: EdgeVisitor
+) -> None:
     style = visitor.ask("/static/app.css").body
     site.nginx.maintenance.touch()
     try:

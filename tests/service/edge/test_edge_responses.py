@@ -72,7 +72,7 @@ def test_no_answer_names_a_version_or_what_is_behind(
         assert word not in said
 
 
-def test_nginx_says_the_same_as_the_service(visitor: EdgeVisitor) -> None:
+def test_nginx_sends_the_headers_of_the_service(visitor: EdgeVisitor) -> None:
     by_nginx, by_service = (visitor.ask(p).security for p in ("/robots.txt", "/"))
     for header in ("content-security-policy", "x-request-id"):
         by_nginx.pop(header)

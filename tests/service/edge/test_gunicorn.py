@@ -60,7 +60,7 @@ def ask_by_socket(address: Path, target: str, **headers: str) -> Response:
         return exchange(stream, "GET", target, None, headers)
 
 
-def test_gunicorn_itself_believes_no_header(site: Site) -> None:
+def test_gunicorn_itself_trusts_no_header(site: Site) -> None:
     """It trusts who reaches its socket; bulwark.web.proxy says what to make of that."""
     over_tls = {"X-Forwarded-Proto": "https"}
     for name in ("SCRIPT_NAME", "PATH_INFO", "X_Real_IP"):
@@ -73,7 +73,7 @@ def test_gunicorn_itself_believes_no_header(site: Site) -> None:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_gunicorn_tells_its_health_whatever_host_is_named(
+def test_health_checks_may_name_any_host(
     site: Site, visitor: EdgeVisitor, path: str
 ) -> None:
     """nginx can't: it does not know for which of its services another host stands."""

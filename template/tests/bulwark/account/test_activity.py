@@ -70,7 +70,7 @@ def test_any_page_of_the_history_can_be_asked_for(
     assert visitor.get(f"/account/activity?before={before}").status_code == 200
 
 
-def test_the_history_says_who_else_did_it_and_not_from_where(
+def test_the_history_shows_who_else_did_it_and_not_from_where(
     visitor: Visitor, app: Flask, person: str
 ):
     visitor.sign_in(person)

@@ -245,7 +245,7 @@ def test_a_link_to_set_a_password_from_before_ends_with_the_change(
 # --- Who is told, and can stop it -----
 
 
-def test_the_old_address_is_told_at_the_request_and_at_the_change(
+def test_the_old_address_is_notified_of_the_request_and_of_the_change(
     zoe: Visitor, person: str, link: str, stop: str
 ):
     zoe.submit(link, {})
@@ -329,7 +329,7 @@ def test_one_account_asks_five_times_an_hour(visitor: Visitor, person: str):
     assert len([m for m in letters if m["To"] == person]) == 5
 
 
-def test_a_taken_address_is_answered_as_a_free_one_and_its_owner_told(
+def test_a_taken_address_gets_the_response_of_a_free_one_and_its_owner_an_email(
     visitor: Visitor, app: Flask, person: str
 ):
     add_person(app, TAKEN)

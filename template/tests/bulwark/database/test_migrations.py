@@ -72,7 +72,7 @@ def count_of_roles_given() -> int:
     return db.session.scalar(select(func.count()).select_from(users_roles)) or 0
 
 
-def test_the_migrations_make_what_the_models_say(alembic: Config) -> None:
+def test_the_migrations_match_the_models(alembic: Config) -> None:
     command.upgrade(alembic, "heads")
     command.check(alembic)
 

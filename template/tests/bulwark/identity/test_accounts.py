@@ -38,7 +38,7 @@ def test_a_wrong_password_is_refused(visitor: Visitor, person: str):
     assert not visitor.is_signed_in()
 
 
-def test_two_long_passwords_that_differ_at_the_end_are_told_apart(
+def test_two_long_passwords_that_differ_at_the_end_are_distinguished(
     visitor: Visitor, app: Flask, person: str
 ):
     long = GOOD_PASSWORD * 20
@@ -58,7 +58,7 @@ def test_an_address_is_one_account_in_every_spelling(visitor: Visitor, person: s
     assert visitor.is_signed_in()
 
 
-def test_a_forgotten_password_is_set_anew_by_mail(visitor: Visitor, person: str):
+def test_a_forgotten_password_is_reset_by_email(visitor: Visitor, person: str):
     visitor.submit("/reset", {"email": person})
     link = visitor.link_in_last_letter()
     visitor.submit(link, {"password": NEW_PASSWORD, "password_confirm": NEW_PASSWORD})
@@ -102,7 +102,7 @@ def test_a_changed_password_ends_other_sessions(
     assert not other_visitor.is_signed_in()
 
 
-def test_a_changed_password_is_reported_by_mail(visitor: Visitor, person: str):
+def test_a_changed_password_is_reported_by_email(visitor: Visitor, person: str):
     visitor.sign_in(person)
     visitor.submit(
         "/change",
@@ -150,7 +150,7 @@ def test_a_disabled_account_is_out_at_the_next_request(
     assert not visitor.is_signed_in()
 
 
-def test_an_old_hash_is_made_anew_at_sign_in(visitor: Visitor, app: Flask, person: str):
+def test_an_old_hash_is_replaced_at_sign_in(visitor: Visitor, app: Flask, person: str):
     context = app.extensions["security"].pwd_context
     old = context.using(bcrypt__rounds=5)
     with app.test_request_context():

@@ -146,7 +146,7 @@ def test_every_kind_of_account_costs_the_same_queries(
 
 
 @pytest.mark.parametrize("path", ["/register", "/reset"])
-def test_every_address_is_sent_one_mail(
+def test_every_address_is_sent_one_email(
     path: str, app: Flask, addresses: dict[str, str], visitor: Visitor
 ):
     """So nothing is left out for an unknown one that takes time for a known one."""
@@ -158,7 +158,7 @@ def test_every_address_is_sent_one_mail(
 
 
 @pytest.mark.parametrize("kind", ["locked", "unknown"])
-def test_who_asks_for_a_password_without_an_account_reads_it_in_the_mail(
+def test_a_reset_for_an_unknown_address_sends_an_email_that_explains_it(
     kind: str, addresses: dict[str, str], visitor: Visitor
 ):
     visitor.submit("/reset", {"email": addresses[kind]})

@@ -325,7 +325,7 @@ def test_a_lock_at_the_same_moment_wins(place: Place, monkeypatch: Any):
 
 
 @kinds
-def test_who_is_told_of_a_link_that_was_used(place: Place, kind: str):
+def test_who_is_notified_of_a_used_link(place: Place, kind: str):
     link = LINKS[kind].get(place)
     before = len(place.zoe.letters())
     assert works(place, kind, link)
@@ -343,7 +343,7 @@ def test_who_is_told_of_a_link_that_was_used(place: Place, kind: str):
 
 
 @kinds
-def test_who_is_told_of_a_request(place: Place, kind: str):
+def test_who_is_notified_of_a_request(place: Place, kind: str):
     before = len(place.to())
     LINKS[kind].ask(place)
     both = "change" in kind

@@ -97,7 +97,7 @@ def test_a_subject_or_a_name_can_not_add_a_header(text: str) -> None:
         headers.mailbox("From", "no-reply@example.org", text)
 
 
-def test_a_mail_leaves_with_these_headers(
+def test_an_email_is_sent_with_these_headers(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inbox = Inbox()

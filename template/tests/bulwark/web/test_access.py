@@ -18,7 +18,7 @@ def small_app() -> Flask:
     return Flask("tests")
 
 
-def test_every_route_of_this_service_says_who_may_call_it(app: Flask):
+def test_every_route_of_this_service_declares_who_may_call_it(app: Flask):
     declared = {
         rule.endpoint: access.declared_for(app, rule.endpoint)
         for rule in app.url_map.iter_rules()

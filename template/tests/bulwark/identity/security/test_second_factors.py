@@ -197,13 +197,13 @@ def test_the_code_that_added_an_app_does_not_sign_in(
     assert not other_visitor.is_signed_in()
 
 
-def test_codes_by_mail_are_not_offered(visitor: Visitor, person: str):
+def test_codes_by_email_are_not_offered(visitor: Visitor, person: str):
     visitor.sign_in(person)
     assert visitor.send("/account/authenticator", {"setup": "email"}).status_code == 400
     assert visitor.letters() == []
 
 
-def test_where_a_setting_allows_it_a_code_by_mail_is_a_second_factor(
+def test_where_a_setting_allows_it_a_code_by_email_is_a_second_factor(
     visitor: Visitor,
     other_visitor: Visitor,
     app: Flask,
@@ -271,7 +271,7 @@ def test_a_link_to_the_code_page_signs_nobody_out(visitor: Visitor, with_app: st
     assert visitor.is_signed_in()
 
 
-def test_nobody_mails_the_administrator_for_help(visitor: Visitor, with_app: str):
+def test_no_page_emails_the_administrator_for_help(visitor: Visitor, with_app: str):
     give_password(visitor, with_app)
     answer = visitor.get("/login/lost")
     assert answer.headers["Location"] == "/login/recovery"
@@ -528,7 +528,7 @@ def test_a_removed_passkey_signs_nobody_in(visitor: Visitor, key: SoftwarePasske
     assert not visitor.is_signed_in()
 
 
-def test_asking_for_a_passkey_never_tells_who_has_one(
+def test_asking_for_a_passkey_never_reveals_who_has_one(
     visitor: Visitor, person: str, key: SoftwarePasskey
 ):
     known = visitor.send("/login/passkey", {"identity": person}).get_json()["response"]
