@@ -39,7 +39,7 @@ os.environ |= {
     "COPIER_SETTINGS_PATH": f"{SETTINGS.name}/copier.yml",
     "COPIER_CACHE_DIR": f"{SETTINGS.name}/cache",
 }
-# bin/test says which uv; without it, the machine's or the checkout's.
+# bin/test names the uv; without it, the machine's or the checkout's.
 # Without compiled files every start of a service would compile all of them.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("UV", shutil.which("uv") or str(ROOT / ".uv/bin/uv"))
@@ -60,7 +60,7 @@ Make = Callable[..., Path]
 
 
 def run(*command: str | Path, cwd: Path, **options: Any) -> str:
-    """Run a command, fail with all it said, return what it said on stdout."""
+    """Run a command, fail with all of its output, return its stdout."""
     done = subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, check=False, **options
     )
@@ -225,7 +225,7 @@ def _turn(item: pytest.Item) -> int:
     return min((LONG.index(name) for name in names if name in LONG), default=len(LONG))
 
 
-# --- Tests whose system packages are missing are skipped, and the end says so --------
+# --- Tests whose system packages are missing are skipped, as the summary shows --------
 
 
 def packages() -> dict[str, str]:

@@ -67,7 +67,9 @@ class Browser(Client):
         return self.fill_in("/login", email=email, password=password)
 
 
-def guess(port: int, certificate: Path, ready: Event, over: Event, told: Any) -> None:
+def guess(
+    port: int, certificate: Path, ready: Event, over: Event, results: Any
+) -> None:
     """Guess from all networks until it is over; count the answers by status."""
     os.nice(19)  # What it costs to send them is paid elsewhere.
     statuses: Counter[int] = Counter()
@@ -90,7 +92,7 @@ def guess(port: int, certificate: Path, ready: Event, over: Event, told: Any) ->
     ready.set()
     for thread in threads:
         thread.join()
-    told.put(statuses)
+    results.put(statuses)
 
 
 def sign_ins(browsers: dict[str, Browser], seconds: float) -> dict[str, list[float]]:
@@ -139,16 +141,16 @@ def people(site: Site) -> dict[str, Browser]:
 def while_guessed(work: Callable[[], Any], site: Site) -> tuple[Any, Counter[int]]:
     """Return what the work returns, and what the guesses were answered meanwhile."""
     context = multiprocessing.get_context("spawn")
-    ready, over, told = context.Event(), context.Event(), context.Queue()
+    ready, over, results = context.Event(), context.Event(), context.Queue()
     where = site.nginx.ports[443], site.nginx.certificate
-    process = context.Process(target=guess, args=(*where, ready, over, told))
+    process = context.Process(target=guess, args=(*where, ready, over, results))
     process.start()
     try:
         assert ready.wait(60)
         time.sleep(10)  # until the networks are known to guess
         result = work()
         over.set()
-        return result, told.get(timeout=60)
+        return result, results.get(timeout=60)
     finally:
         over.set()
         process.join(60)

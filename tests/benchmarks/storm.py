@@ -45,7 +45,7 @@ def others(port: int, certificate: Path, seconds: float) -> list[float]:
 
 
 def storm(
-    port: int, certificate: Path, many: bool, ready: Event, over: Event, told: Any
+    port: int, certificate: Path, many: bool, ready: Event, over: Event, results: Any
 ) -> None:
     """Post sign-ins until it is over; count the answers by status."""
     os.nice(19)  # What it costs to send them is paid elsewhere.
@@ -67,7 +67,7 @@ def storm(
             statuses[status] += 1
 
     in_threads(STORM, post)
-    told.put(statuses)
+    results.put(statuses)
 
 
 def in_threads(number: int, work: Callable[[], None]) -> None:
@@ -83,9 +83,9 @@ def during_storm(
 ) -> tuple[list[float], Counter[int]]:
     """Return how long others waited in a storm, and what the storm was answered."""
     context = multiprocessing.get_context("spawn")
-    ready, over, told = context.Event(), context.Event(), context.Queue()
+    ready, over, results = context.Event(), context.Event(), context.Queue()
     process = context.Process(
-        target=storm, args=(port, certificate, many, ready, over, told)
+        target=storm, args=(port, certificate, many, ready, over, results)
     )
     process.start()
     try:
@@ -93,7 +93,7 @@ def during_storm(
         time.sleep(1)  # past the burst that nginx and the limit let through
         took = others(port, certificate, SECONDS)
         over.set()
-        statuses = told.get(timeout=30)
+        statuses = results.get(timeout=30)
     finally:
         over.set()
         process.join(30)

@@ -26,8 +26,8 @@ def server(
 def curl(server: Server, domain: str, path: str) -> tuple[str, str]:
     """Ask from the machine itself; return the status and the body."""
     to = ("--resolve", f"{domain}:443:127.0.0.1", f"https://{domain}{path}")
-    said = server.run("curl", "-sk", "-w", "\n%{http_code}", *to)
-    body, _, status = said.rpartition("\n")
+    output = server.run("curl", "-sk", "-w", "\n%{http_code}", *to)
+    body, _, status = output.rpartition("\n")
     return status, body
 
 
@@ -59,8 +59,8 @@ def test_two_services_share_one_apache(server: Server) -> None:
         client = (
             f"openssl s_client -connect 127.0.0.1:443 -servername {asked} </dev/null"
         )
-        said = server.run("sh", "-c", f"{client} 2>&1")
-        assert f"CN={shown}" in said.replace("CN = ", "CN=")
+        output = server.run("sh", "-c", f"{client} 2>&1")
+        assert f"CN={shown}" in output.replace("CN = ", "CN=")
     unknown = server.attempt(
         "sh", "-c", "openssl s_client -connect 127.0.0.1:443 -servername no </dev/null"
     )

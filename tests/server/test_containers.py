@@ -584,10 +584,10 @@ def test_who_is_to_be_told_is_told_by_what_the_profile_starts(stack: Stack) -> N
         file.write_text(yaml.safe_dump({"receivers": receivers(hook)}))
         stack.engine.write(f"{stack.folder}/app/alerts/test.yml", RULE)
         stack.compose("restart", "prometheus", "alertmanager")
-        heard = eventually(lambda: shop.heard("AllIsWell"))
+        heard = eventually(lambda: shop.find_alert("AllIsWell"))
     assert heard["to"] == "/page"
     assert heard["labels"]["service"] == NAME
-    names = {alert["labels"]["alertname"] for alert in shop.told}
+    names = {alert["labels"]["alertname"] for alert in shop.alerts}
     assert names <= {"AllIsWell", "NewAdministrator"}, "the first one was invited"
 
 

@@ -62,9 +62,9 @@ def test_guessing_passwords_ends_with_a_ban(server: PublicServer) -> None:
 
     attacker.attack(guess)
     assert attacker.address in server.banned()
-    told = [x for x in server.journal().splitlines() if f'"{attacker.address}"' in x]
+    logged = [x for x in server.journal().splitlines() if f'"{attacker.address}"' in x]
     # Those that were on their way when it began to matter count too.
-    assert 30 <= sum('"authn_login_fail", "request_id"' in x for x in told) < 45
+    assert 30 <= sum('"authn_login_fail", "request_id"' in x for x in logged) < 45
     assert not server.answers(attacker.address, 80)
     eventually(lambda: server.refuses_quic(attacker.address), 10)
     assert not server.listens_to_quic() or not server.refuses_quic(neighbour.address)
@@ -76,9 +76,9 @@ def test_guessing_passwords_ends_with_a_ban(server: PublicServer) -> None:
 
 
 def test_a_user_who_mistypes_twice_signs_in(server: PublicServer) -> None:
-    said = server.deploy("systemd/flask", "accounts", "invite", ADDRESS).stdout
-    link = re.search(r"https://[^/]+(/\S+)", said)
-    assert link, said
+    output = server.deploy("systemd/flask", "accounts", "invite", ADDRESS).stdout
+    link = re.search(r"https://[^/]+(/\S+)", output)
+    assert link, output
     visitor = PublicVisitor(server)
     assert visitor.submit(link[1], password=PASSWORD).status == 302
     for password, status in (("elven", 200), ("eleven-purple", 200), (PASSWORD, 302)):

@@ -106,8 +106,8 @@ def machine(
 
 def lines_of(machine: Machine) -> list[dict[str, Any]]:
     """Return what the web processes have logged."""
-    said = (machine.folder / "web").read_text().splitlines()
-    return [json.loads(line) for line in said if line.startswith("{")]
+    output = (machine.folder / "web").read_text().splitlines()
+    return [json.loads(line) for line in output if line.startswith("{")]
 
 
 def test_a_full_disk_lets_people_read_and_nobody_change_what_must_be_recorded(

@@ -45,9 +45,9 @@ def watched(
 def test_each_metric_of_rules_and_dashboards_is_exposed(watched: Watched) -> None:
     visitor = Browser(watched)
     visitor.ask("/login")
-    told = {name for name, _, _ in watched.samples()}
+    exposed = {name for name, _, _ in watched.samples()}
     unseen = {"log_lines_dropped_total"}  # has no sample until one was
-    assert METRICS - NOT_HERE - unseen <= told
+    assert METRICS - NOT_HERE - unseen <= exposed
 
 
 def test_all_workers_are_counted_and_a_killed_one_loses_nothing(
@@ -106,9 +106,9 @@ def test_the_metrics_can_be_stopped_while_they_are_asked_for(watched: Watched) -
 
 
 def workers(watched: Watched) -> list[int]:
-    said = (watched.folder / "web").read_text()
-    said += (watched.folder / "web.err").read_text()
-    pids = map(int, re.findall(r"Booting worker with pid: (\d+)", said))
+    output = (watched.folder / "web").read_text()
+    output += (watched.folder / "web.err").read_text()
+    pids = map(int, re.findall(r"Booting worker with pid: (\d+)", output))
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
@@ -135,7 +135,7 @@ def test_credential_stuffing_from_many_networks_pages_the_operator(
     begun = time.monotonic()
     for number in range(16):
         guess(watched, f"stolen{number}@bulwark-tests.net")
-    chain.told("CredentialStuffing")
+    chain.wait_for_alert("CredentialStuffing")
     record_property("seconds from attack to alert", time.monotonic() - begun)
 
 
@@ -145,7 +145,7 @@ def test_a_new_administrator_raises_an_alert(watched: Watched, chain: Chain) -> 
     email = "eve@bulwark-tests.net"
     watched.person(email)
     watched.flask("accounts", "grant", email, "administrator")
-    chain.told("NewAdministrator")
+    chain.wait_for_alert("NewAdministrator")
 
 
 def test_no_secret_is_in_logs_metrics_emails_or_the_database(
@@ -154,7 +154,7 @@ def test_no_secret_is_in_logs_metrics_emails_or_the_database(
     canary, email = "turquoise-canary-31415", "careless@bulwark-tests.net"
     person = watched.person(email)
     stranger = Browser(watched)
-    watched.mailbox.letters.clear()
+    watched.mailbox.messages.clear()
     stranger.fill_in("/reset", email=email)
     link = watched.link_to(email)
     for typed in (email, canary, f"{canary}@bulwark-tests.net"):
@@ -174,8 +174,10 @@ def test_no_secret_is_in_logs_metrics_emails_or_the_database(
         places[log] = (watched.folder / log).read_text()
         places[log] += (watched.folder / f"{log}.err").read_text()
     places["metrics"] += "\n".join(map(str, watched.samples()))
-    letters = [str(letter) for letter in watched.mailbox.letters]
-    places["letters"] = "".join(letters).replace(link, "")
+    messages = [str(message) for message in watched.mailbox.messages]
+    places["emails"] = "".join(messages).replace(link, "")
     assert len(places["web"]) > 10_000
-    found = [(s, name) for s in secrets for name, said in places.items() if s in said]
+    found = [
+        (s, name) for s in secrets for name, output in places.items() if s in output
+    ]
     assert not found

@@ -275,26 +275,26 @@ def test_an_attack_raises_an_alert_and_a_page_silences_what_it_explains(
         with shop.open(exporter):
             ordinary = "count_over_time(sign_in_failures_recent_networks[1m]) > 3"
             eventually(lambda: chain.knows(ordinary))
-            assert not shop.told
+            assert not shop.alerts
 
             shop.metrics["sign_in_failures_recent_per_network_max"] = 31
-            ticket = chain.told("BruteForce")
+            ticket = chain.wait_for_alert("BruteForce")
             assert ticket["to"] == "/ticket"
             assert ticket["labels"]["service"] == "shop"
             assert ticket["annotations"]["summary"].startswith("shop: one network")
             assert not chain.silenced("BruteForce")
 
             shop.metrics["sign_in_failures_recent_networks"] = 200
-            page = chain.told("CredentialStuffing")
+            page = chain.wait_for_alert("CredentialStuffing")
             assert page["to"] == "/page"
             assert "from 200 networks" in page["annotations"]["summary"]
             eventually(lambda: chain.silenced("BruteForce"))
             assert not chain.silenced("CredentialStuffing")
 
             shop.metrics |= {"database_up": 0, heartbeat: 0}
-            assert chain.told("DatabaseDown")["to"] == "/page"
+            assert chain.wait_for_alert("DatabaseDown")["to"] == "/page"
             eventually(lambda: chain.silenced("WorkerGone"))
-        assert chain.told("TargetDown")["to"] == "/page"
+        assert chain.wait_for_alert("TargetDown")["to"] == "/page"
         assert not chain.silenced("TargetDown")
 
 

@@ -58,8 +58,8 @@ class Site(NamedTuple):
 
     def lines(self, target: str) -> list[dict[str, Any]]:
         """Return what the web processes have logged of an address."""
-        said = (self.service.folder / "web").read_text().splitlines()
-        lines = [json.loads(line) for line in said if line.startswith("{")]
+        output = (self.service.folder / "web").read_text().splitlines()
+        lines = [json.loads(line) for line in output if line.startswith("{")]
         return [line for line in lines if line.get("route") == target]
 
 

@@ -20,7 +20,7 @@ MEBIBYTE = 1024 * 1024
 # How long a fault lasts. SHIPPING_OUTAGE=60 tries it for longer.
 OUTAGE = float(os.environ.get("SHIPPING_OUTAGE", "3"))
 
-# Writes lines to stdout as gunicorn's processes do, and says when it is done with them.
+# Writes lines to stdout as gunicorn's processes do, and reports when it is done.
 WRITER = """
 import json, sys, time
 first, lines, pause, size = map(json.loads, sys.argv[1:])
@@ -41,7 +41,7 @@ class Service:
         self.log.touch()
         self.state = folder / "spool"
         self.state.mkdir()
-        self.said = folder / "agent.err"
+        self.output = folder / "agent.err"
         self.config = folder / "shipping.conf"
         pieces = ("syslog-ng", "file", sink.piece)
         text = "".join((PIECES / f"{piece}.conf").read_text() for piece in pieces)

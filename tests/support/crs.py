@@ -100,9 +100,9 @@ class Administrator(PublicVisitor):
         self.sent = 0
         email = f"{secrets.token_hex(4)}@bulwark-tests.net"
         invite = ("accounts", "invite", email, "--role", "administrator")
-        said = server.deploy("systemd/flask", *invite).stdout
-        link = re.search(r"https://[^/]+(/\S+)", said)
-        assert link, said
+        output = server.deploy("systemd/flask", *invite).stdout
+        link = re.search(r"https://[^/]+(/\S+)", output)
+        assert link, output
         assert self.submit(link[1], password=PASSWORD).status == 302
         assert self.submit("/login", email=email, password=PASSWORD).status == 302
         page = self.submit("/account/authenticator", setup="authenticator").body

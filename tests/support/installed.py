@@ -5,7 +5,7 @@ from functools import partial
 from tests.support.deployed import HOME, NAME, Server
 from tests.support.servers import eventually
 
-# What systemd-analyze finds at most; what is left is said in the units.
+# What systemd-analyze finds at most; the units explain the rest.
 ASK_FOR_METRICS = """
 import urllib.request
 print(urllib.request.urlopen("http://127.0.0.1:9464/metrics").read().decode())

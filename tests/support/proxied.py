@@ -131,20 +131,20 @@ class Site(Server):
         with self.tls(name, source) if port == 443 else self.plug(port) as stream:
             return exchange(stream, method, target, body, sent)
 
-    def say(self, *lines: str | bytes, port: int = 443) -> bytes:
+    def send_lines(self, *lines: str | bytes, port: int = 443) -> bytes:
         """Send lines as they are; return all that comes back."""
         sent = b"\r\n".join(x.encode() if isinstance(x, str) else x for x in lines)
         with self.tls() if port == 443 else self.plug(port) as stream:
             stream.sendall(sent + b"\r\n\r\n")
-            said = b""
+            received = b""
             while True:
                 try:
                     more = stream.recv(65536)
                 except ConnectionResetError:
-                    return said
+                    return received
                 if not more:
-                    return said
-                said += more
+                    return received
+                received += more
 
     def logged(self, request_id: str | None) -> dict[str, Any]:
         """Return the line that the proxy wrote about a request, when it is there."""

@@ -18,7 +18,7 @@ LOG = "/var/log/nginx/access.log"
 
 SHORTLY = 2.0  # seconds
 
-# Linux lets a socket have any address of a local IPv6 route only if told so: ipv6(7).
+# With this option a socket may have any address of a local IPv6 route: ipv6(7).
 IPV6_FREEBIND = 78
 
 # Records security events as a request does: name, address and browser in each line.
@@ -135,8 +135,8 @@ class PublicServer(Server):
 
     def fail2ban_regex(self, log: str, mode: str) -> list[str]:
         """Return whom fail2ban sees in a log, once for each line that counts."""
-        said = self.run("fail2ban-regex", "-o", "id", log, f"{NAME}[mode={mode}]")
-        return said.split()
+        output = self.run("fail2ban-regex", "-o", "id", log, f"{NAME}[mode={mode}]")
+        return output.split()
 
 
 class PublicVisitor(Visitor):

@@ -203,10 +203,10 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.port = free_port()
-        self.letters: list[EmailMessage] = []
+        self.messages: list[EmailMessage] = []
 
     async def handle_DATA(self, _: Any, __: Any, envelope: Envelope) -> str:  # noqa: N802
-        self.letters.append(
+        self.messages.append(
             message_from_bytes(envelope.original_content or b"", policy=default)
         )
         return "250 OK"
@@ -235,9 +235,9 @@ class Mailbox:
 
     def link_to(self, recipient: str) -> str | None:
         """Return the path of the link in the first mail to somebody."""
-        for letter in self.letters:
-            text = letter.get_body(("plain",))
-            if letter["To"] == recipient and text:
+        for received in self.messages:
+            text = received.get_body(("plain",))
+            if received["To"] == recipient and text:
                 found = re.search(r"https://[^/\s]+(/\S+)", text.get_content())
                 return found[1] if found else None
         return None
@@ -260,7 +260,7 @@ class Nginx:
         for name in ("run", "live", "www/.well-known/acme-challenge"):
             (folder / name).mkdir(parents=True)
         certify(domain, self.certificate, folder / "live/privkey.pem")
-        # What Debian's nginx.conf says and the site has to overrule.
+        # What Debian's nginx.conf sets and the site has to override.
         self.config.write_text(f"""
             {"user root;" if os.geteuid() == 0 else ""}
             pid {folder}/nginx.pid;

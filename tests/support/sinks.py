@@ -25,8 +25,8 @@ import trustme
 from tests.support.certificates import issue
 from tests.support.servers import free_port
 
-# What it does with who connects: takes what comes; answers 503, or another status; says
-# nothing, not even in TLS; ends the handshake, and then neither reads nor answers.
+# What it does with clients: accepts lines; responds 503, or another status; sends
+# nothing, not even in TLS; completes the handshake, and then does nothing.
 FINE, BUSY, SILENT, STUCK = "fine", "busy", "silent", "stuck"
 
 # <14>1 TIME HOST APP PROCID MSGID - MESSAGE, where - may be [elements].
@@ -89,7 +89,7 @@ class Sink:
                     side.close()
 
     def leave(self) -> None:
-        """Go as a server does that is told to: say so, and read what is under way."""
+        """Stop as a server does: close, and read what is under way."""
         self._stop_listening()
         for plain in list(self.streams.values()):
             with suppress(OSError):
@@ -176,7 +176,7 @@ class Web(Sink):
                     return
                 had += more
             body, had = had[:length], had[length:]
-            # Whoever became silent or stuck meanwhile has taken it and says nothing.
+            # Whoever became silent or stuck meanwhile has taken it and sends nothing.
             self._wait_while(SILENT, STUCK)
             status = self.status if self.mood == BUSY else 200
             self.heads.append(head.decode())
@@ -224,7 +224,7 @@ class Loggly(Web):
 
 
 class Syslog(Sink):
-    """A syslog server: messages of RFC 5424, counted as RFC 5425 says."""
+    """A syslog server: messages of RFC 5424, counted as in RFC 5425."""
 
     piece, standard_port = "syslog", 6514
     busy_is_known = False

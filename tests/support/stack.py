@@ -1,4 +1,4 @@
-"""The service in containers: what compose.yaml says, run by Docker on a machine."""
+"""The service in containers: compose.yaml, run by Docker on a machine."""
 
 import json
 import os
@@ -53,7 +53,7 @@ class Stack:
         *,
         watched: bool = False,
     ) -> None:
-        """Bring it to its server as deploy/README.md says, with an override of ours."""
+        """Bring it to its server as in deploy/README.md, with an override of ours."""
         self.engine = engine
         self.authority = ""  # whom visitors trust
         self.begun: dict[str, dict[str, Any]] = {}
@@ -91,7 +91,7 @@ class Stack:
             os.chown(path, owner, 0)
 
     def compose(self, *command: str) -> str:
-        """Run a command of docker compose; return what it says on stdout."""
+        """Run a command of docker compose; return its stdout."""
         place = ("--project-directory", self.folder, *self.profile)
         return self.engine.run("docker", "compose", *place, *command)
 

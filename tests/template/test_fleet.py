@@ -26,7 +26,7 @@ class Fleet:
         self.folder, self.template = folder, folder / "template"
 
     def show(self, *options: str | Path, code: int = 0, **variables: str) -> str:
-        """Return what bin/fleet says of services."""
+        """Return the output of bin/fleet for services."""
         done = subprocess.run(
             [ROOT / "bin/fleet", *options],
             cwd=self.folder,
@@ -42,7 +42,7 @@ class Fleet:
     def found(
         self, *options: str, code: int = 0, **variables: str
     ) -> dict[str, dict[str, Any]]:
-        """Return what bin/fleet says for programs, by service."""
+        """Return its JSON output, by service."""
         services = json.loads(self.show("--json", *options, code=code, **variables))
         return {service["path"]: service for service in services}
 
@@ -115,15 +115,15 @@ def test_each_service_is_listed_by_what_an_update_does_to_it(fleet: Fleet) -> No
     assert [fleet.state(name) for name in ALL] == before
     assert tuple(found) == ALL
 
-    def said(key: str) -> dict[str, Any]:
+    def output(key: str) -> dict[str, Any]:
         return {name: found[name][key] for name in ALL if found[name][key]}
 
-    assert said("release") == {
+    assert output("release") == {
         **dict.fromkeys((*SERVICES, "orphan"), RELEASE),
         "current": NEWS,
     }
-    assert said("newest") == dict.fromkeys(SERVICES, NEWS)
-    assert said("update") == {
+    assert output("newest") == dict.fromkeys(SERVICES, NEWS)
+    assert output("update") == {
         "current": "current",
         "behind": "applies",
         "edited": "conflicts",
@@ -133,11 +133,11 @@ def test_each_service_is_listed_by_what_an_update_does_to_it(fleet: Fleet) -> No
         **dict.fromkeys(UNFIT, "failed"),
     }
     edited = ["bulwark/web/headers.py"]
-    assert said("drift") == {"edited": edited, "lost": edited, "old": LENT}
+    assert output("drift") == {"edited": edited, "lost": edited, "old": LENT}
     assert {name for name in ALL if found[name]["drift"] is None} == {*UNFIT}
-    assert said("conflicts") == {"edited": edited}
-    assert said("not_here") == {"lost": edited}
-    notes = {name: " ".join(lines) for name, lines in said("notes").items()}
+    assert output("conflicts") == {"edited": edited}
+    assert output("not_here") == {"lost": edited}
+    notes = {name: " ".join(lines) for name, lines in output("notes").items()}
     assert "uncommitted changes, which were left out" in notes.pop("dirty")
     assert "/gone" in notes.pop("orphan")
     assert f"It has no {', '.join(LENT)}; this" in notes.pop("old")

@@ -126,9 +126,9 @@ def test_a_pull_request_holds_the_update_and_lists_what_is_new(place: Place) -> 
     assert place.proposed("bulwark/web/headers.py").endswith(FIX)
     subject = git(place.origin, "log", "-1", "--format=%s", BRANCH)
     assert subject == "Update the template to 9999.1.0\n"
-    said = place.note("arguments").splitlines()
-    assert said[:2] == ["pr", "create"]
-    assert "Update the template to 9999.1.0" in said
+    output = place.note("arguments").splitlines()
+    assert output[:2] == ["pr", "create"]
+    assert "Update the template to 9999.1.0" in output
     assert f"--head\n{BRANCH}\n" in place.note("arguments")
     assert place.note("text").startswith("`bin/setup` and `bin/ci` passed.\n")
     assert "## Security\n\n- Safer headers.\n" in place.note("text")
@@ -203,10 +203,10 @@ def test_a_failing_check_stands_first_with_its_output(place: Place, check: str) 
     place.push(**{check: "#!/bin/sh\necho 'what is wrong'; exit 3\n"})
     assert place.propose().returncode == 0
     assert "FAILS: Update the template" in place.note("arguments")
-    said = place.note("text")
-    assert said.startswith(f"> **`bin/{check}` fails.**")
-    assert "\nwhat is wrong\n" in said
-    assert "- Safer headers." in said
+    output = place.note("text")
+    assert output.startswith(f"> **`bin/{check}` fails.**")
+    assert "\nwhat is wrong\n" in output
+    assert "- Safer headers." in output
 
 
 def test_a_pull_request_that_was_refused_is_asked_for_again(place: Place) -> None:
@@ -238,9 +238,9 @@ def test_a_long_report_is_cut_but_stands_whole_in_the_commit(place: Place) -> No
     text = place.note("text")
     assert len(text) < 65_536
     assert text.startswith("`bin/setup` and `bin/ci` passed.\n\nThis is shortened")
-    said = git(place.origin, "log", "-1", "--format=%B", "bulwark-9999.1.1")
-    assert "\n## Security\n\n- Safer headers.\n" in said
-    assert "\n- Entry 4999 ü\n" in said
+    output = git(place.origin, "log", "-1", "--format=%B", "bulwark-9999.1.1")
+    assert "\n## Security\n\n- Safer headers.\n" in output
+    assert "\n- Entry 4999 ü\n" in output
 
 
 def test_services_of_one_repository_get_a_proposal_each(place: Place) -> None:

@@ -132,8 +132,8 @@ def test_missing_keys_are_added_behind_what_is_there(
     mine = f"APP_SECRET_KEY='mine ÿ'\nexport APP_PASSWORD_PEPPER = mine{end}"
     content = mine.encode()
     (folder / ".env").write_bytes(content)
-    said = make_secrets(folder)
-    assert ".env: added APP_ENCRYPTION_KEYS\n" in said
+    output = make_secrets(folder)
+    assert ".env: added APP_ENCRYPTION_KEYS\n" in output
     after = (folder / ".env").read_bytes()
     assert after.startswith(content)
     assert re.search(rb"^APP_ENCRYPTION_KEYS=development:\S{44}$", after, re.MULTILINE)
@@ -166,18 +166,18 @@ def test_a_key_that_is_there_gets_no_second_value(
 
 
 @pytest.mark.parametrize(
-    ("encoding", "said"),
+    ("encoding", "output"),
     [("utf-16", "UTF-16"), ("utf-16-le", "UTF-16"), ("latin-1", "not UTF-8")],
 )
 def test_a_file_in_another_encoding_is_named_and_left_alone(
-    service: Service, encoding: str, said: str
+    service: Service, encoding: str, output: str
 ) -> None:
     folder = service()
     content = "APP_SECRET_KEY=möin\n".encode(encoding)
     (folder / ".env").write_bytes(content)
     done = secrets(folder)
     assert done.returncode == 1
-    assert f".env: it is {said}" in done.stderr
+    assert f".env: it is {output}" in done.stderr
     assert "Traceback" not in done.stderr
     assert (folder / ".env").read_bytes() == content
 
@@ -256,10 +256,10 @@ def test_a_file_that_others_can_read_is_closed_and_reported(service: Service) ->
 
 def test_no_value_is_ever_printed(service: Service) -> None:
     folder = service("postgresql")
-    said = make_secrets(folder) + make_secrets(folder)
+    output = make_secrets(folder) + make_secrets(folder)
     for name in FILES:
         for value in values(folder / name).values():
-            assert value not in said
+            assert value not in output
 
 
 @pytest.mark.parametrize("point", ["os.fdopen", "os.fsync", "pathlib.Path.rename"])

@@ -75,10 +75,10 @@ def test_a(number): ...
 def test_b(number): ...
 """)
     command = ("-m", "pytest", "-v", "-n", "2", "--dist", "loadgroup", str(file))
-    told = subprocess.check_output(
+    output = subprocess.check_output(
         (sys.executable, *command, f"--rootdir={tmp_path}"), cwd=tmp_path, text=True
     )
     for group in ("a", "b"):
-        workers = re.findall(rf"\[(gw\d)\].*::test_{group}\[", told)
+        workers = re.findall(rf"\[(gw\d)\].*::test_{group}\[", output)
         assert len(workers) == 6
-        assert len(set(workers)) == 1, told
+        assert len(set(workers)) == 1, output

@@ -177,8 +177,8 @@ def test_uv_has_the_version_that_a_release_names(tmp_path: Path) -> None:
     brought = {"UV": str(tmp_path / ".uv/bin/uv")}
 
     def version(**environment: str) -> str:
-        said = run(command, "--version", cwd=tmp_path, env=os.environ | environment)
-        return said.split()[1]
+        output = run(command, "--version", cwd=tmp_path, env=os.environ | environment)
+        return output.split()[1]
 
     run("python3", "-m", "venv", ".uv", cwd=tmp_path)
     run(".uv/bin/pip", "install", "--quiet", "uv==0.13.8", cwd=tmp_path)
@@ -300,9 +300,9 @@ def test_who_ends_an_update_has_changed_nothing(place: Place) -> None:
     before = place.state()
     with begun(place) as process:
         process.terminate()
-        _, said = process.communicate(timeout=60)
+        _, output = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "Nothing was changed." in said
+    assert "Nothing was changed." in output
     assert place.state() == before
 
 
@@ -312,11 +312,11 @@ def test_ctrl_c_at_a_terminal_changes_nothing_however_often(place: Place) -> Non
     with begun(place, terminal) as process:
         for _ in range(3):
             os.write(keys, b"\x03")
-        _, said = process.communicate(timeout=60)
+        _, output = process.communicate(timeout=60)
     os.close(keys)
     os.close(terminal)
     assert process.returncode == 2
-    assert said == "Interrupted. Nothing was changed.\n"
+    assert output == "Interrupted. Nothing was changed.\n"
     assert place.state() == before
 
 

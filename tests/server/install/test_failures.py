@@ -57,14 +57,14 @@ def test_the_worker_reaches_only_allowed_addresses(server: Server) -> None:
     own = server.path(f"{HOME}/current/app/hosts.txt")
     own.write_text("# who is paid\napi.example.com\n203.0.113.0/24\n")
     server.run("systemctl", "start", f"{NAME}@reach")
-    told = {"192.0.2.25/32", "2001:db8::7/128", "198.51.100.9/32", "203.0.113.0/24"}
-    assert allowed() >= local | told
+    declared = {"192.0.2.25/32", "2001:db8::7/128", "198.51.100.9/32", "203.0.113.0/24"}
+    assert allowed() >= local | declared
     assert not {"0.0.0.0/0", "::/0"} & allowed()
     assert show(server, f"{NAME}@reach.timer", "ActiveState") == "active"
     # What a name meant before stays: name servers take turns.
     hosts.write_text(hosts.read_text().replace("192.0.2.25", "192.0.2.26"))
     server.run("systemctl", "start", f"{NAME}@reach")
-    assert allowed() >= local | told | {"192.0.2.26/32"}
+    assert allowed() >= local | declared | {"192.0.2.26/32"}
     own.write_text("any\n")
     server.run("systemctl", "start", f"{NAME}@reach")
     assert {"0.0.0.0/0", "::/0"} <= allowed()

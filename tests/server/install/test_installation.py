@@ -64,8 +64,8 @@ def test_users_groups_and_modes_are_stated_and_checked(server: Server) -> None:
     done = server.install("--check")
     assert done.returncode == 1
     assert not [named for named in FAULTS.values() if named not in done.stderr]
-    said = [line for line in done.stderr.splitlines() if line]
-    assert len(said) == len(FAULTS), "and nothing else is wrong"
+    messages = [line for line in done.stderr.splitlines() if line]
+    assert len(messages) == len(FAULTS), "and nothing else is wrong"
     # Folders and settings are install's to mend, the rest a person's to look at.
     for command in MENDED:
         server.run(*command.split())
@@ -73,7 +73,7 @@ def test_users_groups_and_modes_are_stated_and_checked(server: Server) -> None:
     assert server.install("--check").returncode == 0
 
 
-# What is not there, and what install says about it.
+# What is not there, and install's message about it.
 MISSING = {
     f"rm {SETTINGS} /root/.env.production": "no settings file /root/.env.production",
     f"rm {HOME}/repository/uv.lock": "There is no uv.lock",
@@ -85,11 +85,11 @@ MISSING = {
 
 def test_install_names_what_is_missing(own: Server) -> None:
     command = f"{HOME}/repository/deploy/systemd/install"
-    for fault, said in MISSING.items():
+    for fault, messages in MISSING.items():
         own.run(*fault.split())
         done = own.attempt(command)
         assert done.returncode == 1, fault
-        assert said in done.stderr
+        assert messages in done.stderr
     own.run("mv", "/run/systemd/none", "/run/systemd/system")
     somebody = ("runuser", "-u", "nobody", "--")
     done = own.attempt(*somebody, f"{HOME}/current/deploy/systemd/install")

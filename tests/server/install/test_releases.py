@@ -49,7 +49,7 @@ def test_a_release_and_the_way_back_drop_no_request(
         assert f"no release before {first}" in done.stderr
 
 
-# What the team commits, and what the release says about it.
+# What the team commits, and the release's message about it.
 BROKEN = {
     "is no Python": ({"app/views.py": "def broken(:\n"}, "SyntaxError"),
     "has a migration that fails": (
@@ -146,9 +146,9 @@ def test_of_two_releases_at_once_the_second_is_refused(server: Server) -> None:
         assert holder
         # Somebody loses patience.
         server.run("kill", holder[1])
-        _, said = first.communicate(timeout=PATIENCE)
+        _, output = first.communicate(timeout=PATIENCE)
     assert first.returncode == 1
-    assert "was not deployed" in said
+    assert "was not deployed" in output
     assert state(server) == before
 
 

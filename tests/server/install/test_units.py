@@ -50,7 +50,7 @@ for name, act in TRIED.items():
         continue
     done.append(name)
 settings.read_text()
-for number in range(12_000):  # journald would drop some, were it not told otherwise
+for number in range(12_000):  # journald would drop some without its settings
     print("line", number)
 evidence.write_text(json.dumps(done))
 """
@@ -92,12 +92,12 @@ def test_units_are_hardly_exposed(
         path.name.replace("@.", f"@{bare.current}.") for path in files if path.is_file()
     ]
     assert len(names) == 10
-    said = bare.attempt("systemd-analyze", "verify", *names).stderr
-    assert NAME not in said
+    output = bare.attempt("systemd-analyze", "verify", *names).stderr
+    assert NAME not in output
     for unit, most in EXPOSURE.items():
         name = web(bare) if unit == "web" else f"{NAME}@{unit}"
-        said = bare.run("systemd-analyze", "security", f"{name}.service")
-        (exposure,) = re.findall(r"Overall exposure level for \S+: (\S+)", said)
+        output = bare.run("systemd-analyze", "security", f"{name}.service")
+        (exposure,) = re.findall(r"Overall exposure level for \S+: (\S+)", output)
         record_property(unit, exposure)
         assert float(exposure) <= most, unit
 
@@ -107,10 +107,10 @@ def test_metrics_of_all_units_are_served_on_the_machine_alone(
 ) -> None:
     server.ask("/readyz")
     asked = ("python3", "-c", ASK_FOR_METRICS)
-    told = eventually(lambda: server.attempt(*asked).stdout)
-    assert re.search(r'http_requests_total{.*route="/readyz".*} [1-9]', told)
-    assert "database_up 1.0" in told
-    assert "limiter_up 1.0" in told
+    metrics = eventually(lambda: server.attempt(*asked).stdout)
+    assert re.search(r'http_requests_total{.*route="/readyz".*} [1-9]', metrics)
+    assert "database_up 1.0" in metrics
+    assert "limiter_up 1.0" in metrics
     server.run("systemctl", "restart", f"{NAME}@worker", web(server))
     again = server.run(*asked)
     assert re.search(r'http_requests_total{.*route="/readyz".*} [1-9]', again)

@@ -83,14 +83,14 @@ TOKEN = "WyI3YWZkYTE4ZGI5OTk0ZmU0YmRm.Xy"
 def test_a_path_is_logged_up_to_what_looks_like_a_token(
     site: Site, target: str, path: str
 ) -> None:
-    said = site.say(
+    received = site.send_lines(
         f"GET {target} HTTP/1.1",
         f"Host: {DOMAIN}",
         "Connection: close",
         f"Referer: https://{DOMAIN}/{TOKEN}",
     )
-    found = re.search(rb"(?i)x-request-id: (\w+)", said)
-    assert found, said
+    found = re.search(rb"(?i)x-request-id: (\w+)", received)
+    assert found, received
     assert site.logged(found[1].decode())["path"] == path
     for log in site.path(f"/var/log/{site.unit}").glob("*.log"):
         assert TOKEN not in log.read_text()
@@ -119,7 +119,7 @@ def test_whatever_is_asked_a_line_of_the_log_is_one_json_object(site: Site) -> N
         for host in (DOMAIN, f'{DOMAIN}"\\\xff', "x" * 9000):
             for port in (80, 443):
                 named = b"Host: " + host.encode("latin-1")
-                site.say(line, named, b"Connection: close", port=port)
+                site.send_lines(line, named, b"Connection: close", port=port)
     site.logged(site.get("/healthz").header("X-Request-ID"))
     lines = site.path(site.log).read_bytes().splitlines()
     assert len(lines) > 10

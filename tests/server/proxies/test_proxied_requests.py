@@ -66,14 +66,16 @@ def test_certbot_can_show_that_the_domain_is_ours(site: Site) -> None:
 
 @pytest.mark.parametrize("host", ["evil.example", f"no.{DOMAIN}", "10.0.0.1", ""])
 def test_an_unknown_host_learns_nothing_without_tls(site: Site, host: str) -> None:
-    said = site.say("GET / HTTP/1.1", f"Host: {host}", "Connection: close", port=80)
-    assert DOMAIN.encode() not in said
+    received = site.send_lines(
+        "GET / HTTP/1.1", f"Host: {host}", "Connection: close", port=80
+    )
+    assert DOMAIN.encode() not in received
     if site.proxy == "nginx":
-        assert said == b"" or said.startswith(b"HTTP/1.1 400")
+        assert received == b"" or received.startswith(b"HTTP/1.1 400")
     else:
         # Apache can't hang up.
-        assert re.match(rb"HTTP/1.1 (421|400) ", said)
-        assert said.partition(b"\r\n\r\n")[2].strip() == b"" or host == ""
+        assert re.match(rb"HTTP/1.1 (421|400) ", received)
+        assert received.partition(b"\r\n\r\n")[2].strip() == b"" or host == ""
 
 
 @pytest.mark.parametrize("name", ["evil.example", f"no.{DOMAIN}", None])
@@ -94,9 +96,9 @@ def test_a_host_other_than_the_one_in_tls_is_misdirected(site: Site, host: str) 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_target_with_another_host_is_not_served(site: Site, scheme: str) -> None:
     line = f"GET {scheme}://evil.example/ HTTP/1.1"
-    said = site.say(line, f"Host: {DOMAIN}", "Connection: close")
-    assert said.startswith(b"HTTP/1.1 421")
-    assert b"evil" not in said
+    received = site.send_lines(line, f"Host: {DOMAIN}", "Connection: close")
+    assert received.startswith(b"HTTP/1.1 421")
+    assert b"evil" not in received
 
 
 LIES: list[dict[str, Any]] = [
@@ -129,9 +131,9 @@ def test_the_service_sees_who_really_asks(site: Site, lie: dict[str, Any]) -> No
 @pytest.mark.parametrize("name", ["Script_Name", "X_Forwarded_For", "X_Request_Id"])
 def test_a_header_that_passes_for_another_is_dropped(site: Site, name: str) -> None:
     lines = (f"Host: {DOMAIN}", "Connection: close", f"{name}: /evil")
-    said = site.say("GET /test/seen HTTP/1.1", *lines)
-    assert said.startswith(b"HTTP/1.1 200")
-    assert b"/evil" not in said
+    received = site.send_lines("GET /test/seen HTTP/1.1", *lines)
+    assert received.startswith(b"HTTP/1.1 200")
+    assert b"/evil" not in received
 
 
 @pytest.mark.parametrize(
@@ -195,22 +197,22 @@ SMUGGLED = {
 
 @pytest.mark.parametrize("how", SMUGGLED)
 def test_a_request_in_a_request_is_refused(site: Site, how: str) -> None:
-    said = site.say(f"{HEAD}\r\n{SMUGGLED[how]}")
+    received = site.send_lines(f"{HEAD}\r\n{SMUGGLED[how]}")
     # 411: see above. 501: RFC 9112, 6.1.
-    assert re.match(rb"HTTP/1.1 (400|411|501) ", said), said
-    assert said.count(b"HTTP/1.1 ") == 1
+    assert re.match(rb"HTTP/1.1 (400|411|501) ", received), received
+    assert received.count(b"HTTP/1.1 ") == 1
 
 
 # gunicorn is the same everywhere.
 @pytest.mark.parametrize("site", PLACES[:1], ids="-".join, indirect=True)
 @pytest.mark.parametrize("how", SMUGGLED)
 def test_gunicorn_itself_refuses_a_request_in_a_request(site: Site, how: str) -> None:
-    said = b""
+    received = b""
     with socket.socket(socket.AF_UNIX) as stream:
         stream.settimeout(PATIENCE)
         stream.connect(str(site.path(f"/run/{NAME}/{site.current}/web.sock")))
         stream.sendall(f"{HEAD}\r\n{SMUGGLED[how]}\r\n\r\n".encode())
         while more := stream.recv(65536):
-            said += more
-    assert re.match(rb"HTTP/1.1 (400|501) ", said), said
-    assert said.count(b"HTTP/1.1 ") == 1
+            received += more
+    assert re.match(rb"HTTP/1.1 (400|501) ", received), received
+    assert received.count(b"HTTP/1.1 ") == 1

@@ -52,10 +52,10 @@ def test_no_answer_names_a_version_or_what_is_behind(site: Site, what: str) -> N
     answer = site.get(**ANSWERED[what][1])
     assert answer.header("Server") == {"nginx": "nginx", "apache": "Apache"}[site.proxy]
     assert answer.header("X-Powered-By") is None
-    said = str(answer.headers).lower() + answer.body.lower()
+    received = str(answer.headers).lower() + answer.body.lower()
     hidden = ("nginx/", "apache/", "debian", "openssl", "gunicorn", "python/")
     for word in (*hidden, "werkzeug", "traceback", NAME, SECRET):
-        assert word not in said
+        assert word not in received
 
 
 def test_the_proxy_sends_the_headers_of_the_service(site: Site) -> None:
@@ -106,10 +106,10 @@ UNREADABLE = (
 def test_a_refusal_of_the_proxy_is_a_page_of_the_service(site: Site, what: str) -> None:
     statuses, lines = REFUSED_BY_PROXY[what]
     line, *more = lines
-    said = site.say(line, f"Host: {DOMAIN}", "Connection: close", *more)
-    head, _, body = said.decode().partition("\r\n\r\n")
+    received = site.send_lines(line, f"Host: {DOMAIN}", "Connection: close", *more)
+    head, _, body = received.decode().partition("\r\n\r\n")
     status = int(head.split()[1])
-    assert status in statuses, said
+    assert status in statuses, received
     if status == 200:
         return
     if what == "a condition that fails" and site.proxy == "apache":
@@ -181,8 +181,8 @@ def test_what_was_fetched_is_never_asked_for_again(site: Site) -> None:
     answer = site.get(style[1])
     assert answer.header("Cache-Control") == "public, max-age=31536000, immutable"
     for target in ("/static/app.css", "/static/app.css?v=1", f"{style[1]}/../none.css"):
-        said = site.get(target).header("Cache-Control") or "no-cache"
-        assert "no-cache" in said
+        received = site.get(target).header("Cache-Control") or "no-cache"
+        assert "no-cache" in received
 
 
 def test_no_tag_contains_the_inode_of_a_file(site: Site) -> None:

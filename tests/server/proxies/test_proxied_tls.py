@@ -22,7 +22,7 @@ def test_tls_is_1_2_or_1_3_and_speaks_http_2(site: Site) -> None:
 @pytest.mark.needs("openssl")
 @pytest.mark.parametrize("version", ["-tls1", "-tls1_1"])
 def test_older_tls_is_refused(site: Site, version: str) -> None:
-    said = subprocess.run(
+    handshake = subprocess.run(
         [
             *("openssl", "s_client", version, "-cipher", "ALL:@SECLEVEL=0"),
             *("-servername", DOMAIN, "-connect", f"{site.address}:443"),
@@ -31,7 +31,7 @@ def test_older_tls_is_refused(site: Site, version: str) -> None:
         capture_output=True,
         check=False,
     )
-    assert b"alert protocol version" in said.stderr
+    assert b"alert protocol version" in handshake.stderr
 
 
 def test_keys_are_exchanged_as_quantum_computers_need_it(site: Site) -> None:
@@ -46,6 +46,11 @@ def test_a_page_comes_over_each_version_of_http(site: Site) -> None:
     if (site.proxy, site.suite) == ("nginx", "trixie"):
         wanted["--http3-only"] = "3"
     for option, version in wanted.items():
-        told = ("-o", "/dev/null", "-w", "%{http_version} %{http_code} %header{server}")
+        write_out = (
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_version} %{http_code} %header{server}",
+        )
         server = {"nginx": "nginx", "apache": "Apache"}[site.proxy]
-        assert curl(site, option, *told, path="/") == [f"{version} 200 {server}"]
+        assert curl(site, option, *write_out, path="/") == [f"{version} 200 {server}"]

@@ -17,7 +17,7 @@ from tests.support.visitor import (
     PASSWORD,
 )
 
-# The team's half: a page that tells what reached it, one that fails, nginx locations.
+# The team's half: a page that returns what reached it, one that fails, nginx locations.
 VIEWS = f"""
 
 @blueprint.get("/test/seen")

@@ -46,9 +46,9 @@ def test_every_line_of_the_service_is_one_json_object(
         for line in site.lines(log):
             assert {"event", "level", "timestamp"} <= line.keys()
         assert not (site.folder / f"{log}.err").read_text()
-    said = [line["event"] for line in site.lines("web")]
-    assert any(event.startswith("Starting gunicorn") for event in said)
-    assert "request" in said
+    events = [line["event"] for line in site.lines("web")]
+    assert any(event.startswith("Starting gunicorn") for event in events)
+    assert "request" in events
     fault = [line for line in site.lines("web") if line["level"] == "error"]
     assert fault
     assert all("RuntimeError" in json.dumps(line) for line in fault)

@@ -84,9 +84,9 @@ def test_a_target_with_another_host_is_not_served(visitor: EdgeVisitor) -> None:
         "Connection: close",
     )
     assert visitor.send_lines(*lines, port=80) == b""
-    said = visitor.send_lines(*lines)
-    assert said.startswith(b"HTTP/1.1 421")
-    assert b"evil" not in said
+    received = visitor.send_lines(*lines)
+    assert received.startswith(b"HTTP/1.1 421")
+    assert b"evil" not in received
 
 
 @pytest.mark.parametrize("lie", LIES)
@@ -106,9 +106,11 @@ def test_headers_that_another_name_could_stand_for_are_dropped(
     for name in ("Proxy", "Script_Name", "Path-Info", "X_Forwarded_For"):
         line = f"{name}: /evil"
         host = (f"Host: {DOMAIN}", "Connection: close")
-        said = visitor.send_lines("GET /test/seen HTTP/1.1", *host, line)
-        assert said.startswith(b"HTTP/1.1 200")
-        assert (b"/evil" in said) == (name == "Path-Info"), "a header like any other"
+        received = visitor.send_lines("GET /test/seen HTTP/1.1", *host, line)
+        assert received.startswith(b"HTTP/1.1 200")
+        assert (b"/evil" in received) == (name == "Path-Info"), (
+            "a header like any other"
+        )
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT"])
@@ -136,7 +138,7 @@ def test_tls_is_1_2_or_1_3_and_speaks_http_2(visitor: EdgeVisitor) -> None:
 @pytest.mark.parametrize("version", ["-tls1", "-tls1_1"])
 def test_older_tls_is_refused(site: Site, version: str) -> None:
     address = f"127.0.0.1:{site.nginx.ports[443]}"
-    said = subprocess.run(
+    received = subprocess.run(
         [
             *("openssl", "s_client", version, "-cipher", "ALL:@SECLEVEL=0"),
             *("-servername", DOMAIN, "-connect", address),
@@ -145,4 +147,4 @@ def test_older_tls_is_refused(site: Site, version: str) -> None:
         capture_output=True,
         check=False,
     )
-    assert b"alert protocol version" in said.stderr
+    assert b"alert protocol version" in received.stderr

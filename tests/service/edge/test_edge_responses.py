@@ -67,9 +67,9 @@ def test_no_answer_names_a_version_or_what_is_behind(
     answer = visitor.ask(**ANSWERED[what][1])
     assert answer.header("Server") == "nginx"
     assert answer.header("X-Powered-By") is None
-    said = str(answer.headers).lower() + answer.body.lower()
+    received = str(answer.headers).lower() + answer.body.lower()
     for word in ("nginx/", "gunicorn", "python/", "werkzeug", "traceback", PASSWORD):
-        assert word not in said
+        assert word not in received
 
 
 def test_nginx_sends_the_headers_of_the_service(visitor: EdgeVisitor) -> None:
@@ -91,9 +91,9 @@ print(json.dumps(list(answer.headers)))
 """
     settings = {"APP_ENV": "development", "ENV_FILE": str(site.settings)}
     python = site.service / ".venv/bin/python"
-    said = run(python, "-c", ask, cwd=site.service, env=ENVIRONMENT | settings)
+    received = run(python, "-c", ask, cwd=site.service, env=ENVIRONMENT | settings)
     headers = Message()
-    for name, value in json.loads(said.splitlines()[-1]):
+    for name, value in json.loads(received.splitlines()[-1]):
         headers[name] = value
     here = Response(200, headers, "").security
     there = visitor.ask("/login").security

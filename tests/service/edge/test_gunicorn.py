@@ -61,7 +61,7 @@ def ask_by_socket(address: Path, target: str, **headers: str) -> Response:
 
 
 def test_gunicorn_itself_trusts_no_header(site: Site) -> None:
-    """It trusts who reaches its socket; bulwark.web.proxy says what to make of that."""
+    """It trusts what reaches its socket; bulwark.web.proxy decides what to trust."""
     over_tls = {"X-Forwarded-Proto": "https"}
     for name in ("SCRIPT_NAME", "PATH_INFO", "X_Real_IP"):
         lie = {name: "/evil"}
