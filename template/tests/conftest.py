@@ -58,6 +58,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 def pytest_unconfigure() -> None:
     """Name the threads that still run after the tests, and end without them."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # It waits for the other workers, and xdist ends it.
     faulthandler.dump_traceback_later(60, exit=True, file=sys.__stderr__ or 2)
     # Python calls this once it has waited for the threads.
     atexit.register(faulthandler.cancel_dump_traceback_later)

@@ -59,6 +59,20 @@ class Response:
         """Return the security headers, each of which came once."""
         return {name: self.header(name) or "" for name in self.count_security()}
 
+    @property
+    def fixed_security(self) -> dict[str, str]:
+        """Return the security headers that are the same in each response."""
+        return {
+            name: value
+            for name, value in self.security.items()
+            if name not in ("content-security-policy", "x-request-id")
+        }
+
+    def words(self, *words: str) -> set[str]:
+        """Return those of some words that the response contains, in any case."""
+        text = f"{self.headers}{self.body}".lower()
+        return {word for word in words if word in text}
+
     def count_security(self) -> Counter[str]:
         names = Counter(name.lower() for name in self.headers)
         return Counter({n: c for n, c in names.items() if n in SECURITY_HEADERS})

@@ -368,13 +368,18 @@ def test_who_skips_the_tasks_gets_the_same_from_the_script(
     assert values(folder / ".env").keys() == KEYS
 
 
+def committed(template: Path, folder: Path) -> tuple[Path, list[bytes]]:
+    """Return a service under git, and the contents of its files with secrets."""
+    run_copy(str(template), folder, defaults=True, unsafe=True, quiet=True)
+    before = contents(folder)
+    commit(folder)
+    return folder, before
+
+
 def test_no_later_copy_or_update_changes_a_byte(
     own_template: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "service"
-    run_copy(str(own_template), folder, defaults=True, unsafe=True, quiet=True)
-    before = contents(folder)
-    commit(folder)
+    folder, before = committed(own_template, tmp_path / "service")
     for version in ("v9999.0.1", "v9999.0.2"):
         (own_template / "template/SECURITY.md.jinja").write_text(version)
         release(own_template, version)
@@ -391,10 +396,7 @@ def test_a_release_that_makes_no_secrets_any_more_leaves_those_there_are(
     own_template: Path, tmp_path: Path
 ) -> None:
     """Copier deletes what the old release's tasks make and the new one's do not."""
-    folder = tmp_path / "service"
-    run_copy(str(own_template), folder, defaults=True, unsafe=True, quiet=True)
-    before = contents(folder)
-    commit(folder)
+    folder, before = committed(own_template, tmp_path / "service")
     questions = own_template / "copier.yml"
     text = re.sub(r"(?ms)^_tasks:.*?(?=^_message)", "", questions.read_text())
     assert "_migrations" not in text
@@ -407,10 +409,7 @@ def test_a_release_that_makes_no_secrets_any_more_leaves_those_there_are(
 def test_a_key_that_a_new_release_needs_arrives_with_the_update(
     own_template: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "service"
-    run_copy(str(own_template), folder, defaults=True, unsafe=True, quiet=True)
-    before = contents(folder)
-    commit(folder)
+    folder, before = committed(own_template, tmp_path / "service")
 
     script = own_template / "template/bin/secrets"
     last = "]\nDATABASE_PASSWORD"

@@ -106,10 +106,10 @@ def test_models_without_a_migration_are_named_with_what_to_do(
         raise OperationalError("SELECT", {}, Exception("no such column: users.phone"))
 
     monkeypatch.setattr("bulwark.ops.prepare.roles.make_roles", lacking)
-    said = app.test_cli_runner().invoke(args=["prepare"])
-    assert said.exit_code == 1
-    assert "no such column: users.phone" in said.output
-    assert "bin/flask db migrate" in said.output
+    result = app.test_cli_runner().invoke(args=["prepare"])
+    assert result.exit_code == 1
+    assert "no such column: users.phone" in result.output
+    assert "bin/flask db migrate" in result.output
 
 
 def invite(app: Flask) -> str:

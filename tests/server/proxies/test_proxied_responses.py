@@ -52,18 +52,13 @@ def test_no_answer_names_a_version_or_what_is_behind(site: Site, what: str) -> N
     answer = site.get(**ANSWERED[what][1])
     assert answer.header("Server") == {"nginx": "nginx", "apache": "Apache"}[site.proxy]
     assert answer.header("X-Powered-By") is None
-    received = str(answer.headers).lower() + answer.body.lower()
     hidden = ("nginx/", "apache/", "debian", "openssl", "gunicorn", "python/")
-    for word in (*hidden, "werkzeug", "traceback", NAME, SECRET):
-        assert word not in received
+    assert answer.words(*hidden, "werkzeug", "traceback", NAME, SECRET) == set()
 
 
 def test_the_proxy_sends_the_headers_of_the_service(site: Site) -> None:
-    by_proxy, by_service = (site.get(p).security for p in ("/test/file", "/"))
-    for header in ("content-security-policy", "x-request-id"):
-        by_proxy.pop(header)
-        by_service.pop(header)
-    assert by_proxy == by_service
+    by_proxy, by_service = (site.get(path) for path in ("/test/file", "/"))
+    assert by_proxy.fixed_security == by_service.fixed_security
 
 
 REFUSED_BY_PROXY: dict[str, tuple[set[int], list[str]]] = {

@@ -36,8 +36,8 @@ def test_a_person_reads_their_own_history_alone(
     add_events(app, other, "authn_recovery_code_used")
     add_events(app, person, "authz_fail", "authn_mfa_enrolled")
     visitor.sign_in(person)
-    told = visitor.get("/account/activity", headers=JSON).get_json()["activity"]
-    assert {event["name"] for event in told} == {
+    activity = visitor.get("/account/activity", headers=JSON).get_json()["activity"]
+    assert {event["name"] for event in activity} == {
         "authn_login_success",
         "authn_mfa_enrolled",
     }

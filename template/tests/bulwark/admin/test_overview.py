@@ -127,8 +127,8 @@ def test_the_overview_lists_what_needs_attention(
     long_ago = (now - timedelta(hours=27)).isoformat()
     for what in ("sign of life", "backup"):
         queue.storage.put_data(what.encode(), long_ago.encode())
-    told = {"fault": "row 3 is gone", "head": "", "at": now.isoformat()}
-    queue.put(checks.RESULT_KEY, told)
+    result = {"fault": "row 3 is gone", "head": "", "at": now.isoformat()}
+    queue.put(checks.RESULT_KEY, result)
     waiting = (1, now - timedelta(minutes=16))
     monkeypatch.setattr(system_status, "_mails", lambda: waiting)
     concerns = overview(ada)["concerns"]
@@ -140,7 +140,7 @@ def test_the_overview_lists_what_needs_attention(
         "backup": "None for more than a day.",
     }
     page = ada.get("/admin").text
-    assert all(said in page for said in concerns.values())
+    assert all(text in page for text in concerns.values())
 
 
 def test_the_overview_shows_warnings_that_are_not_counted(

@@ -292,7 +292,7 @@ def test_a_migration_that_leaves_references_to_nothing_is_refused(
 ) -> None:
     command.upgrade(alembic, "heads")
     add_administrator(app)
-    # SQLite says so at the end, PostgreSQL at once.
+    # SQLite reports it at the end, PostgreSQL at once.
     with pytest.raises((CommandError, IntegrityError)):
         apply(
             alembic, app_folder, 'op.execute("INSERT INTO users_roles VALUES (7, 7)")'

@@ -227,7 +227,7 @@ def test_known_and_unknown_addresses_cost_the_same_hashing(
 
 
 def test_the_hash_in_a_reset_link_costs_nothing(app: Flask):
-    """A slow one, as it stands by default, would tell a known address by the time."""
+    """The default hash is slow: its time would reveal a known address."""
     with app.test_request_context():
         assert hash_data("stored") == hashlib.sha256(b"stored").hexdigest()
 
@@ -375,8 +375,8 @@ def test_a_proxy_may_leave_out_the_port_that_visitors_use(
     settings = visitor.client.application.extensions
     with_port = replace(settings["bulwark"], base_url=f"{OURS}:8443")
     monkeypatch.setitem(settings, "bulwark", with_port)
-    told = {"Sec-Fetch-Site": "same-origin", "Origin": f"{OURS}:8443"}
-    assert send_with(visitor, told).status_code == 200
+    headers = {"Sec-Fetch-Site": "same-origin", "Origin": f"{OURS}:8443"}
+    assert send_with(visitor, headers).status_code == 200
     assert send_with(visitor, {"Origin": f"{OURS}:444"}).status_code == 400
     elsewhere = replace(with_port, base_url="https://www.localhost:8443")
     monkeypatch.setitem(settings, "bulwark", elsewhere)

@@ -1,4 +1,4 @@
-"""Notices: each change of an account's security is told by mail, with what to do."""
+"""Notifications: emails about each change of an account's security, with what to do."""
 
 import re
 from dataclasses import replace
@@ -106,15 +106,15 @@ def test_a_new_address_is_reported_to_the_old_one_and_the_new(
     visitor.sign_in(person)
     visitor.submit("/change-email", {"email": "zoe@example.net"})
     visitor.submit(visitor.link_in_last_letter(), {})
-    told = [
+    sent = [
         letter
         for letter in visitor.letters()
         if letter["Subject"] == "Your address for Acme was changed"
     ]
-    assert {letter["To"] for letter in told} == {person, "zoe@example.net"}
+    assert {letter["To"] for letter in sent} == {person, "zoe@example.net"}
     # A link to set a new password would go to the new address.
-    assert all("https://" not in text_of(letter) for letter in told)
-    assert all("help@example.com" in text_of(letter) for letter in told)
+    assert all("https://" not in text_of(letter) for letter in sent)
+    assert all("help@example.com" in text_of(letter) for letter in sent)
 
 
 def test_a_password_reset_is_reported(visitor: Visitor, person: str):

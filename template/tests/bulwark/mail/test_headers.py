@@ -41,7 +41,7 @@ WORD = re.compile(r"=\?utf-8\?b\?([A-Za-z0-9+/=]*)\?=")
 
 
 def decoded(header: bytes, name: str) -> str:
-    """Return the text of a header as RFC 2047 and RFC 5322 say, or fail."""
+    """Return the text of a header as in RFC 2047 and RFC 5322, or fail."""
     assert header.startswith(f"{name}: ".encode())
     assert header.endswith(b"\r\n")
     lines = header[:-2].decode("ascii").split("\r\n")

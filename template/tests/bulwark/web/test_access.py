@@ -1,4 +1,4 @@
-"""Access: every route says who may call it, and is held to that."""
+"""Access: every route declares who may call it, and the declaration is enforced."""
 
 import re
 

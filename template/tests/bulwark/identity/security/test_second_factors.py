@@ -400,7 +400,7 @@ def test_a_passkey_is_the_second_step_after_a_password(
 def test_any_kind_of_authenticator_is_taken_if_it_verifies_its_user(
     visitor: Visitor, person: str
 ):
-    """Stock, the browser is told to take security keys only, and phones fail."""
+    """By default, browsers accept security keys only, and phones fail."""
     visitor.sign_in(person)
     begun = visitor.send("/account/passkeys", {"name": "Phone"}).get_json()
     wanted = begun["response"]["credential_options"]["authenticatorSelection"]
@@ -422,7 +422,7 @@ def test_a_passkey_that_does_not_verify_its_user_signs_nobody_in(
 def test_an_answer_of_a_passkey_works_once(
     visitor: Visitor, other_visitor: Visitor, person: str
 ):
-    """Passkeys in phones count nothing, so only the challenge tells a replay."""
+    """Passkeys in phones have no counter, so only the challenge reveals a replay."""
     key = SoftwarePasskey(counts=False)
     visitor.sign_in(person)
     register(visitor, key)
