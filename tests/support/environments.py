@@ -15,7 +15,7 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 # Where a service's whole suite runs: once on each Python and each database.
 WHOLE = {
     "as it lies": ("3.13", "sqlite"),  # test_matrix.py
-    "with all examples": ("3.12", "postgresql"),  # extend/
+    "with all examples": ("3.12", "postgresql"),  # test_extend.py
     "after ten updates": ("3.11", "sqlite"),  # test_updates.py
 }
 

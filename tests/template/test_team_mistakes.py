@@ -1,11 +1,20 @@
 """Mistakes in the team's half stop the start, and are named."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.support.guide import (
     Service,
+    copy_of,
     merge,
 )
+
+
+@pytest.fixture
+def service(ready: Path, tmp_path: Path) -> Service:
+    return copy_of(ready, tmp_path / "service")
+
 
 BARE_ROUTE = """
 @blueprint.get("/bare")

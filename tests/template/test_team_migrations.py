@@ -1,97 +1,23 @@
-"""A service with all examples, and what else teams ordinarily write."""
+"""Migrations: those of a team on both databases, and later ones of the base."""
 
 import re
 from contextlib import closing
+from pathlib import Path
 from sqlite3 import connect
 
 import pytest
 
-from tests.support.environments import python_of
 from tests.support.guide import (
     USER,
     Service,
-    merge,
+    changing_its_own_files,
+    copy_of,
 )
-from tests.support.proofs import PROOFS
-from tests.support.servers import Postgres
-
-ORDINARY = {
-    "app/settings.py": """
-from bulwark import setting, whole_number
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    \"\"\"Your settings, each read from APP_<NAME>.\"\"\"
-
-    stripe_key: str = setting("the key of the payments", required=True, secret=True)
-    seats: int = setting(
-        "how many there are", default=None, cast=whole_number(1, 9), required=True
-    )
-
-CSP_SOURCES: dict[str, list[str]] = {
-    "connect-src": ["https://api.stripe.com", "wss://*.pusher.com"],
-    "form-action": ["https://checkout.stripe.com"],
-    "frame-src": ["https://js.stripe.com"],
-    "img-src": ["https://*.tile.openstreetmap.org"],
-    "script-src": ["https://js.stripe.com"],
-    "style-src": ["https://fonts.example.com"],
-}
-""",
-    "app/views.py": """
-import nh3
-from markupsafe import Markup
-
-@blueprint.app_template_filter()
-def rich(text: str) -> Markup:
-    \"\"\"Let formatting through, and nothing else.\"\"\"
-    return Markup(nh3.clean(text))
-""",
-}
 
 
-RICH_TEXT = """
-from flask import render_template_string
-
-
-def test_formatting_is_shown_and_scripts_are_not(app):
-    text = "<b>bold</b><script>alert()</script>"
-    with app.app_context():
-        assert render_template_string("{{ text | rich }}", text=text) == "<b>bold</b>"
-"""
-
-
-def test_what_teams_ordinarily_declare_leaves_every_check_green(team: Service) -> None:
-    for file, added in ORDINARY.items():
-        path = team.folder / file
-        path.write_text(merge(path.read_text(), added))
-    team.run(".venv/bin/ruff", "check", "--select=I", "--fix", "--quiet", "app")
-    team.run(".venv/bin/ruff", "format", "--quiet", "app")
-    for check in ("ruff check", "mypy"):
-        team.run("sh", "-c", f".venv/bin/{check}")
-    team.keep(RICH_TEXT)
-    names = ("settings", "test_service.py", "web/test_headers.py", "web/test_paths.py")
-    paths = ("tests/app", *(f"tests/bulwark/{name}" for name in names))
-    team.run("bin/test", "-q", "-n0", *paths)
-
-
-def test_a_service_with_all_of_it_passes_every_check(team: Service) -> None:
-    team.follow(*range(1, 12))
-    team.is_fully_migrated()
-    for check in ("ruff format --check", "ruff check", "mypy", "lint-imports"):
-        team.run("sh", "-c", f".venv/bin/{check}")
-    team.proves(*PROOFS)
-
-
-@pytest.mark.needs("postgresql")
-def test_a_service_with_all_of_it_passes_all_tests_on_postgresql(
-    team: Service, postgres: Postgres
-) -> None:
-    team.has_python(python_of("with all examples"))
-    team.follow(*range(1, 12))
-    team.keep("\n".join(PROOFS))
-    url = postgres.database()
-    team.run("bin/flask", "prepare", APP_DATABASE_URL=url)
-    team.run("bin/test", APP_DATABASE_URL=url)
+@pytest.fixture
+def service(ready: Path, tmp_path: Path) -> Service:
+    return copy_of(ready, tmp_path / "service")
 
 
 ORDERS = """
@@ -169,18 +95,19 @@ def test_orders_are_kept(app):
 
 
 @pytest.mark.needs("postgresql")
-def test_migrations_written_on_sqlite_work_on_postgresql(team: Service) -> None:
-    models, later = team.folder / "app/models.py", ORDERS
+def test_migrations_written_on_sqlite_work_on_postgresql(service: Service) -> None:
+    models, later = service.folder / "app/models.py", ORDERS
     for old, new in LATER_ORDERS:
         later = later.replace(old, new)
-    for text in (ORDERS, later):
-        models.write_text(text)
-        team.run("bin/flask", "db", "migrate", "-m", "orders")
-        team.run("bin/flask", "prepare")
-        team.run("bin/flask", "db", "check")
-        team.proves(ORDER_OF_EACH_STATUS)
-        team.run("bin/postgresql", "bin/flask", "db", "check")
-        team.run("bin/postgresql", "bin/test", "-q", "-n0", "tests/app")
+    with changing_its_own_files(service):
+        for text in (ORDERS, later):
+            models.write_text(text)
+            service.run("bin/flask", "db", "migrate", "-m", "orders")
+            service.run("bin/flask", "prepare")
+            service.run("bin/flask", "db", "check")
+            service.proves(ORDER_OF_EACH_STATUS)
+            service.run("bin/postgresql", "bin/flask", "db", "check")
+            service.run("bin/postgresql", "bin/test", "-q", "-n0", "tests/app")
 
 
 LATER_MIGRATION_OF_THE_BASE = """
