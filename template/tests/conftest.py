@@ -67,7 +67,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session")
 def mailbox() -> Iterator[Path]:
-    """The folder where the mails of the tests arrive."""
+    """The folder where the emails of the tests arrive."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
@@ -174,7 +174,7 @@ class Visitor:
         return self.get("/account").status_code == 200
 
     def letters(self) -> list[EmailMessage]:
-        """Let the worker deliver, and return all mails in order of arrival."""
+        """Let the worker deliver, and return all emails in order of arrival."""
         from bulwark.mail import outbox
 
         with self.app.app_context():
@@ -189,7 +189,7 @@ class Visitor:
         body = self.letters()[-1].get_body(("plain",))
         assert body is not None
         found = re.search(r"https://localhost(/\S+)", body.get_content())
-        assert found, "the mail has no link"
+        assert found, "the email has no link"
         return found[1]
 
 

@@ -101,7 +101,7 @@ def browser(site: Site) -> Iterator[Browser]:
 
 
 def letter_to(site: Site, email: str, subject: str) -> str:
-    """Wait for a mail; return its text."""
+    """Wait for an email; return its text."""
 
     def look() -> str | None:
         for message in reversed(site.mailbox.messages):

@@ -234,7 +234,7 @@ class Mailbox:
         return controller
 
     def link_to(self, recipient: str) -> str | None:
-        """Return the path of the link in the first mail to somebody."""
+        """Return the path of the link in the first email to an address."""
         for received in self.messages:
             text = received.get_body(("plain",))
             if received["To"] == recipient and text:

@@ -82,7 +82,7 @@ def visitor(site: Site) -> EdgeVisitor:
 
 @pytest.fixture(scope="session")
 def member(site: Site) -> Member:
-    """Return somebody who signed up with the link in the mail, and signed in."""
+    """Return somebody who signed up with the link in the email, and signed in."""
     visitor = EdgeVisitor(site.nginx)
     assert visitor.fill_in("/register", email=ADDRESS).status == 200
     link = eventually(lambda: site.mailbox.link_to(ADDRESS))

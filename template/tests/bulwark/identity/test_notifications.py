@@ -223,7 +223,7 @@ def test_each_notice_is_of_an_event_that_exists():
 
 LINK = {"link": "https://localhost/x"}
 SOMEBODY = {"user": {"email": "zoe@example.org", "active": True}}
-# What each mail is given by whoever sends it.
+# The context of each email.
 MAILS: dict[str, dict[str, Any]] = {
     "change_email_instructions": LINK | {"within": "1 hour"},
     "change_email_taken": {},

@@ -238,7 +238,7 @@ def code_in_last_letter(visitor: Visitor) -> str:
         body = letter.get_body(("plain",))
         if body and (found := re.search(r"\n(\d{6})\s", body.get_content())):
             return found[1]
-    raise AssertionError("no mail has a code")
+    raise AssertionError("no email has a code")
 
 
 def config_of(app: Flask) -> Config:
