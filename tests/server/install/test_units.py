@@ -107,10 +107,15 @@ def test_metrics_of_all_units_are_served_on_the_machine_alone(
 ) -> None:
     server.ask("/readyz")
     asked = ("python3", "-c", ASK_FOR_METRICS)
-    metrics = eventually(lambda: server.attempt(*asked).stdout)
+
+    def scrape() -> str | None:
+        """Return the metrics, unless a busy machine missed the deadline of a check."""
+        text = server.attempt(*asked).stdout
+        well = "database_up 1.0" in text and "limiter_up 1.0" in text
+        return text if well else None
+
+    metrics = eventually(scrape)
     assert re.search(r'http_requests_total{.*route="/readyz".*} [1-9]', metrics)
-    assert "database_up 1.0" in metrics
-    assert "limiter_up 1.0" in metrics
     server.run("systemctl", "restart", f"{NAME}@worker", web(server))
     again = server.run(*asked)
     assert re.search(r'http_requests_total{.*route="/readyz".*} [1-9]', again)
