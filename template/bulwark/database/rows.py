@@ -1,0 +1,86 @@
+"""Rows that are read before anything else in a request, in one round trip.
+
+The session of a signed-in user is looked up in every request. On PostgreSQL, the ORM
+needs four round trips for that: a ping, BEGIN, SELECT and ROLLBACK.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, TypeVar
+
+from flask import current_app
+from sqlalchemy import Engine, Row, Select, inspect
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import make_transient_to_detached
+from sqlalchemy.orm.attributes import set_committed_value
+
+from bulwark.database import db
+
+T = TypeVar("T")
+
+
+def fetch(statement: Select[Any], values: Mapping[str, Any]) -> Sequence[Row[Any]]:
+    """Return the rows of a SELECT, which runs in no transaction.
+
+    If the connection turns out to be broken, the statement runs once more on another:
+    it only reads.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: the database failed.
+    """
+    try:
+        return _fetch(statement, values)
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        return _fetch(statement, values)
+
+
+def columns_of(model: type[Any]) -> list[Any]:
+    """Return the columns that `instance_of` takes the values of."""
+    return list(_attributes(model).values())
+
+
+def instance_of(model: type[T], values: Sequence[Any], **loaded: Any) -> T:
+    """Return an instance of a model with the values of its columns, and what is loaded.
+
+    It is detached: `db.session.add` attaches it as if the session had loaded it.
+    """
+    mapper = inspect(model)
+    attributes = dict(zip(_attributes(model), values, strict=True))
+    if mapper.polymorphic_on is not None:
+        kind = attributes[mapper.get_property_by_column(mapper.polymorphic_on).key]
+        mapper = mapper.polymorphic_map.get(kind, mapper)
+    instance: T = mapper.class_manager.new_instance()
+    vars(instance).update(attributes)
+    for name, value in loaded.items():
+        set_committed_value(instance, name, value)
+    make_transient_to_detached(instance)
+    mapper.class_manager.dispatch.load(inspect(instance), None)
+    return instance
+
+
+def _fetch(statement: Select[Any], values: Mapping[str, Any]) -> Sequence[Row[Any]]:
+    with _engine().connect() as connection:
+        return connection.execute(statement, values).all()
+
+
+def _engine() -> Engine:
+    """Return the app's engine, whose connections begin no transaction."""
+    found: Engine | None = current_app.extensions.get("reading_engine")
+    if found is None:
+        found = db.engine
+        if found.dialect.name == "postgresql":  # Python's sqlite3 begins none
+            found = found.execution_options(isolation_level="AUTOCOMMIT")
+        current_app.extensions["reading_engine"] = found
+    return found
+
+
+@cache
+def _attributes(model: type[Any]) -> dict[str, Any]:
+    """Return the columns of a model by their attributes, without deferred ones."""
+    return {
+        attribute.key: attribute.columns[0]
+        for attribute in inspect(model).column_attrs
+        if not attribute.deferred and attribute.columns[0].table is not None
+    }
