@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from flask import current_app
 from sqlalchemy import Engine, Row, Select, inspect
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import make_transient_to_detached
+from sqlalchemy.orm import Mapper, make_transient_to_detached
 from sqlalchemy.orm.attributes import set_committed_value
 
 from bulwark.database import db
@@ -38,7 +38,7 @@ def fetch(statement: Select[Any], values: Mapping[str, Any]) -> Sequence[Row[Any
 
 def columns_of(model: type[Any]) -> list[Any]:
     """Return the columns that `instance_of` takes the values of."""
-    return list(_attributes(model).values())
+    return list(_attributes(inspect(model)).values())
 
 
 def instance_of(model: type[T], values: Sequence[Any], **loaded: Any) -> T:
@@ -46,8 +46,8 @@ def instance_of(model: type[T], values: Sequence[Any], **loaded: Any) -> T:
 
     It is detached: `db.session.add` attaches it as if the session had loaded it.
     """
-    mapper = inspect(model)
-    attributes = dict(zip(_attributes(model), values, strict=True))
+    mapper: Mapper[Any] = inspect(model)
+    attributes = dict(zip(_attributes(mapper), values, strict=True))
     if mapper.polymorphic_on is not None:
         kind = attributes[mapper.get_property_by_column(mapper.polymorphic_on).key]
         mapper = mapper.polymorphic_map.get(kind, mapper)
@@ -77,10 +77,10 @@ def _engine() -> Engine:
 
 
 @cache
-def _attributes(model: type[Any]) -> dict[str, Any]:
+def _attributes(mapper: Mapper[Any]) -> dict[str, Any]:
     """Return the columns of a model by their attributes, without deferred ones."""
     return {
         attribute.key: attribute.columns[0]
-        for attribute in inspect(model).column_attrs
+        for attribute in mapper.column_attrs
         if not attribute.deferred and attribute.columns[0].table is not None
     }

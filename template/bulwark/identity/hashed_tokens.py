@@ -4,7 +4,8 @@ import hashlib
 from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import Select, bindparam, inspect, select
+from sqlalchemy.orm import Mapper
 
 from bulwark.database import db, rows
 from bulwark.identity import users
@@ -26,7 +27,9 @@ def find(kind: type[T], token: str) -> tuple[T, BaseUser] | None:
     The user is attached to the session. The row is not, and has no relationships.
     """
     model = users.model()
-    found = rows.fetch(_lookup(kind, model), {"token_hash": hash_of(token)})
+    found = rows.fetch(
+        _lookup(inspect(kind), inspect(model)), {"token_hash": hash_of(token)}
+    )
     if not found:
         return None
     own, users_end = len(rows.columns_of(kind)), 0
@@ -43,13 +46,12 @@ def find(kind: type[T], token: str) -> tuple[T, BaseUser] | None:
 
 
 @cache
-def _lookup(kind: type[Any], model: type[BaseUser]) -> Select[Any]:
+def _lookup(of_kind: Mapper[Any], of_users: Mapper[BaseUser]) -> Select[Any]:
     """Return the query for a token, a row for each role of its user."""
+    kind, model = of_kind.class_, of_users.class_
     held = users_roles.c
     return (
-        select(
-            *rows.columns_of(kind), *rows.columns_of(model), *rows.columns_of(Role)
-        )
+        select(*rows.columns_of(kind), *rows.columns_of(model), *rows.columns_of(Role))
         .select_from(kind)
         .join(model, model.id == kind.user_id)
         .outerjoin(users_roles, held.user_id == model.id)

@@ -76,6 +76,7 @@ class DatabaseSessionInterface(SecureCookieSessionInterface):
         if "Authorization" in request.headers:
             # A request with an access token never uses the session of a cookie.
             return self.session_class()
+        session: SessionMixin
         if not token:
             session = self.session_class()
         elif "." not in token:

@@ -97,7 +97,7 @@ def _replace_handler(formatter: "Formatter") -> None:
 
 def _skip_unused_attributes() -> None:
     """Don't look up what no line contains: docs.python.org/3/howto/logging.html."""
-    logging._srcfile = None  # type: ignore[attr-defined]
+    logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 

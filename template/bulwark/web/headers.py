@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 
 from flask import Flask, Response, g, request
-from flask_login import current_user
 from flask_talisman import Talisman
 
 from bulwark.settings import Config, ConfigurationError
@@ -114,7 +113,7 @@ def _policy(
 
 
 def _joined(policy: dict[str, list[str]]) -> dict[str, str]:
-    """Join all but the directive that gets a nonce: Talisman joins for each response."""
+    """Join what has no nonce once, because Talisman joins for each response."""
     scripts = " ".join(policy.pop("script-src"))
     first, *others = (" ".join([name, *own]) for name, own in policy.items())
     name, _, own = first.partition(" ")
