@@ -129,11 +129,10 @@ def test_a_connection_that_the_server_closed_is_replaced(
     _only_on_postgresql(app)
     visitor.sign_in(person)
     with app.app_context():
-        _end(app, db.session.scalar(PROCESS))
+        _end(rows.fetch(PROCESS, {})[0][0])
     assert visitor.get("/account").status_code == 200
     with app.app_context():
-        _end(app, db.session.scalar(PROCESS))
-        db.session.rollback()
+        _end(rows.fetch(PROCESS, {})[0][0])
         assert db.session.scalar(select(User.email)) == person
 
 
@@ -145,7 +144,7 @@ def test_a_look_up_is_repeated_once_on_a_broken_connection(app: Flask, person: s
         def end_first(connection: Connection, *_: object) -> None:
             if next(broken):
                 driver: Any = connection.connection.driver_connection
-                _end(app, driver.info.backend_pid)
+                _end(driver.info.backend_pid)
 
         event.listen(db.engine, "before_cursor_execute", end_first)
         try:
@@ -160,7 +159,7 @@ def _only_on_postgresql(app: Flask) -> None:
             pytest.skip("SQLite has no connections to a server")
 
 
-def _end(app: Flask, process: int | None) -> None:
+def _end(process: int) -> None:
     """End a connection from the server's side, as the server's restart does."""
     url = db.engine.url.set(drivername="postgresql")
     with psycopg.connect(url.render_as_string(hide_password=False)) as connection:
