@@ -19,8 +19,8 @@ worker_class = "gthread"
 workers = min(max(2, cores.count()), 8)
 threads = 6
 # A worker accepts no more connections than it can serve at once. The others wait in the
-# socket's queue for any worker. Otherwise the first worker to wake up accepts a burst, and
-# the others idle (docs/decisions/0035-even-workers.md).
+# socket's queue for any worker. Otherwise the first worker to wake up accepts a burst,
+# and the others idle (docs/decisions/0035-even-workers.md).
 worker_connections = threads
 # Loaded once, then forked: starts in a third of the time, needs a third of the memory,
 # and rejected settings stop gunicorn itself.
