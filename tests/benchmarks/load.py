@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks.measuring import Service
-from tests.support.servers import PATH, eventually, free_port, wait_for_port
+from tests.support.servers import PATH, PATIENCE, eventually, free_port, wait_for_port
 
 Headers = Mapping[str, str]
 TICK = os.sysconf("SC_CLK_TCK")
@@ -176,7 +176,11 @@ def serving(
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:  # its figures are there already
+            process.kill()
+            process.wait()
 
 
 @contextmanager
