@@ -5,10 +5,9 @@ needs four round trips for that: a ping, BEGIN, SELECT and ROLLBACK.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar
 
-from flask import current_app
 from sqlalchemy import Engine, Row, Select, inspect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapper, make_transient_to_detached
@@ -61,19 +60,16 @@ def instance_of(model: type[T], values: Sequence[Any], **loaded: Any) -> T:
 
 
 def _fetch(statement: Select[Any], values: Mapping[str, Any]) -> Sequence[Row[Any]]:
-    with _engine().connect() as connection:
+    with _without_transactions(db.engine).connect() as connection:
         return connection.execute(statement, values).all()
 
 
-def _engine() -> Engine:
-    """Return the app's engine, whose connections begin no transaction."""
-    found: Engine | None = current_app.extensions.get("reading_engine")
-    if found is None:
-        found = db.engine
-        if found.dialect.name == "postgresql":  # Python's sqlite3 begins none
-            found = found.execution_options(isolation_level="AUTOCOMMIT")
-        current_app.extensions["reading_engine"] = found
-    return found
+@lru_cache
+def _without_transactions(engine: Engine) -> Engine:
+    """Return an engine with the same pool, whose connections begin no transaction."""
+    if engine.dialect.name != "postgresql":
+        return engine  # Python's sqlite3 begins none for a SELECT
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 @cache
