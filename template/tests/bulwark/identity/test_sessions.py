@@ -12,6 +12,7 @@ from werkzeug.test import TestResponse
 
 from app.models import User
 from bulwark.database import db, utcnow
+from bulwark.database import rows as stored_rows
 from bulwark.identity import session_store, sessions
 from bulwark.identity.sessions import UserSession
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person
@@ -61,7 +62,7 @@ def test_the_database_holds_only_a_hash_of_what_the_browser_holds(
     assert hashlib.sha256(token.encode()).hexdigest() in stored
 
 
-def test_the_cookie_of_somebody_says_nothing(visitor: Visitor, person: str):
+def test_the_session_cookie_contains_no_data(visitor: Visitor, person: str):
     visitor.sign_in(person)
     assert len(cookie(visitor)) == 43
     assert "." not in cookie(visitor)
@@ -211,7 +212,7 @@ def test_a_change_of_what_signs_in_ends_all_other_sessions(
     assert len(rows(app)) == 1
 
 
-def test_a_password_set_by_mail_ends_all_sessions(
+def test_a_password_reset_ends_all_sessions(
     visitor: Visitor, other_visitor: Visitor, app: Flask, person: str
 ):
     other_visitor.sign_in(person)
@@ -261,7 +262,7 @@ def test_the_database_away_is_no_sign_out(
 
     visitor.sign_in(person)
     with monkeypatch.context() as patch:
-        patch.setattr(db.session, "execute", away)
+        patch.setattr(stored_rows, "fetch", away)
         answer = visitor.get("/account")
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "5"

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
 from bulwark.audit.events import SecurityEvent
-from bulwark.database import db, utcnow
+from bulwark.database import db, rows, utcnow
 from bulwark.identity import tokens
 from bulwark.identity.tokens import AccessToken
 from bulwark.web import access
@@ -61,7 +61,7 @@ def names(app: Flask) -> list[str]:
 # --- The end of a token -----------------------------------------------------------
 
 
-def test_a_new_password_by_mail_revokes_all(visitor: Visitor, app: Flask, ada: str):
+def test_a_password_reset_revokes_all(visitor: Visitor, app: Flask, ada: str):
     token = make_token(app, ada, "users:read")
     visitor.submit("/reset", {"email": ada})
     visitor.submit(visitor.link_in_last_letter(), {"password": NEW_PASSWORD})
@@ -278,7 +278,7 @@ def test_a_session_wants_a_csrf_token_where_a_token_needs_none(
 # --- Use ------------------------------------------------------------------------------
 
 
-def test_the_last_use_is_written_once_a_minute(visitor: Visitor, app: Flask, ada: str):
+def test_the_last_use_is_stored_once_a_minute(visitor: Visitor, app: Flask, ada: str):
     token = make_token(app, ada, "users:read")
 
     def last_use():
@@ -327,7 +327,7 @@ def test_a_script_hears_that_the_database_is_away(
     def away(*_: Any, **__: Any) -> None:
         raise OperationalError("", {}, Exception())
 
-    monkeypatch.setattr(db.session, "execute", away)
+    monkeypatch.setattr(rows, "fetch", away)
     answer = visitor.get(READ, headers=bearer(token))
     assert answer.status_code == 503
     assert answer.headers["Retry-After"]

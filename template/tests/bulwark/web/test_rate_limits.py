@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, url_for
+from flask import Blueprint, Flask, url_for
 from limits.storage import MemoryStorage
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy import select
@@ -226,7 +226,7 @@ def test_redis_is_used_again_and_a_second_outage_is_recorded(
 
 
 def test_a_redis_that_does_not_answer_costs_a_moment(app: Flask):
-    """It takes connections and says nothing, as behind a broken network."""
+    """It accepts connections and never responds, as behind a broken network."""
     with socket.create_server(("127.0.0.1", 0), backlog=8) as silent:
         port = silent.getsockname()[1]
         counters = Counters("bulwark://", f"redis://127.0.0.1:{port}")
@@ -271,3 +271,19 @@ def redis_server(port: int, folder: Path) -> Iterator[None]:
             yield
         finally:
             server.kill()
+
+
+@pytest.mark.parametrize("of", ["view", "blueprint", "every view", "app"])
+def test_limits_hold_wherever_they_are_set(of: str):
+    blueprint, app = Blueprint("shop", __name__), Flask("shop")
+    whole = {"every view": "default_limits", "app": "application_limits"}
+    options: dict[str, Any] = {whole[of]: ["1 per minute"]} if of in whole else {}
+    own = rate_limits.ViewLimiter(lambda: "same", storage_uri="memory://", **options)
+    view: Any = lambda: "open"  # noqa: E731
+    blueprint.get("/")(own.limit("1 per minute")(view) if of == "view" else view)
+    if of == "blueprint":
+        own.limit("1 per minute")(blueprint)
+    app.register_blueprint(blueprint)
+    own.init_app(app)
+    client = app.test_client()
+    assert [client.get("/").status_code for _ in range(2)] == [200, 429]
