@@ -12,16 +12,10 @@ from typing import Self
 
 import pytest
 
-from tests.support.clients import (
-    PASSWORD,
-    Browser,
-    Service,
-    add_app,
-    code_of,
-    served,
-)
+from tests.support.clients import Browser, Service, add_app, code_of, served
 from tests.support.edge import ENVIRONMENT
 from tests.support.servers import Postgres, eventually
+from tests.support.visitor import PASSWORD
 
 VISITORS = 4
 USERS = 200  # with an authenticator app, whose seeds are encrypted
