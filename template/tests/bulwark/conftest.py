@@ -17,7 +17,8 @@ from sqlalchemy import create_engine, text
 
 from bulwark import settings
 from bulwark.audit.catalogue import CATALOGUE
-from bulwark.database import db, migrate
+from bulwark.database import db
+from bulwark.database.migrations import migrate
 from bulwark.observability import logging as bulwark_logging
 from bulwark.observability.log_schema import schema
 from bulwark.web.access import ADMINISTRATOR
