@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,7 @@ class Visitor:
     app: Flask
     mailbox: Path
     client: FlaskClient = field(init=False)
+    _script_token: tuple[str, str] = field(init=False, default=("", ""))
 
     def __post_init__(self) -> None:
         self.client = self.app.test_client()
@@ -148,10 +150,22 @@ class Visitor:
     def send(self, path: str, data: dict[str, Any]) -> TestResponse:
         """Send JSON, as a script of a page does."""
         headers = {
-            "X-CSRFToken": self.csrf_token("/reset"),
+            "X-CSRFToken": self._token_of_session(),
             "Referer": "https://localhost/",
         }
         return self.client.post(path, json=data, headers=headers)
+
+    def _token_of_session(self) -> str:
+        """Return a CSRF token; only a new session needs a page with a new one."""
+        session, token = self._script_token
+        if not session or session != self._session():
+            token = self.csrf_token("/reset")
+            self._script_token = self._session(), token
+        return token
+
+    def _session(self) -> str:
+        cookie = self.client.get_cookie(self.app.config["SESSION_COOKIE_NAME"])
+        return cookie.value if cookie else ""
 
     def csrf_token(self, path: str = "/login") -> str:
         """Return the token of a page's first form."""
@@ -177,10 +191,8 @@ class Visitor:
 
         with self.app.app_context():
             outbox.deliver_due()
-        return [
-            message_from_bytes(path.read_bytes(), policy=default)
-            for path in sorted(self.mailbox.glob("*.eml"))
-        ]
+        paths = sorted(self.mailbox.glob("*.eml"))
+        return [_letter(path, path.stat().st_mtime_ns) for path in paths]
 
     def link_in_last_letter(self) -> str:
         """Return the path of the link in the newest mail."""
@@ -189,6 +201,12 @@ class Visitor:
         found = re.search(r"https://localhost(/\S+)", body.get_content())
         assert found, "the mail has no link"
         return found[1]
+
+
+@lru_cache
+def _letter(path: Path, _written: int) -> EmailMessage:
+    """Read a mail once, because Python takes milliseconds for each."""
+    return message_from_bytes(path.read_bytes(), policy=default)
 
 
 @pytest.fixture

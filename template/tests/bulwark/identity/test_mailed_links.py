@@ -187,13 +187,13 @@ def test_the_table_names_each_link():
 
 
 @kinds
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "POST"])
-def test_opening_a_link_changes_nothing(place: Place, kind: str, method: str):
+def test_opening_a_link_changes_nothing(place: Place, kind: str):
     link = LINKS[kind].get(place)
     before = place.state()
-    for browser in (place.zoe, place.other, Visitor(place.app, place.zoe.mailbox)):
-        browser.client.open(link, method=method)
-    assert place.state() == before
+    for method in ("GET", "HEAD", "OPTIONS", "PUT", "POST"):
+        for browser in (place.zoe, place.other, Visitor(place.app, place.zoe.mailbox)):
+            browser.client.open(link, method=method)
+        assert place.state() == before, method
     assert works(place, kind, link)
 
 
