@@ -17,6 +17,7 @@ from bulwark.identity import accounts, invitations
 from bulwark.identity.authorization import RefusedError
 from bulwark.identity.email_changes import AddressChange
 from bulwark.web.access import ADMINISTRATOR
+from tests.beginnings import begin
 from tests.conftest import GOOD_PASSWORD, ROOT, Visitor, add_person, name_of
 
 ZOE, NEW, YAN = "zoe@example.org", "new@example.org", "yan@example.org"
@@ -33,6 +34,9 @@ class Place:
     other: Visitor
 
     def __post_init__(self) -> None:
+        begin(self.zoe, "place", self.make)
+
+    def make(self) -> None:
         add_person(self.app, ZOE)
         add_person(self.app, YAN)
         add_person(self.app, "ada@example.org", ADMINISTRATOR)

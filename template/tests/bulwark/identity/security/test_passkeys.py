@@ -14,6 +14,7 @@ from werkzeug.test import TestResponse
 from bulwark.database import db
 from bulwark.identity.models import Passkey
 from bulwark.web.rate_limits import limiter
+from tests.beginnings import signed_in
 from tests.conftest import Visitor
 from tests.passkey import SoftwarePasskey
 
@@ -50,10 +51,9 @@ def passkeys(app: Flask) -> int:
 
 
 @pytest.fixture
-def owner(visitor: Visitor, person: str) -> Visitor:
+def owner(visitor: Visitor) -> Visitor:
     """Somebody who is signed in, without a passkey."""
-    visitor.sign_in(person)
-    return visitor
+    return signed_in(visitor, "zoe@example.org")
 
 
 @pytest.mark.parametrize("asked", PAGES)
