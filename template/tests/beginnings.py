@@ -13,10 +13,9 @@ from sqlalchemy import null, select
 
 from bulwark.audit import trail
 from bulwark.database import db
-from tests.conftest import Visitor, add_person
+from tests.conftest import ROWS_STAY, Visitor, add_person
 
 FRESH = 60  # seconds; on a slow machine, sessions would age during the tests
-KEPT_BY_TESTS = ("roles", "audit_permits")
 
 
 @dataclass
@@ -81,7 +80,7 @@ def _rows() -> list[tuple[Any, dict[str, Any]]]:
     return [
         (table, {key: null() if value is None else value for key, value in row.items()})
         for table in db.metadata.sorted_tables
-        if table.name not in KEPT_BY_TESTS
+        if table.name not in ROWS_STAY
         for row in db.session.execute(select(table)).mappings()
     ]
 

@@ -28,6 +28,7 @@ from werkzeug.test import TestResponse
 
 ROOT = Path(__file__).parent.parent
 GOOD_PASSWORD = "purple otter juggles lamps"
+ROWS_STAY = ("roles", "audit_permits")  # tables that tests share
 
 os.environ["APP_ENV"] = "testing"
 
@@ -105,22 +106,28 @@ def whole_app(
 @pytest.fixture
 def app(whole_app: Flask, mailbox: Path) -> Iterator[Flask]:
     """The app; what a test writes is gone after it."""
-    from bulwark.audit import trail
-    from bulwark.database import db
     from bulwark.jobs import queue
     from bulwark.web.rate_limits import limiter
 
     yield whole_app
     limiter.storage.reset()
     with whole_app.app_context():
-        with trail.unlocked():
-            for table in reversed(db.metadata.sorted_tables):
-                if table.name not in ("roles", "audit_permits"):
-                    db.session.execute(table.delete())
-        db.session.commit()
+        delete_rows()
         queue.flush()
     for letter in mailbox.iterdir():
         letter.unlink()
+
+
+def delete_rows() -> None:
+    """Delete all rows but those that `whole_app` made."""
+    from bulwark.audit import trail
+    from bulwark.database import db
+
+    with trail.unlocked():
+        for table in reversed(db.metadata.sorted_tables):
+            if table.name not in ROWS_STAY:
+                db.session.execute(table.delete())
+    db.session.commit()
 
 
 @dataclass
@@ -139,13 +146,17 @@ class Visitor:
         """Open a page."""
         return self.client.get(path, **options)
 
-    def submit(self, path: str, data: dict[str, str], **options: Any) -> TestResponse:
-        """Open a page, fill its form and send it, as a browser does."""
+    def submit(
+        self, path: str, data: dict[str, str], *, times: int = 1, **options: Any
+    ) -> TestResponse:
+        """Open a page, fill its form and send it (`times` times), as a browser does."""
         token = self.csrf_token(path)
         headers = {"Referer": f"https://localhost{path}", **options.pop("headers", {})}
-        return self.client.post(
-            path, data={"csrf_token": token, **data}, headers=headers, **options
-        )
+        for _ in range(times):
+            answer = self.client.post(
+                path, data={"csrf_token": token, **data}, headers=headers, **options
+            )
+        return answer
 
     def send(self, path: str, data: dict[str, Any]) -> TestResponse:
         """Send JSON, as a script of a page does."""

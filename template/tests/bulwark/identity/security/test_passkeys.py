@@ -1,12 +1,16 @@
 """Passkeys: what no browser answers is refused, and breaks no page."""
 
+import hashlib
 import json
 import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import replace
 from typing import Any
 
 import cbor2
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 from flask import Flask
 from sqlalchemy import select, text
 from werkzeug.test import TestResponse
@@ -132,6 +136,31 @@ def test_a_part_that_no_key_sends_is_400(
             sign = SoftwarePasskey().register if page == REGISTRATION else key.sign
             answer = changed(sign(options), **{part: value})
             assert finish(sender, page, state, answer).status_code == 400
+
+
+@pytest.mark.parametrize(("signs", "status"), [(True, 200), (False, 400)])
+def test_a_key_that_attests_itself_is_verified(
+    owner: Visitor, signs: bool, status: int
+):
+    options, state = begin(owner, REGISTRATION)
+    signer = SoftwarePasskey()
+    key = signer if signs else SoftwarePasskey()
+    answer = self_attested(signer.register(options), key)
+    assert finish(owner, REGISTRATION, state, answer).status_code == status
+
+
+def self_attested(answer: str, key: SoftwarePasskey) -> str:
+    """Return an answer in the format "packed" (WebAuthn Level 3, 8.2)."""
+    response = json.loads(answer)["response"]
+    client, attested = (
+        urlsafe_b64decode(response[part] + "==")
+        for part in ("clientDataJSON", "attestationObject")
+    )
+    data = cbor2.loads(attested)["authData"]
+    signed = data + hashlib.sha256(client).digest()
+    statement = {"alg": -7, "sig": key.key.sign(signed, ec.ECDSA(SHA256()))}
+    packed = cbor2.dumps({"fmt": "packed", "attStmt": statement, "authData": data})
+    return changed(answer, attestationObject=urlsafe_b64encode(packed).decode())
 
 
 @pytest.mark.parametrize("extensions", [5, "5", "[]", '{"credProps": 5}', {}, [], "{"])
