@@ -22,7 +22,6 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from flask_security import hash_password
 from sqlalchemy import create_engine, event, make_url, text
 from werkzeug.test import TestResponse
 
@@ -266,6 +265,8 @@ def add_person(app: Flask, email: str, *roles: str, totp: bool = False) -> str:
     With `totp`, or where a role requires a second factor, they have an authenticator
     app, whose codes `totp_code` returns.
     """
+    from flask_security import hash_password
+
     from bulwark.database import db, utcnow
 
     with app.app_context():
