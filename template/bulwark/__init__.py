@@ -77,7 +77,7 @@ def init_app(
     from bulwark import account, admin, audit, database, identity, jobs, mail, ops, web
     from bulwark.audit.catalogue import CATALOGUE
     from bulwark.observability import logging, metrics
-    from bulwark.web import access, overrides
+    from bulwark.web import access, before_request, overrides
     # ruff: enable[PLC0415]
 
     database.init_app(app, config)
@@ -92,4 +92,5 @@ def init_app(
     account.init_app(app)
     admin.init_app(app)
     access.init_app(app, permissions or {}, roles or {})  # checks every route
+    before_request.join(app)
     overrides.init_app(app)  # checks the templates that replace one of the base
