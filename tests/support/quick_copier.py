@@ -25,5 +25,5 @@ def install() -> None:
     """Use the quick way from now on."""
     Environment.compile = functools.cache(Environment.compile)  # type: ignore[assignment, method-assign]
     Worker._render_string = _render_expressions  # type: ignore[assignment]
-    # It acts where core.fileMode is false, which no git in this process is told.
+    # It acts where core.fileMode is false, which no git in this process has.
     Worker._sync_git_index_executable_bit = lambda *_: None  # type: ignore[method-assign]

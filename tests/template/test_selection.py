@@ -40,9 +40,14 @@ def test_each_test_is_needed_by_something() -> None:
     ("path", "needed"),
     [
         ("tests/template/test_copy.py", "tests/template/test_copy.py"),
-        ("tests/support/machine.py", "tests/server/test_install.py"),
+        ("tests/support/machine.py", "tests/server/install/test_units.py"),
+        ("tests/server/proxies/conftest.py", "tests/server/proxies/test_overload.py"),
+        ("template/deploy/apache/apply", "tests/server/proxies/test_overload.py"),
         ("tests/template/edits/models.py", "tests/template/test_updates.py"),
-        ("template/deploy/nginx/site.conf.jinja", "tests/service/test_edge.py"),
+        (
+            "template/deploy/nginx/site.conf.jinja",
+            "tests/service/edge/test_gunicorn.py",
+        ),
         ("template/bulwark/mail/__init__.py", "tests/template/test_matrix.py"),
     ],
 )
@@ -70,10 +75,10 @@ def test_a(number): ...
 def test_b(number): ...
 """)
     command = ("-m", "pytest", "-v", "-n", "2", "--dist", "loadgroup", str(file))
-    told = subprocess.check_output(
+    output = subprocess.check_output(
         (sys.executable, *command, f"--rootdir={tmp_path}"), cwd=tmp_path, text=True
     )
     for group in ("a", "b"):
-        workers = re.findall(rf"\[(gw\d)\].*::test_{group}\[", told)
+        workers = re.findall(rf"\[(gw\d)\].*::test_{group}\[", output)
         assert len(workers) == 6
-        assert len(set(workers)) == 1, told
+        assert len(set(workers)) == 1, output
