@@ -169,11 +169,10 @@ class Visitor:
 
     def _token_of_session(self) -> str:
         """Return a CSRF token; only a new session needs a page with a new one."""
-        session, token = self._script_token
-        if not session or session != self._session():
+        if self._script_token[0] != (self._session() or None):
             token = self.csrf_token("/reset")
             self._script_token = self._session(), token
-        return token
+        return self._script_token[1]
 
     def _session(self) -> str:
         cookie = self.client.get_cookie(self.app.config["SESSION_COOKIE_NAME"])
