@@ -4,10 +4,6 @@
 What is behind them may move with any update.
 """
 
-from bulwark import light_imports  # noqa: F401  # before all other imports
-
-# isort: split
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
