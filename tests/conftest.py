@@ -31,6 +31,14 @@ name = Tests
 email = tests@example.com
 [safe]
 directory = *
+# Repositories of tests live for seconds: neither small nor safe from a power cut.
+[core]
+compression = 0
+fsync = none
+[gc]
+auto = 0
+[maintenance]
+auto = false
 """)
 os.environ |= {
     "PATH": PATH,
@@ -47,6 +55,7 @@ for name in [name for name in os.environ if name.startswith("APP_")]:
     del os.environ[name]
 
 quick_copier.install()
+quick_copier.keep_clones(Path(SETTINGS.name, "clones"))
 # A shell starts what runs in the background with SIGINT ignored, and so would be all
 # that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
