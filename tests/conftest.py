@@ -196,11 +196,18 @@ def postgres() -> Iterator[Postgres]:
 
 # --- Which worker runs what, and in which order --------------------------------------
 
-# What takes a worker for minutes begins first; tests that wait and tests that compute
-# take turns, so that the processors are busy all the time.
+# Tests and modules that take a worker for minutes begin first, the longest before all
+# others. Those that compute and those that wait take turns, so processors are busy.
 LONG = (
-    *("containers", "alerts_of_parts", "updates", "alerts", "matrix", "shipping"),
-    *("certificates", "proxies", "scores", "install", "fail2ban"),
+    "test_a_service_with_all_of_it_passes_all_tests_on_postgresql",
+    "test_proxies",
+    "test_the_template_passes_every_check_as_it_lies",
+    "test_certificates",
+    "test_an_old_service_passes_the_tests_of_the_last_release",
+    *("test_install", "test_updates", "test_containers", "test_alerts", "test_matrix"),
+    *("test_shipping", "test_extend", "test_alerts_of_parts", "test_update_command"),
+    *("test_fleet", "test_scores", "test_propose", "test_fail2ban", "test_backups"),
+    *("test_outages", "test_browser", "test_new"),
 )
 
 
@@ -227,8 +234,8 @@ def _shared_by_module(item: pytest.Item) -> set[str]:
 
 
 def _turn(item: pytest.Item) -> int:
-    name = item.path.stem.removeprefix("test_")
-    return LONG.index(name) if name in LONG else len(LONG)
+    names = {item.name, item.path.stem}
+    return next((n for n, name in enumerate(LONG) if name in names), len(LONG))
 
 
 # --- Tests whose system packages are missing are skipped, and the end says so --------

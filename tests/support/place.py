@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from tests.conftest import commit, git, move, release
+from tests.support.quick_copier import IN_PROCESSES
 
 NEWS = "v9999.1.0"
 FIX = "# a fix\n"
@@ -33,7 +34,7 @@ class Place:
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [self.service / "bin/update", *options],
-            env=os.environ | environment,
+            env=os.environ | IN_PROCESSES | environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

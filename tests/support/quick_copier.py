@@ -3,8 +3,8 @@
 Copier asks git for `core.fileMode` after each file, renders and compiles each part of
 each path, and the name of the answers file for each of them, whether or not they hold
 an expression. What it writes is the same: test_copy.py and test_update_command.py
-compare it with Copier as it is. Processes that tests start are quick as well where
-PYTHONPATH has the folder `quick` beside this file.
+compare it with Copier as it is. Processes that tests start with IN_PROCESSES are quick
+as well.
 """
 
 import functools
@@ -15,13 +15,16 @@ from typing import Any
 
 from copier import _template
 from copier._main import Worker
+from copier._vcs import clone as _clone
 from jinja2 import Environment
+
+# Has Python run quick/sitecustomize.py.
+IN_PROCESSES = {"PYTHONPATH": str(Path(__file__).resolve().with_name("quick"))}
 
 _render_string = Worker._render_string
 _render_path = Worker._render_path
 _answers_relpath: Any = Worker.answers_relpath
 _sync_executable_bit = Worker._sync_git_index_executable_bit
-_clone = _template.clone
 
 
 def _render_expressions(
@@ -67,15 +70,15 @@ def install() -> None:
     """Use the quick way from now on."""
     Environment.compile = functools.cache(Environment.compile)  # type: ignore[assignment, method-assign]
     Worker._render_string = _render_expressions  # type: ignore[assignment]
-    Worker._render_path = _render_plain_path  # type: ignore[method-assign]
+    Worker._render_path = _render_plain_path  # type: ignore[assignment, method-assign]
     Worker.answers_relpath = property(_plain_answers_relpath)  # type: ignore[assignment, method-assign]
-    Worker._sync_git_index_executable_bit = _sync_where_git_ignores_modes  # type: ignore[method-assign]
+    Worker._sync_git_index_executable_bit = _sync_where_git_ignores_modes  # type: ignore[assignment, method-assign]
 
 
 def keep_clones(folder: Path) -> None:
     """Clone each state of a template once into a folder, which the caller removes.
 
-    A state is all that git's references name. What is not committed is cloned each time.
+    A state is all that git's references name. With uncommitted work there is none.
     """
 
     @functools.cache

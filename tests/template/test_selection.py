@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import selection
+from tests.conftest import LONG
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,6 +54,14 @@ def test_a_change_needs_what_proves_it(path: str, needed: str) -> None:
 def test_a_deeper_folder_decides() -> None:
     nginx = selection.needed("template/deploy/nginx/apply")
     assert "tests/server/test_containers.py" not in nginx
+
+
+def test_what_begins_first_exists() -> None:
+    texts = {
+        Path(module).stem: (ROOT / module).read_text() for module in selection.modules()
+    }
+    for name in LONG:
+        assert name in texts or any(f"def {name}(" in text for text in texts.values())
 
 
 def test_tests_of_a_group_run_in_one_worker(tmp_path: Path) -> None:

@@ -81,6 +81,8 @@ class Copies:
 
     def of(self, version: str, answers: dict[str, Any] | None = None) -> Path:
         """Return a copy of a release, under git."""
+        if answers and answers == answers_of(plain := self.of(version)):
+            return plain
         name = hashlib.sha256(f"{version} {answers}".encode()).hexdigest()[:16]
 
         def make(folder: Path) -> None:
@@ -118,14 +120,9 @@ class Team:
             self.conflicts |= set(edit.conflicts)
         commit(self.service)
 
-    def answers(self) -> dict[str, Any]:
-        """Return what Copier was answered."""
-        noted = yaml.safe_load((self.service / ".copier-answers.yml").read_text())
-        return {name: value for name, value in noted.items() if name[0] != "_"}
-
     def bring(self, version: str = VERSIONS[-1], **answers: Any) -> "Outcome":
         """Update, and return what came of it."""
-        had = self.answers()
+        had = answers_of(self.service)
         base = tree(self.copies.of(self.version, had))
         mine = tree(self.service)
         secrets = {name: (self.service / name).read_bytes() for name in SECRETS}
@@ -139,10 +136,11 @@ class Team:
                 unsafe=True,
             )
         self.version = version
-        assert self.answers() == self.answers() | had | answers
+        now = answers_of(self.service)
+        assert now == now | had | answers
         for name, before in secrets.items():
             check_secrets(self.service / name, before, version)
-        fresh = tree(self.copies.of(version, self.answers()))
+        fresh = tree(self.copies.of(version, now))
         waiting = unmerged(self.service)
         report = printed.read_text()
         return Outcome(version, base, mine, fresh, tree(self.service), waiting, report)
@@ -152,6 +150,12 @@ class Team:
         outcome = self.bring(version, **answers)
         assert outcome.waiting == self.conflicts
         outcome.check()
+
+
+def answers_of(service: Path) -> dict[str, Any]:
+    """Return what Copier was answered."""
+    noted = yaml.safe_load((service / ".copier-answers.yml").read_text())
+    return {name: value for name, value in noted.items() if name[0] != "_"}
 
 
 @contextmanager
