@@ -25,6 +25,17 @@ _render_string = Worker._render_string
 _render_path = Worker._render_path
 _answers_relpath: Any = Worker.answers_relpath
 _sync_executable_bit = Worker._sync_git_index_executable_bit
+_compile: Any = Environment.compile
+
+_compiled: dict[tuple[object, ...], Any] = {}
+
+
+def _compile_once(environment: Environment, *source: object) -> Any:
+    """Share what is compiled between environments of the same syntax."""
+    key = (type(environment), environment.lexer, *environment.extensions, *source)
+    if key not in _compiled:
+        _compiled[key] = _compile(environment, *source)
+    return _compiled[key]
 
 
 def _render_expressions(
@@ -68,7 +79,7 @@ def _sync_where_git_ignores_modes(worker: Worker, path: Path, mode: int) -> None
 
 def install() -> None:
     """Use the quick way from now on."""
-    Environment.compile = functools.cache(Environment.compile)  # type: ignore[assignment, method-assign]
+    Environment.compile = _compile_once  # type: ignore[assignment, method-assign]
     Worker._render_string = _render_expressions  # type: ignore[assignment]
     Worker._render_path = _render_plain_path  # type: ignore[assignment, method-assign]
     Worker.answers_relpath = property(_plain_answers_relpath)  # type: ignore[assignment, method-assign]
