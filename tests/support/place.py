@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from tests.conftest import commit, git, move, release
+from tests.support.copies import files
 from tests.support.quick_copier import IN_PROCESSES
 
 NEWS = "v9999.1.0"
@@ -53,15 +54,14 @@ class Place:
 
     def state(self) -> dict[str, object]:
         """Return all that an update could change."""
-        files = {
+        content = {
             path: (path.read_bytes(), path.stat().st_mode)
-            for path in self.service.rglob("*")
-            if path.is_file() and ".git" not in path.relative_to(self.service).parts
+            for path in files(self.service)
         }
         folders = {path for path in self.service.iterdir() if path.is_dir()}
         questions = ("status --porcelain", "rev-parse HEAD", "branch", "stash list")
         said = [git(self.service, *question.split()) for question in questions]
-        return {"files": files, "folders": folders, "git": said}
+        return {"files": content, "folders": folders, "git": said}
 
     def has_news(self) -> bool:
         return (self.service / "bulwark/web/headers.py").read_text().endswith(FIX)

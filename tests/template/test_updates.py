@@ -302,15 +302,17 @@ def team(copies: Copies, tmp_path: Path) -> Team:
 # --- Each edit, and all of them -----------------------------------------------------
 
 
-class Life(NamedTuple):
+class Life:
     """A service with edits of different files, and what the last release made of it."""
 
-    team: Team
-    touched: dict[str, set[str]]  # the files of each edit, by its name
+    def __init__(self, team: Team) -> None:
+        self.team = team
+        self.touched: dict[str, set[str]] = {}  # the files of each edit, by its name
+        self.files = tree(team.service)
 
     def make(self, edit: Edit) -> bool:
         """Make an edit, unless it touches what another one here has touched."""
-        before = tree(self.team.service)
+        before = self.files
         edit.make(self.team.service)
         now = tree(self.team.service)
         touched = {f for f in {**before, **now} if before.get(f) != now.get(f)}
@@ -318,8 +320,9 @@ class Life(NamedTuple):
         if any(meant & others for others in self.touched.values()):
             git(self.team.service, "reset", "-q", "--hard")
             git(self.team.service, "clean", "-qfd")
+            self.files = tree(self.team.service)  # ignored files stay
             return False
-        self.touched[edit.name] = meant
+        self.touched[edit.name], self.files = meant, now
         commit(self.team.service)
         return True
 
@@ -334,7 +337,7 @@ def lives(
         if not any(life.make(edit) for life in lives):
             team = Team(copies, tmp_path_factory.mktemp("life") / "service")
             team.begin(VERSIONS[0])
-            lives.append(Life(team, {}))
+            lives.append(Life(team))
             assert lives[-1].make(edit), edit.name
     return [(life, life.team.bring()) for life in lives]
 
