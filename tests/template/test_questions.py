@@ -17,6 +17,7 @@ import yaml
 from copier import run_copy
 
 from tests.conftest import QUESTIONS, Make
+from tests.support.quick_copier import IN_PROCESSES
 
 ASKED = [
     name
@@ -258,10 +259,15 @@ def test_enter_on_every_question_makes_a_service(
     person, terminal = pty.openpty()
     command = ["copier", "copy", "--trust", str(template), "service"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdin=terminal, stdout=terminal, stderr=terminal
+        command,
+        cwd=tmp_path,
+        env=os.environ | IN_PROCESSES,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
     )
     os.close(terminal)
-    said, asked, end = "", 0, time.monotonic() + 60
+    said, asked, end = "", 0, time.monotonic() + 240
     while process.poll() is None and time.monotonic() < end:
         if select.select([person], [], [], 0.1)[0]:
             try:
@@ -271,7 +277,7 @@ def test_enter_on_every_question_makes_a_service(
         elif asked < len(ASKED) and QUESTIONS[ASKED[asked]]["help"][:20] in said:
             os.write(person, b"\r")
             asked += 1
-    assert process.wait(30) == 0, said
+    assert process.wait(240) == 0, said
     os.close(person)
     assert asked == len(ASKED), said
     assert (tmp_path / "service/service.toml").exists()
