@@ -31,7 +31,6 @@ from tests.support.releases import (
 from tests.support.servers import Postgres
 from tests.support.shared import made_once, shared_folder
 
-MEMORY = Path("/dev/shm")
 HALF = ("app/", "tests/app/", "README.md", "uv.lock", ".gitattributes")
 # A service has one of them as long as it has their CI.
 SEEDED_FOR_CI = (".github/dependabot.yml", "renovate.json")

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import ModuleType
 
@@ -15,11 +16,12 @@ class Loader(SourceFileLoader):
 
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
-        quick: dict[str, object] = {"__name__": "quick_copier"}
-        exec(compile(QUICK.read_text(), QUICK, "exec"), quick)
-        install = quick["install"]
-        assert callable(install)
-        install()
+        loader = SourceFileLoader("quick_copier", str(QUICK))
+        spec = spec_from_loader(loader.name, loader)
+        assert spec
+        quick = module_from_spec(spec)
+        loader.exec_module(quick)
+        quick.install()
 
 
 class Finder:
