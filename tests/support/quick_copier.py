@@ -101,7 +101,7 @@ def keep_clones(folder: Path) -> None:
         if ref == "HEAD" or not Path(url).is_dir():
             return _clone(url, ref, location)
         asked = ("git", "show-ref", "--head")
-        state = subprocess.run(asked, cwd=url, capture_output=True, check=True).stdout
-        return clone_once(url, ref, state)
+        done = subprocess.run(asked, cwd=url, capture_output=True, check=False)
+        return clone_once(url, ref, done.stdout)
 
     _template.clone = clone  # type: ignore[attr-defined]
