@@ -58,6 +58,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 def pytest_unconfigure() -> None:
     """Name the threads that still run after the tests, and end without them."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # It waits for the other workers, and xdist ends it.
     faulthandler.dump_traceback_later(60, exit=True, file=sys.__stderr__ or 2)
     # Python calls this once it has waited for the threads.
     atexit.register(faulthandler.cancel_dump_traceback_later)
@@ -65,7 +67,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session")
 def mailbox() -> Iterator[Path]:
-    """The folder where the mails of the tests arrive."""
+    """The folder where the emails of the tests arrive."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
@@ -172,7 +174,7 @@ class Visitor:
         return self.get("/account").status_code == 200
 
     def letters(self) -> list[EmailMessage]:
-        """Let the worker deliver, and return all mails in order of arrival."""
+        """Let the worker deliver, and return all emails in order of arrival."""
         from bulwark.mail import outbox
 
         with self.app.app_context():
@@ -187,7 +189,7 @@ class Visitor:
         body = self.letters()[-1].get_body(("plain",))
         assert body is not None
         found = re.search(r"https://localhost(/\S+)", body.get_content())
-        assert found, "the mail has no link"
+        assert found, "the email has no link"
         return found[1]
 
 

@@ -1,9 +1,13 @@
-"""The examples of docs/extend.md, done as a reader would."""
+"""The examples of docs/extend.md and its chapters, done as a reader would."""
 
 import ast
 import os
 import re
+import shutil
 import subprocess
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +27,7 @@ BLOCK = re.compile(
 
 
 class Block(NamedTuple):
-    """A block of code, and what the line above it says."""
+    """A block of code, and the line above it."""
 
     path: str | None
     new: str | None
@@ -33,11 +37,12 @@ class Block(NamedTuple):
 
 
 class Service:
-    """A service whose files its team changes."""
+    """A service whose files its team changes, as a guide in its docs/ says."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, guide: str = "extend.md") -> None:
         self.folder = folder
-        text = (folder / "docs/extend.md").read_text()
+        text = (folder / "docs" / guide).read_text()
+        self.needs = NEEDS if guide == "extend.md" else {}
         self.examples = [
             [Block(*found.groups()) for found in BLOCK.finditer(section)]
             for section in re.split(r"^## \d+\. ", text, flags=re.MULTILINE)
@@ -47,14 +52,14 @@ class Service:
         """Do what examples say, after what they need."""
         done: list[int] = []
         for example in examples:
-            for number in (*NEEDS.get(example, []), example):
+            for number in (*self.needs.get(example, []), example):
                 if number not in done:
                     for block in self.examples[number]:
                         self._do(block)
                     done.append(number)
 
     def text(self, example: int) -> str:
-        """Return what an example says that the service answers."""
+        """Return the response that an example shows."""
         (text,) = (b.content for b in self.examples[example] if b.language == "text")
         return text.strip()
 
@@ -85,7 +90,7 @@ class Service:
         return run(*command, cwd=self.folder, env=os.environ | environment)
 
     def refusal(self, *command: str | Path, **environment: str) -> str:
-        """Run a command that has to fail without a traceback; return what it said."""
+        """Run a command that has to fail without a traceback; return its output."""
         done = subprocess.run(
             command,
             cwd=self.folder,
@@ -94,10 +99,10 @@ class Service:
             text=True,
             check=False,
         )
-        said = done.stdout + done.stderr
-        assert done.returncode != 0, said
-        assert "Traceback" not in said, said
-        return said
+        output = done.stdout + done.stderr
+        assert done.returncode != 0, output
+        assert "Traceback" not in output, output
+        return output
 
     def python(self, code: str, **environment: str) -> str:
         """Run code beside the app; return what it prints."""
@@ -105,11 +110,9 @@ class Service:
         return self.run(".venv/bin/python", "-c", code, **environment).strip()
 
     def proves(self, *proofs: str, **environment: str) -> None:
-        """Run tests in the service, and its own that compares models and migrations."""
+        """Run tests in the service, and its own test of models and migrations."""
         self.keep("\n".join(proofs))
-        compare = (
-            "database/test_migrations.py::test_the_migrations_make_what_the_models_say"
-        )
+        compare = "database/test_migrations.py::test_the_migrations_match_the_models"
         paths = ("tests/app", f"tests/bulwark/{compare}")
         self.run("bin/test", "-q", "-n0", *paths, **environment)
 
@@ -134,8 +137,46 @@ class Service:
         assert self.migrations() == before
 
 
+def files_of_the_template(folder: Path) -> dict[Path, bytes]:
+    """Return what is not the team's, nor made by tools."""
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for pattern in (
+            "bulwark/**/*",
+            "deploy/**/*",
+            "tests/bulwark/*",
+            "bin/*",
+            "*.py",
+        )
+        for path in folder.glob(pattern)
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def settings_of_tools(folder: Path) -> dict[str, object]:
+    content = tomllib.loads((folder / "pyproject.toml").read_text())
+    del content["project"]["dependencies"]
+    return content
+
+
+def copy_of(ready: Path, folder: Path, guide: str = "extend.md") -> Service:
+    """Return a copy of a service that is set up; the two share their packages."""
+    shutil.copytree(ready, folder, symlinks=True, ignore=lambda *_: [".venv"])
+    (folder / ".venv").symlink_to(ready / ".venv")
+    return Service(folder, guide)
+
+
+@contextmanager
+def changing_its_own_files(service: Service) -> Iterator[None]:
+    """Check that a team changes nothing but its own files."""
+    before = files_of_the_template(service.folder), settings_of_tools(service.folder)
+    yield
+    after = files_of_the_template(service.folder), settings_of_tools(service.folder)
+    assert after == before
+
+
 def merge(there: str, added: str) -> str:
-    """Put Python into a file as docs/extend.md tells its reader to."""
+    """Put Python into a file as docs/extend.md describes."""
     for node in ast.parse(added).body:
         source = added.splitlines()[first_line(node) - 1 : node.end_lineno]
         lines, body = there.splitlines(), ast.parse(there).body

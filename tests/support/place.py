@@ -60,8 +60,8 @@ class Place:
         }
         folders = {path for path in self.service.iterdir() if path.is_dir()}
         questions = ("status --porcelain", "rev-parse HEAD", "branch", "stash list")
-        said = [git(self.service, *question.split()) for question in questions]
-        return {"files": content, "folders": folders, "git": said}
+        output = [git(self.service, *question.split()) for question in questions]
+        return {"files": content, "folders": folders, "git": output}
 
     def has_news(self) -> bool:
         return (self.service / "bulwark/web/headers.py").read_text().endswith(FIX)

@@ -257,7 +257,7 @@ def test_the_owner_gets_in_with_a_passkey_and_the_tries_are_forgotten(
     assert guess(attacker, person, 1).status_code == 200
 
 
-def test_the_owner_gets_in_with_a_new_password_by_mail(
+def test_the_owner_gets_in_with_a_password_reset(
     visitor: Visitor, attacker: Visitor, app: Flask, person: str
 ):
     guess(attacker, person, PASSWORDS + 1)
@@ -267,7 +267,7 @@ def test_the_owner_gets_in_with_a_new_password_by_mail(
     assert visitor.is_signed_in()
 
 
-def test_a_new_password_by_mail_opens_the_way_for_codes_too(
+def test_a_password_reset_resets_the_limit_of_codes_too(
     visitor: Visitor, attacker: Visitor, app: Flask, owner: str
 ):
     guess_codes(attacker, owner, CODES + 1)
@@ -278,7 +278,7 @@ def test_a_new_password_by_mail_opens_the_way_for_codes_too(
     assert visitor.is_signed_in()
 
 
-def test_mails_for_a_new_password_are_few_and_their_links_live_as_long(
+def test_reset_emails_are_limited_for_as_long_as_their_links_last(
     attacker: Visitor, visitor: Visitor, person: str
 ):
     """Whoever fills a mailbox keeps nobody out: what is there works."""
@@ -319,9 +319,7 @@ def test_a_new_sign_in_brings_no_new_codes(attacker: Visitor, app: Flask, owner:
     assert guess_codes(attacker, owner, 1).status_code == 429
 
 
-def test_a_script_is_told_about_codes_in_json(
-    attacker: Visitor, app: Flask, owner: str
-):
+def test_a_script_reads_about_codes_in_json(attacker: Visitor, app: Flask, owner: str):
     guess_codes(attacker, owner, CODES)
     answer = attacker.send("/login/code", {"code": "000000"})
     assert answer.status_code == 429
@@ -468,7 +466,7 @@ def busy() -> Iterator[None]:
         yield
 
 
-def test_who_would_wait_too_long_is_told_to_come_again(
+def test_too_long_a_wait_is_503_with_retry_after(
     visitor: Visitor, person: str, busy: None
 ):
     answer = visitor.submit("/login", {"email": person, "password": GOOD_PASSWORD})
@@ -542,7 +540,7 @@ def test_every_password_waits_its_turn(
     assert answer.status_code == 503
 
 
-def test_asking_for_a_mail_needs_no_turn(visitor: Visitor, person: str, busy: None):
+def test_asking_for_an_email_needs_no_turn(visitor: Visitor, person: str, busy: None):
     """In a storm of sign-ins the way back in stays open."""
     visitor.submit("/reset", {"email": person})
     assert len(visitor.letters()) == 1

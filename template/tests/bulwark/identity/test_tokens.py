@@ -61,7 +61,7 @@ def names(app: Flask) -> list[str]:
 # --- The end of a token -----------------------------------------------------------
 
 
-def test_a_new_password_by_mail_revokes_all(visitor: Visitor, app: Flask, ada: str):
+def test_a_password_reset_revokes_all(visitor: Visitor, app: Flask, ada: str):
     token = make_token(app, ada, "users:read")
     visitor.submit("/reset", {"email": ada})
     visitor.submit(visitor.link_in_last_letter(), {"password": NEW_PASSWORD})
@@ -278,7 +278,7 @@ def test_a_session_wants_a_csrf_token_where_a_token_needs_none(
 # --- Use ------------------------------------------------------------------------------
 
 
-def test_the_last_use_is_written_once_a_minute(visitor: Visitor, app: Flask, ada: str):
+def test_the_last_use_is_stored_once_a_minute(visitor: Visitor, app: Flask, ada: str):
     token = make_token(app, ada, "users:read")
 
     def last_use():
