@@ -31,6 +31,14 @@ name = Tests
 email = tests@example.com
 [safe]
 directory = *
+# Repositories of tests live for seconds: neither small nor safe from a power cut.
+[core]
+compression = 0
+fsync = none
+[gc]
+auto = 0
+[maintenance]
+auto = false
 """)
 os.environ |= {
     "PATH": PATH,
@@ -47,6 +55,7 @@ for name in [name for name in os.environ if name.startswith("APP_")]:
     del os.environ[name]
 
 quick_copier.install()
+quick_copier.keep_clones(Path(SETTINGS.name, "clones"))
 # A shell starts what runs in the background with SIGINT ignored, and so would be all
 # that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -187,11 +196,19 @@ def postgres() -> Iterator[Postgres]:
 
 # --- Which worker runs what, and in which order --------------------------------------
 
-# What takes a worker for minutes begins first; tests that wait and tests that compute
-# take turns, so that the processors are busy all the time.
+# Tests, modules and folders that take a worker for minutes begin first, the longest
+# before all others. Those that compute and those that wait take turns, so that the
+# processors are busy.
 LONG = (
-    *("containers", "alerts_of_parts", "updates", "alerts", "matrix", "shipping"),
-    *("certificates", "proxies", "scores", "install", "fail2ban"),
+    "test_a_service_with_all_of_it_passes_all_tests_on_postgresql",
+    "proxies",
+    "test_the_template_passes_every_check_as_it_lies",
+    "test_certificates",
+    "test_an_old_service_passes_the_tests_of_the_last_release",
+    *("install", "test_updates", "test_containers", "test_alerts", "test_matrix"),
+    *("test_shipping", "test_extend", "test_alerts_of_parts", "test_update_command"),
+    *("test_fleet", "test_scores", "test_propose", "test_fail2ban", "test_backups"),
+    *("test_outages", "test_browser", "test_new"),
 )
 
 
@@ -221,8 +238,8 @@ def _parameters_of_shared(item: pytest.Item, scopes: set[str]) -> set[str]:
 
 
 def _turn(item: pytest.Item) -> int:
-    names = (item.path.stem.removeprefix("test_"), item.path.parent.name)
-    return min((LONG.index(name) for name in names if name in LONG), default=len(LONG))
+    names = {item.name, item.path.stem, item.path.parent.name}
+    return next((n for n, name in enumerate(LONG) if name in names), len(LONG))
 
 
 # --- Tests whose system packages are missing are skipped, as the summary shows --------

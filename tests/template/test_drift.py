@@ -1,6 +1,7 @@
 """bin/drift: what of the template's files a service has edited, moved or deleted."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from copier import run_copy
 
 from tests.conftest import RELEASE, commit, git, move, release
+from tests.support.quick_copier import IN_PROCESSES
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,11 @@ def service(fresh: Path, tmp_path: Path) -> Path:
 
 def drift(service: Path, *options: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [service / "bin/drift", *options], capture_output=True, text=True, check=False
+        [service / "bin/drift", *options],
+        env=os.environ | IN_PROCESSES,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "Traceback" not in done.stderr
     return done

@@ -12,6 +12,7 @@ import pytest
 from copier import run_copy
 
 from tests.conftest import RELEASE, ROOT, commit, git, release
+from tests.support.quick_copier import IN_PROCESSES
 from tests.support.servers import end_session, eventually
 
 NEWS = "v9999.1.0"
@@ -30,7 +31,7 @@ class Fleet:
         done = subprocess.run(
             [ROOT / "bin/fleet", *options],
             cwd=self.folder,
-            env=os.environ | variables,
+            env=os.environ | IN_PROCESSES | variables,
             capture_output=True,
             text=True,
             check=False,

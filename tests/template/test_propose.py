@@ -18,6 +18,7 @@ import pytest
 from copier import run_copy
 
 from tests.conftest import RELEASE, SETTINGS, commit, git, move, release
+from tests.support.quick_copier import IN_PROCESSES
 
 NEWS = "v9999.1.0"
 BRANCH = "bulwark-9999.1.0"
@@ -52,6 +53,7 @@ class Place:
         # Not of a CI that these tests may run in.
         own = {name: os.environ[name] for name in os.environ.keys() - CI}
         self.environment = own | {
+            **IN_PROCESSES,
             "NOTES": str(self.notes),
             "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
         }

@@ -1,5 +1,6 @@
 """What a service's owner reads after `copier update`, and what the update mended."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 from copier import run_copy
 
 from tests.conftest import ROOT, commit, git, release
+from tests.support.quick_copier import IN_PROCESSES
 
 HEADINGS = ["To do", "Security", "Removed", "Changed", "Fixed", "Added"]
 
@@ -44,6 +46,7 @@ def update(service: Path, *options: str) -> Update:
     done = subprocess.run(
         [sys.executable, "-m", "copier", "update", "--trust", "--defaults", *options],
         cwd=service,
+        env=os.environ | IN_PROCESSES,
         capture_output=True,
         text=True,
         check=False,

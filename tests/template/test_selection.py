@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import selection
+from tests.conftest import LONG
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,6 +59,14 @@ def test_a_change_needs_what_proves_it(path: str, needed: str) -> None:
 def test_a_deeper_folder_decides() -> None:
     nginx = selection.needed("template/deploy/nginx/apply")
     assert "tests/server/test_containers.py" not in nginx
+
+
+def test_what_begins_first_exists() -> None:
+    paths = [ROOT / module for module in selection.modules()]
+    places = {name for path in paths for name in (path.stem, path.parent.name)}
+    texts = [path.read_text() for path in paths]
+    for name in LONG:
+        assert name in places or any(f"def {name}(" in text for text in texts)
 
 
 def test_tests_of_a_group_run_in_one_worker(tmp_path: Path) -> None:

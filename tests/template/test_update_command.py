@@ -15,6 +15,7 @@ from copier import run_copy
 
 from tests.conftest import RELEASE, ROOT, commit, git, release, run
 from tests.support.place import FIX, NEWS, Place
+from tests.support.quick_copier import IN_PROCESSES
 from tests.support.servers import end_session, eventually
 
 SLOW = """\
@@ -54,6 +55,7 @@ def begun(place: Place, terminal: int | None = None) -> Iterator[subprocess.Pope
     control = [] if terminal is None else ["--ctty"]
     with subprocess.Popen(
         ["setsid", *control, place.service / "bin/update"],
+        env=os.environ | IN_PROCESSES,
         stdin=terminal or subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -74,6 +76,15 @@ def test_the_newest_release_arrives_and_is_described(place: Place) -> None:
     assert "bin/setup, bin/ci, git commit" in done.stderr
     assert place.has_news()
     assert (place.service / ".env").read_bytes() == secrets
+
+
+def test_the_quick_copier_of_tests_updates_as_copier_does(place: Place) -> None:
+    done = place.update()
+    quick = done.stdout, place.state()
+    git(place.service, "reset", "-q", "--hard")
+    git(place.service, "clean", "-qfd")
+    done = place.update(PYTHONPATH="")
+    assert (done.stdout, place.state()) == quick
 
 
 def test_a_service_that_is_current_is_reported(place: Place) -> None:

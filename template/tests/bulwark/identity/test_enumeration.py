@@ -74,8 +74,8 @@ def test_the_response_is_the_same_for_every_kind_of_account(
 ):
     responses = {}
     for kind, email in addresses.items():
+        fresh = Visitor(app, visitor.mailbox)
         for number in range(tries):
-            fresh = Visitor(app, visitor.mailbox)
             fresh.client.environ_base["REMOTE_ADDR"] = f"192.0.2.{number}"
             response = send(fresh, path, fill(path, email, "seven brass kettles hum"))
         responses[kind] = plain(response, email)

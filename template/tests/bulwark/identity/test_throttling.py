@@ -55,9 +55,8 @@ def events(app: Flask, *names: str) -> list[str]:
 
 def guess(visitor: Visitor, email: str, times: int) -> Any:
     """Try wrong passwords; return the last answer."""
-    for _ in range(times):
-        answer = visitor.submit("/login", {"email": email, "password": WRONG})
-    return answer
+    wrong = {"email": email, "password": WRONG}
+    return visitor.submit("/login", wrong, times=times)
 
 
 def later(monkeypatch: pytest.MonkeyPatch, minutes: int) -> None:
@@ -170,8 +169,8 @@ def test_a_try_is_counted_before_its_hash(
 
 
 def test_the_right_password_is_no_guess(visitor: Visitor, owner: str):
-    for _ in range(PASSWORDS + 2):
-        answer = visitor.submit("/login", {"email": owner, "password": GOOD_PASSWORD})
+    right = {"email": owner, "password": GOOD_PASSWORD}
+    answer = visitor.submit("/login", right, times=PASSWORDS + 2)
     assert answer.headers["Location"].startswith("/login/code")
 
 
@@ -186,8 +185,7 @@ def test_signing_in_forgets_wrong_tries(attacker: Visitor, person: str):
 
 def test_asking_again_counts_the_same_guesses(visitor: Visitor, person: str):
     visitor.sign_in(person)
-    for _ in range(PASSWORDS):
-        answer = visitor.submit("/verify", {"password": WRONG})
+    answer = visitor.submit("/verify", {"password": WRONG}, times=PASSWORDS)
     assert answer.status_code == 200
     refused = visitor.submit("/verify", {"password": GOOD_PASSWORD})
     assert refused.status_code == 429
@@ -198,8 +196,8 @@ def test_changing_the_password_counts_the_same_guesses(
     visitor: Visitor, app: Flask, person: str
 ):
     visitor.sign_in(person)
-    for _ in range(PASSWORDS):
-        visitor.submit("/change", {"password": WRONG, "new_password": NEW_PASSWORD})
+    wrong = {"password": WRONG, "new_password": NEW_PASSWORD}
+    visitor.submit("/change", wrong, times=PASSWORDS)
     right = {"password": GOOD_PASSWORD, "new_password": NEW_PASSWORD}
     assert visitor.submit("/change", right).status_code == 429
     assert len(events(app, "authn_password_change_fail")) == PASSWORDS
@@ -296,9 +294,7 @@ def test_reset_emails_are_limited_for_as_long_as_their_links_last(
 def guess_codes(visitor: Visitor, email: str, times: int) -> Any:
     """Give the right password, then wrong codes; return the last answer."""
     visitor.submit("/login", {"email": email, "password": GOOD_PASSWORD})
-    for _ in range(times):
-        answer = give_code(visitor, "000000")
-    return answer
+    return visitor.submit("/login/code", {"code": "000000"}, times=times)
 
 
 def test_codes_are_tried_so_often_and_then_the_sign_in_ends(

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from flask import Flask
 
-from bulwark import identity
+from bulwark.identity import setup
 from bulwark.identity.security.settings import settings_for
 from tests.conftest import Visitor
 
@@ -26,10 +26,10 @@ def use_keys(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[UseKeys]:
         monkeypatch.setitem(app.config, "SECRET_KEY_FALLBACKS", list(fallbacks))
         for_forms = settings_for(config)["WTF_CSRF_SECRET_KEY"]
         monkeypatch.setitem(app.config, "WTF_CSRF_SECRET_KEY", for_forms)
-        identity.sign_with_newest_key(security, config)
+        setup.sign_with_newest_key(security, config)
 
     yield use
-    identity.sign_with_newest_key(security, before)
+    setup.sign_with_newest_key(security, before)
 
 
 def reset_link(visitor: Visitor, person: str) -> str:
