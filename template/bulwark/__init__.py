@@ -10,7 +10,7 @@ from typing import Any
 from flask import Flask
 
 from bulwark import settings as base_settings
-from bulwark.database import Model, UTCDateTime, db, utcnow
+from bulwark.database import BlindIndex, Encrypted, Model, UTCDateTime, db, utcnow
 from bulwark.identity.models import BaseUser
 from bulwark.jobs import queue
 from bulwark.mail import send as send_email
@@ -22,6 +22,8 @@ from bulwark.web.rate_limits import limit
 
 __all__ = [
     "BaseUser",
+    "BlindIndex",
+    "Encrypted",
     "Model",
     "UTCDateTime",
     "UnusableError",

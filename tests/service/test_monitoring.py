@@ -55,6 +55,7 @@ THRESHOLDS = {
     "AuditCheckStale": "AUDIT_CHECK_AGE",
     "BackupFailing": "BACKUP_AGE",
     "CertificateQuarterLeft": "LEAST_CERTIFICATE_LIFE",
+    "KeyOld": "KEY_AGE",
     "MailQueueStuck": "QUEUED_MAIL_AGE",
     "WorkerGone": "HEARTBEAT_AGE",
 }

@@ -28,7 +28,8 @@ def service(tmp_path: Path) -> Service:
 
     def lay_out(database: str = "sqlite", folder: Path = tmp_path / "service") -> Path:
         (folder / "bin").mkdir(parents=True)
-        shutil.copy(ROOT / "template/bin/secrets", folder / "bin")
+        for name in ("secrets", "rotations.py"):
+            shutil.copy(ROOT / "template/bin" / name, folder / "bin")
         (folder / "service.toml").write_text(f'database = "{database}"\n')
         return folder
 

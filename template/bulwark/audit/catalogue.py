@@ -153,6 +153,7 @@ CATALOGUE: dict[str, Kind] = {
     "sys_jobs_adopted": Kind(
         WARNING, "", "Unsigned jobs that an earlier release had queued were kept"
     ),
+    "sys_keys_rotated": Kind(INFO, "", "All values were encrypted with the newest key"),
     "sys_mail_dropped": Kind(
         ERROR,
         "",

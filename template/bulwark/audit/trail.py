@@ -97,12 +97,12 @@ def add_links(
     if session.get_bind().dialect.name == "postgresql":
         # SQLite allows only one writer at a time anyway.
         session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": PG_LOCK})
-    key_id = next(iter(settings.current().encryption_keys))
+    key_id, key = next(iter(settings.current().encryption_keys.items()))
     head = newest() or Head(0, BEGINNING)
     links: dict[int, Head] = {}
     for event in events:
         position = head.position + 1
-        mac = compute_mac(chain_key(key_id), head.mac, position, event)
+        mac = compute_mac(derive_chain_key(key), head.mac, position, event)
         links[event.id] = head = Head(position, mac)
     session.execute(
         insert(AuditLink),
@@ -129,17 +129,9 @@ def newest() -> Head | None:
     return Head(*row) if row else None
 
 
-def chain_key(key_id: str) -> bytes:
-    """Return the chain's key, derived from one of the encryption keys.
-
-    Raises:
-        KeyError: the encryption key was removed.
-    """
-    return _derive_key(settings.current().encryption_keys[key_id])
-
-
 @cache
-def _derive_key(key: bytes) -> bytes:
+def derive_chain_key(key: bytes) -> bytes:
+    """Return the chain's key, derived from one of the encryption keys."""
     return HKDF(SHA256(), 32, salt=None, info=b"bulwark audit chain 1").derive(key)
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from sqlalchemy import Result, Row, select
 
+from bulwark.audit.chain_keys import chain_keys
 from bulwark.audit.events import SecurityEvent
 from bulwark.audit.trail import (
     BEGINNING,
     COVERED,
     AuditLink,
     Head,
-    chain_key,
     compute_mac,
 )
 from bulwark.database import db
@@ -42,9 +42,10 @@ def verify(
     head = since or chain_start()
     if since:
         _refuse_replaced(since)
+    keys = chain_keys()
     with closing(_links(head.position)) as links:
         for link in links:
-            head = _verify_link(link, head, anchors)
+            head = _verify_link(link, head, anchors, keys)
     _refuse_truncated(head, anchors)
     if not since:
         _refuse_unlinked()
@@ -81,14 +82,19 @@ def _links(after: int) -> Result[Any]:
     return db.session.execute(query.execution_options(yield_per=ROWS_AT_ONCE))
 
 
-def _verify_link(link: Row[Any], previous: Head, anchors: Mapping[int, bytes]) -> Head:
+def _verify_link(
+    link: Row[Any],
+    previous: Head,
+    anchors: Mapping[int, bytes],
+    keys: Mapping[str, bytes],
+) -> Head:
     """Check a link, and its event, against the previous link and the anchors."""
     _refuse_gap(link.position, previous.position + 1)
     row = f"row {link.position}"
     if link.id is None:
         raise ChainBrokenError(f"{row} is gone: event {link.event_id} was deleted")
     try:
-        key = chain_key(link.key_id)
+        key = keys[link.key_id]
     except KeyError:
         raise ChainBrokenError(
             f"{row} needs the key {link.key_id!r}: it is not in APP_ENCRYPTION_KEYS"

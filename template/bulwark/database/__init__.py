@@ -9,8 +9,28 @@ from sqlalchemy import DateTime, Dialect, MetaData, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import Pool
 
+from bulwark.database import row_binding
+from bulwark.database.blind_index import BlindIndex, Digest
+from bulwark.database.encryption import Encrypted
 from bulwark.database.engine import database_url, engine_options
 from bulwark.settings import Config
+
+__all__ = [
+    "MERGE",
+    "PERSONAL",
+    "SECRET",
+    "BlindIndex",
+    "Digest",
+    "Encrypted",
+    "Model",
+    "UTCDateTime",
+    "db",
+    "init_app",
+    "migrate",
+    "pool_of",
+    "row_binding",
+    "utcnow",
+]
 
 # Later migrations can change named constraints on every database. Names contain all
 # columns, because PostgreSQL requires unique names. Existing constraints keep theirs.

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from flask import current_app
-from flask_security import RoleMixin, UserMixin, WebAuthnMixin
+from flask_security import RoleMixin, UserMixin, WebAuthnMixin, hash_password
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -28,6 +28,7 @@ from sqlalchemy.orm import (
 
 from bulwark import crypto, settings
 from bulwark.database import PERSONAL, SECRET, Model, UTCDateTime, utcnow
+from bulwark.identity import peppers
 from bulwark.web.access import ADMINISTRATOR
 
 EMAIL_LENGTH = 254  # RFC 5321, 4.5.3.1.3, less the angle brackets
@@ -180,7 +181,7 @@ class BaseUser(Model, UserMixin):
         return crypto.decrypt(
             self.sealed_totp_secret,
             keys=settings.current().encryption_keys,
-            place=self._place_of_totp_secret(),
+            place=place_of_totp_secret(self.id),
         ).decode()
 
     @tf_totp_secret.setter
@@ -188,11 +189,17 @@ class BaseUser(Model, UserMixin):
         self.sealed_totp_secret = secret and crypto.encrypt(  # type: ignore[assignment]
             secret.encode(),
             keys=settings.current().encryption_keys,
-            place=self._place_of_totp_secret(),
+            place=place_of_totp_secret(self.id),
         )
 
-    def _place_of_totp_secret(self) -> str:
-        return f"users.sealed_totp_secret:{self.id}"
+    def verify_and_update_password(self, password: str) -> bool:
+        """Return whether a password is correct; replace an outdated hash of it."""
+        if self.password is None:
+            return False
+        correct = peppers.verify_password(password, self.password)
+        if correct and peppers.is_outdated(self.password):
+            self.password = hash_password(password)
+        return correct
 
     @property
     def has_second_factor(self) -> bool:
@@ -218,6 +225,11 @@ class BaseUser(Model, UserMixin):
     def check_tf_required_setup(self) -> bool:
         """Return whether Flask-Security must keep the authenticator app."""
         return self.must_have_second_factor and not self.webauthn
+
+
+def place_of_totp_secret(user_id: object) -> str:
+    """Return the place that the seed of a user's authenticator app is encrypted for."""
+    return f"users.sealed_totp_secret:{user_id}"
 
 
 def permissions_of(roles: Sequence[Role]) -> set[str]:

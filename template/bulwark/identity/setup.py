@@ -6,6 +6,7 @@ from typing import Any
 from flask import Flask, Response, jsonify, make_response, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_security import Security, SQLAlchemyUserDatastore
+from itsdangerous import Serializer
 
 from bulwark.database import db
 from bulwark.identity import (
@@ -48,7 +49,7 @@ def init_app(
     """Serve the account pages, and reject unsafe requests without a CSRF token."""
     app.config.update(settings_for(config) | MESSAGES)
     csrf.init_app(app)
-    _init_flask_security(app, user_model)
+    _init_flask_security(app, config, user_model)
     session_interface.init_app(app)
     # Replaces Flask-Security's own tokens, which are also accepted in URLs.
     token_authentication.init_app(app)
@@ -61,7 +62,9 @@ def init_app(
     app.cli.add_command(commands)
 
 
-def _init_flask_security(app: Flask, user_model: type[BaseUser]) -> None:
+def _init_flask_security(
+    app: Flask, config: Config, user_model: type[BaseUser]
+) -> None:
     security = Security(
         app,
         SQLAlchemyUserDatastore(db, user_model, Role, Passkey),
@@ -75,6 +78,7 @@ def _init_flask_security(app: Flask, user_model: type[BaseUser]) -> None:
         **passkeys.FORMS,
         **reauthentication.FORMS,
     )
+    sign_with_newest_key(security, config)
     security.render_json(_render_json)
     security.unauthn_handler(lambda *_: make_response(_redirect_to_sign_in()))
     app.login_manager.unauthorized_handler(_redirect_to_sign_in)  # type: ignore[attr-defined]
@@ -83,6 +87,13 @@ def _init_flask_security(app: Flask, user_model: type[BaseUser]) -> None:
     password_hashing.init_app(security)
     passkeys.init_app(security)
     reauthentication.init_app(app)
+
+
+def sign_with_newest_key(security: Security, config: Config) -> None:
+    """Order the keys of Flask-Security's signatures: by default, the oldest signs."""
+    for serializer in vars(security).values():
+        if isinstance(serializer, Serializer):
+            serializer.secret_keys = [key.encode() for key in config.signing_keys]
 
 
 def _render_json(

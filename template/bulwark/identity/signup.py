@@ -170,6 +170,5 @@ def _address(token: str) -> str | None:
 
 
 def _serializer() -> URLSafeTimedSerializer:
-    config = settings.current()
-    keys = [*reversed(config.secret_key_fallbacks), config.secret_key]
+    keys = settings.current().signing_keys
     return URLSafeTimedSerializer(keys, salt="bulwark.sign-up")

@@ -2,7 +2,10 @@
 
 from flask import current_app
 from flask_security import SQLAlchemyUserDatastore
+from sqlalchemy import func, select
 
+from bulwark.database import db
+from bulwark.identity import peppers
 from bulwark.identity.models import BaseUser
 
 
@@ -22,3 +25,12 @@ def datastore() -> SQLAlchemyUserDatastore:
     """Return Flask-Security's datastore."""
     stored: SQLAlchemyUserDatastore = current_app.extensions["security"].datastore
     return stored
+
+
+def count_passwords(generation: int) -> int:
+    """Return how many password hashes have the pepper of a generation."""
+    password = model().password
+    start = peppers.MARK.format("%" if generation == 1 else f"{generation}$%")
+    marked = password.like(start)
+    condition = password.is_not(None) & ~marked if generation == 1 else marked
+    return db.session.scalar(select(func.count()).where(condition)) or 0

@@ -26,6 +26,8 @@ from bulwark.jobs import old_rows
 from bulwark.jobs.rows import FORMAT, ArgumentError, RowRefusedError, SignedJSON
 from bulwark.settings import Config
 
+# Each table with signed rows, its key and the column of the rows.
+ROWS = (("task", "id", "data"), ("schedule", "id", "data"), ("kv", "key", "value"))
 SIGNED_SINCE = "rows are signed since"
 # How long processes of an earlier release may still add unsigned rows.
 OLD_ROWS = timedelta(hours=1)
@@ -153,8 +155,24 @@ class Queue(Huey):  # type: ignore[misc]
         since = self._signed_since() or datetime.now(UTC)
         self.put(SIGNED_SINCE, since)
         self._old_rows_until = since + OLD_ROWS
-        tables = [("task", "id", "data"), ("schedule", "id", "data")]
-        return sum(self._renew(*t) for t in [*tables, ("kv", "key", "value")])
+        return sum(self._renew(*table) for table in ROWS)
+
+    def count_rows(self, key_id: str) -> int:
+        """Return how many rows are signed with a key."""
+        if not hasattr(self.storage, "sql"):
+            return 0
+        start = FORMAT + b":" + key_id.encode() + b":"
+        prefix, mark = ("huey_", "%s") if self._is_postgresql() else ("", "?")
+        counts = [
+            self.storage.sql(
+                f"select count(*) from {prefix}{table} where queue = {mark}"  # noqa: S608
+                f" and substr({column}, 1, {len(start)}) = {mark}",
+                (self.name, start),
+                results=True,
+            )
+            for table, _, column in ROWS
+        ]
+        return sum(count for ((count,),) in counts)
 
     def _signed_since(self) -> datetime | None:
         try:

@@ -40,7 +40,7 @@ def add(message: bytes) -> None:
     """Add an email to the current transaction; it is delivered after the commit."""
     key, now = uuid.uuid4(), utcnow()
     sealed = crypto.encrypt(
-        message, keys=settings.current().encryption_keys, place=_place(key)
+        message, keys=settings.current().encryption_keys, place=place_of(key)
     )
     db.session.add(
         OutgoingMail(id=key, sealed_message=sealed, created_at=now, due_at=now)
@@ -88,7 +88,8 @@ def _wake_worker(delay: int = 0) -> None:
         log.warning("queue_unreachable", exc_info=True)
 
 
-def _place(key: uuid.UUID) -> str:
+def place_of(key: object) -> str:
+    """Return the place that an email is encrypted for."""
     return f"outgoing_mail.sealed_message:{key}"
 
 
@@ -96,7 +97,7 @@ def _decrypted(mail: OutgoingMail) -> bytes:
     return crypto.decrypt(
         mail.sealed_message,
         keys=settings.current().encryption_keys,
-        place=_place(mail.id),
+        place=place_of(mail.id),
     )
 
 

@@ -10,6 +10,7 @@ def init_app(app: Flask) -> None:
         backups,
         exporter,
         health,
+        keys,
         prepare,
         worker,
     )
@@ -18,4 +19,5 @@ def init_app(app: Flask) -> None:
     exporter.init_app(app)
     prepare.init_app(app)
     backups.init_app(app)
+    keys.init_app(app)
     worker.init_app(app)

@@ -33,6 +33,7 @@ from bulwark.jobs.state import recall_time
 from bulwark.mail.outbox import OutgoingMail
 from bulwark.network import network_of
 from bulwark.ops import health, status
+from bulwark.ops.keys import ages
 
 RECENT = timedelta(minutes=10)
 FIRST_STEP, SECOND_STEP = "authn_login_fail", "authn_mfa_fail"
@@ -126,6 +127,7 @@ def _database_metrics() -> Iterator[Metric]:
         yield from _sign_in_metrics()
         yield from _work_metrics()
         yield from _audit_metrics()
+        yield from _key_metrics()
         yield _gauge(
             "administrators",
             "Users who are administrators",
@@ -206,6 +208,18 @@ def _work_metrics() -> Iterator[Metric]:
         "When the last backup finished",
         recall_time("backup"),
     )
+
+
+def _key_metrics() -> Iterator[Metric]:
+    since = GaugeMetricFamily(
+        "key_used_since_timestamp_seconds",
+        "Since when the service has used its current key",
+        labels=["key"],
+    )
+    for name, moment in ages.since().items():
+        if moment is not None:
+            since.add_metric([name], moment.timestamp())
+    yield since
 
 
 def _audit_metrics() -> Iterator[Metric]:

@@ -11,3 +11,4 @@ AUDIT_CHECK_AGE = timedelta(hours=1)  # new rows are checked every five minutes
 BACKUP_AGE = timedelta(hours=26)  # a backup is created each night
 HEARTBEAT_AGE = timedelta(minutes=5)  # a worker sends a heartbeat each minute
 QUEUED_MAIL_AGE = timedelta(minutes=15)
+KEY_AGE = timedelta(days=400)  # keys are replaced once a year: docs/asvs.md

@@ -70,6 +70,12 @@ class Config:
         secret=True,
         fix=MADE,
     )
+    password_pepper_fallbacks: tuple[str, ...] = setting(
+        "former peppers, until the users of their hashes have signed in",
+        default=(),
+        cast=words,
+        secret=True,
+    )
     encryption_keys: dict[str, bytes] = setting(
         "keys that encrypt stored data: id:key, newest first, separated by commas",
         default=None,
@@ -179,6 +185,11 @@ class Config:
     def cookie(self, name: str) -> str:
         """Return the full name; `__Host-` keeps other hosts from setting the cookie."""
         return f"__Host-{name}"
+
+    @property
+    def signing_keys(self) -> list[str]:
+        """The keys of signatures, as itsdangerous expects them: the last one signs."""
+        return [*reversed(self.secret_key_fallbacks), self.secret_key]
 
     @property
     def sender(self) -> tuple[str, str]:

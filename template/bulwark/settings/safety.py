@@ -34,8 +34,9 @@ def _weak_secrets(config: Config) -> Iterator[Problem]:
         variable("secret_key"): config.secret_key,
         variable("password_pepper"): config.password_pepper,
     }
+    fallbacks = ("secret_key_fallbacks", "password_pepper_fallbacks")
     rotated = (
-        (variable("secret_key_fallbacks"), k) for k in config.secret_key_fallbacks
+        (variable(name), value) for name in fallbacks for value in getattr(config, name)
     )
     for name, value in (*single.items(), *rotated):
         if not value:

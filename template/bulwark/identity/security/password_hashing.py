@@ -22,9 +22,11 @@ from typing import Any, NamedTuple, TypeVar
 from flask import g, has_request_context
 from flask_login import current_user
 from flask_security import Security
+from flask_security import forms as stock_forms
 from passlib.context import CryptContext
 from werkzeug.exceptions import ServiceUnavailable
 
+from bulwark.identity import peppers
 from bulwark.web import rate_limits
 
 T = TypeVar("T")
@@ -44,8 +46,8 @@ class BoundedContext(CryptContext):  # type: ignore[misc]
     """Hashes and verifies passwords one at a time."""
 
     def hash(self, *args: Any, **options: Any) -> str:
-        """Hash a password when its turn comes."""
-        return str(_in_turn(super().hash, *args, **options))
+        """Hash a password when its turn comes; the hash names its pepper."""
+        return peppers.mark(str(_in_turn(super().hash, *args, **options)))
 
     def verify(self, *args: Any, **options: Any) -> bool:
         """Compare a password with a hash when its turn comes."""
@@ -164,7 +166,11 @@ class AttemptCounter:
 
 
 def init_app(security: Security) -> None:
-    """Replace Flask-Security's password context with the limited one."""
+    """Replace Flask-Security's password context with the limited one.
+
+    Its form to change the password must know former peppers, too.
+    """
+    vars(stock_forms)["verify_password"] = peppers.verify_password
     bounded = BoundedContext()
     bounded.load(security.pwd_context)
     security.pwd_context = bounded

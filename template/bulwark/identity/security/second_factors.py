@@ -19,7 +19,7 @@ from sqlalchemy import delete, or_, update
 from bulwark import settings
 from bulwark.audit import events
 from bulwark.database import db
-from bulwark.identity import users
+from bulwark.identity import peppers, users
 from bulwark.identity.models import RecoveryCode
 
 TOTP_STEP = 30  # seconds (RFC 6238, 5.2); codes are valid one step before and after
@@ -74,6 +74,20 @@ class OneTimeTotp(Totp):
             user.tf_totp_secret = totp.to_json()  # with the current key and cost
         return self._is_newest(user, match.counter)
 
+    def renew(self, totp_secret: str) -> str:
+        """Return a seed encrypted with the first key; one without a key unchanged."""
+        try:
+            return str(self._totp.from_source(totp_secret).to_json())
+        except (TokenError, ValueError):
+            return totp_secret
+
+    def is_current(self, totp_secret: str) -> bool:
+        """Return whether a seed is encrypted with the first key."""
+        try:
+            return not self._totp.from_source(totp_secret).changed
+        except (TokenError, ValueError):
+            return True
+
     @staticmethod
     def _is_newest(user: UserMixin, counter: int) -> bool:
         """Claim the time step; of concurrent requests, only one succeeds."""
@@ -101,7 +115,7 @@ class HashedRecoveryCodes(MfRecoveryCodesUtil):
         """Replace the user's codes, and return the new ones, only this once."""
         codes = [_new_code() for _ in range(RECOVERY_CODES)]
         user.mf_recovery_codes = [
-            RecoveryCode(code_hash=_hash(user, code))  # type: ignore[misc]
+            RecoveryCode(code_hash=_hashes(user, code)[0])  # type: ignore[misc]
             for code in codes
         ]
         events.record("authn_recovery_codes_made", user)
@@ -117,7 +131,7 @@ class HashedRecoveryCodes(MfRecoveryCodesUtil):
             delete(RecoveryCode)
             .where(
                 RecoveryCode.user_id == user.id,
-                RecoveryCode.code_hash == _hash(user, code),
+                RecoveryCode.code_hash.in_(_hashes(user, code)),
             )
             .returning(RecoveryCode.user_id)
             .execution_options(synchronize_session=False)
@@ -147,8 +161,11 @@ def _new_code() -> str:
     return "-".join(text[i : i + 4] for i in range(0, len(text), 4))
 
 
-def _hash(user: UserMixin, code: str) -> str:
+def _hashes(user: UserMixin, code: str) -> list[str]:
+    """Return the hashes of a code with each pepper, the current one first."""
     plain = "".join(c for c in code.lower() if c.isalnum())
-    key = settings.current().password_pepper.encode()
     message = f"recovery code:{user.id}:{plain}".encode()
-    return hmac.new(key, message, hashlib.sha256).hexdigest()
+    return [
+        hmac.new(pepper.encode(), message, hashlib.sha256).hexdigest()
+        for pepper in peppers.known().values()
+    ]

@@ -25,6 +25,8 @@ def settings_for(config: Config) -> dict[str, Any]:
         **_passkeys(config),
     }
     return {f"SECURITY_{name}": value for name, value in options.items()} | {
+        # By default, forms of the former key would be rejected during its rotation.
+        "WTF_CSRF_SECRET_KEY": config.signing_keys,
         "WTF_CSRF_TIME_LIMIT": None,  # A token lives as long as its session.
         "WTF_CSRF_SSL_STRICT": False,  # It only checks the referrer; see `origins`.
     }

@@ -323,12 +323,19 @@ def test_development_needs_its_secrets_too(
     assert "run bin/secrets" in problems(production)
 
 
+def copy_of_bin_secrets(folder: Path) -> Path:
+    """Copy the script, and the module that it imports, into a folder's bin/."""
+    for name in ("rotations.py", "secrets"):
+        shutil.copy(ROOT / "bin" / name, folder / "bin" / name)
+    return folder / "bin" / "secrets"
+
+
 @pytest.mark.parametrize(("file", "refused"), [(".env.production", 0), (".env", 3)])
 def test_what_bin_secrets_makes_for_production_is_all_that_production_needs(
     production: Path, monkeypatch: pytest.MonkeyPatch, file: str, refused: int
 ):
     (production / "bin").mkdir()
-    script = shutil.copy(ROOT / "bin" / "secrets", production / "bin" / "secrets")
+    script = copy_of_bin_secrets(production)
     subprocess.run([sys.executable, script], check=True, capture_output=True)
     for name in ("APP_SECRET_KEY", "APP_PASSWORD_PEPPER", "APP_ENCRYPTION_KEYS"):
         monkeypatch.delenv(name)
@@ -352,11 +359,11 @@ def test_postgresql_gets_the_password_that_the_service_reads(
     production: Path, written: str
 ):
     (production / "bin").mkdir()
-    script = shutil.copy(ROOT / "bin" / "secrets", production / "bin" / "secrets")
+    script = copy_of_bin_secrets(production)
     file = production / ".env.production"
     file.write_bytes(f"\ufeffAPP_DATABASE_PASSWORD={written}\n".encode())
     file.chmod(0o600)
-    command = [sys.executable, script, "database"]
+    command = [sys.executable, str(script), "database"]
     subprocess.run(command, check=True, capture_output=True)
     given = (production / ".env.database").read_bytes().decode()
     assert given == settings.load(production)[0].database_password
