@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
 
 from bulwark import crypto
-from bulwark.database import BlindIndex, Encrypted, db
+from bulwark.database import BlindIndex, Encrypted, db, rows
 from bulwark.observability.redaction import names_of
 from tests.bulwark.database.patients import Base, Patient, Sample, Ward, hospital
 
@@ -66,6 +66,13 @@ def test_an_object_has_the_value_and_the_database_only_a_ciphertext(hospital):
     assert b"influenza" not in stored("diagnosis", row)
     assert len(stored("diagnosis", row)) > len("influenza") + 12 + 16
     assert read(row).diagnosis == "influenza"
+
+
+def test_a_look_up_before_the_request_decrypts_too(hospital):
+    db.session.add(Patient(number="12", diagnosis="flu"))
+    db.session.commit()
+    (row,) = rows.fetch(select(*rows.columns_of(Patient)), {})
+    assert rows.instance_of(Patient, row).diagnosis == "flu"
 
 
 def test_equal_values_have_different_ciphertexts(hospital):
