@@ -52,6 +52,12 @@ def test_a_role_may_grant_what_is_declared():
     assert "invoices:read" in app.extensions["permissions"]
 
 
+@pytest.mark.parametrize("name", ["invoices:raed", "users:write"])
+def test_a_permission_for_everyone_is_one_of_the_team(name: str):
+    with pytest.raises(UndeclaredAccessError, match=f"every user would have '{name}'"):
+        access.init_app(small_app(), {"invoices:read": "See them"}, {}, [name])
+
+
 @pytest.fixture(scope="module")
 def guarded(whole_app: Flask) -> Flask:
     """The service with a route for each declaration, and one added too late."""

@@ -1,0 +1,9 @@
+"""A JSON API with typed requests and responses, described in OpenAPI.
+
+It requires pydantic, which services without an API neither install nor import:
+`bulwark` imports this room when `app/` uses a name from it.
+"""
+
+from bulwark.api.blueprint import Api
+
+__all__ = ["Api"]
