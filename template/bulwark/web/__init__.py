@@ -11,6 +11,7 @@ from bulwark.observability import request_log
 from bulwark.settings import Config
 from bulwark.web import (
     access_matrix,
+    cors,
     data_errors,
     errors,
     exceptions,
@@ -41,6 +42,7 @@ def init_app(
     headers.init_app(app, config, csp_sources)
     errors.init_app(app)
     input_validation.init_app(app)
+    cors.init_app(app, config)
     form_limits.init_app(app)
     data_errors.init_app(app)
     pages.init_app(app)

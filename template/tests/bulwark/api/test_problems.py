@@ -133,3 +133,10 @@ def test_pages_keep_their_errors(stranger: Visitor):
         assert response.status_code == 404
         assert response.mimetype == "text/html"
     assert stranger.get("/account", headers=BROWSER).status_code == 302
+
+
+def test_without_the_setting_pages_of_no_other_site_read_the_api(script: Script):
+    headers = {"Origin": "https://app.example.com"}
+    response = script.call("GET", "/notes", headers=headers)
+    assert response.status_code == 200
+    assert "Access-Control-Allow-Origin" not in response.headers
