@@ -16,11 +16,14 @@ def add(body: NewNote) -> Note: ...
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from flask import Blueprint
+from flask import Blueprint, Response, current_app, json, render_template, request
 from flask.blueprints import BlueprintSetupState
+from flask.typing import ResponseReturnValue
 
+from bulwark.api.openapi import JSON, document
 from bulwark.api.operations import Operation
 from bulwark.web import problems
+from bulwark.web.access import signed_in
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -38,6 +41,8 @@ class Api(Blueprint):
         url_prefix: where the API is, such as `/api/v1`.
         title: the name of the API, in its documentation.
         version: the version of the API, in its documentation.
+        documentation: the decorator that declares who may read `/openapi.json` and
+            `/docs`: `public`, `signed_in` or `permission(…)`.
     """
 
     def __init__(
@@ -48,12 +53,15 @@ class Api(Blueprint):
         url_prefix: str,
         title: str,
         version: str = "1",
+        documentation: Callable[[Callable[..., Any]], Any] = signed_in,
     ) -> None:
         super().__init__(name, import_name, url_prefix=url_prefix)
-        self.title, self.version = title, version
+        self.info = {"title": title, "version": version}
         self.operations: dict[str, Operation] = {}
         self._views: dict[str, Callable[..., Any]] = {}
+        self._documents: dict[str, Any] = {}
         self.record(_serve)
+        self._describe(documentation)
 
     def add_url_rule(
         self,
@@ -113,6 +121,26 @@ class Api(Blueprint):
     def delete(self, rule: str, **options: Any) -> Callable[[View], View]:
         """Add a view that deletes."""
         return self._add("DELETE", rule, options)
+
+    def _document(self) -> Any:
+        """Return the OpenAPI document, which is generated once."""
+        name = request.blueprint or self.name
+        if name not in self._documents:
+            app = current_app._get_current_object()  # type: ignore[attr-defined]
+            self._documents[name] = document(app, name, self.info, self.operations)
+        return self._documents[name]
+
+    def _describe(self, declare: Callable[[Callable[..., Any]], Any]) -> None:
+        """Add the document, and a page that shows it without scripts."""
+
+        def openapi() -> ResponseReturnValue:
+            return Response(json.dumps(self._document()), mimetype=JSON)
+
+        def docs() -> ResponseReturnValue:
+            return render_template("bulwark/api.html", api=self._document())
+
+        super().add_url_rule("/openapi.json", None, declare(openapi))
+        super().add_url_rule("/docs", None, declare(docs))
 
     def _add(
         self, method: str, rule: str, options: dict[str, Any]

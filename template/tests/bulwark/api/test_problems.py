@@ -92,6 +92,12 @@ def test_a_limit_is_a_problem_with_the_time_to_wait(script: Script):
     assert int(responses[-1].headers["Retry-After"]) > 0
 
 
+def test_a_change_without_a_token_is_refused_as_such(stranger: Visitor):
+    response = stranger.client.post("/api/v1/notes", json=NOTE)
+    assert response.status_code == 401
+    assert problem(response)["detail"] == "Please sign in"
+
+
 def test_a_form_of_another_site_is_refused_as_a_problem(
     notes: Flask, stranger: Visitor
 ):
