@@ -20,6 +20,7 @@ from flask import Blueprint, Response, current_app, json, render_template, reque
 from flask.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
 
+from bulwark.api import limits
 from bulwark.api.openapi import JSON, document
 from bulwark.api.operations import Operation
 from bulwark.web import problems
@@ -41,6 +42,7 @@ class Api(Blueprint):
         url_prefix: where the API is, such as `/api/v1`.
         title: the name of the API, in its documentation.
         version: the version of the API, in its documentation.
+        limit: how often each token, user or network may call the views together.
         documentation: the decorator that declares who may read `/openapi.json` and
             `/docs`: `public`, `signed_in` or `permission(…)`.
     """
@@ -53,14 +55,17 @@ class Api(Blueprint):
         url_prefix: str,
         title: str,
         version: str = "1",
+        limit: str = "600 per minute",
         documentation: Callable[[Callable[..., Any]], Any] = signed_in,
     ) -> None:
         super().__init__(name, import_name, url_prefix=url_prefix)
+        self.limit = limit
         self.info = {"title": title, "version": version}
         self.operations: dict[str, Operation] = {}
         self._views: dict[str, Callable[..., Any]] = {}
         self._documents: dict[str, Any] = {}
         self.record(_serve)
+        self.after_request(limits.show)
         self._describe(documentation)
 
     def add_url_rule(
@@ -94,7 +99,9 @@ class Api(Blueprint):
             if endpoint not in self.operations:
                 operation = Operation(view_func, status, tuple(errors))
                 self.operations[endpoint] = operation
-                self._views[endpoint] = operation.wrap()
+                self._views[endpoint] = limits.limited(
+                    operation.wrap(), self.limit, self.name
+                )
             view_func = self._views[endpoint]
         super().add_url_rule(
             rule, endpoint, view_func, provide_automatic_options, **options

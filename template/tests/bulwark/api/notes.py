@@ -25,7 +25,7 @@ PERMISSIONS = {
 }
 EVERYONE = ["notes:read", "notes:write"]
 
-api = Api("notes", __name__, url_prefix="/api/v1", title="Notes")
+api = Api("notes", __name__, url_prefix="/api/v1", title="Notes", limit="20 per minute")
 NoteId = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
