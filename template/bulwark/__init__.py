@@ -26,19 +26,22 @@ from bulwark.web.json_body import json_object
 from bulwark.web.rate_limits import limit
 
 if TYPE_CHECKING:
-    from bulwark.api import Api
+    from bulwark.api import Api, Page, check_match, paginate
 
 __all__ = [
     "Api",
     "BaseUser",
     "Model",
+    "Page",
     "UTCDateTime",
     "UnusableError",
     "body_limit",
+    "check_match",
     "db",
     "init_app",
     "json_object",
     "limit",
+    "paginate",
     "permission",
     "public",
     "queue",

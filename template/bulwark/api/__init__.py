@@ -5,5 +5,7 @@ It requires pydantic, which services without an API neither install nor import:
 """
 
 from bulwark.api.blueprint import Api
+from bulwark.api.etags import check_match
+from bulwark.api.pagination import Page, paginate
 
-__all__ = ["Api"]
+__all__ = ["Api", "Page", "check_match", "paginate"]

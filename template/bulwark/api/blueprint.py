@@ -20,7 +20,7 @@ from flask import Blueprint, Response, current_app, json, render_template, reque
 from flask.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
 
-from bulwark.api import limits
+from bulwark.api import etags, limits
 from bulwark.api.openapi import JSON, document
 from bulwark.api.operations import Operation
 from bulwark.web import problems
@@ -66,6 +66,7 @@ class Api(Blueprint):
         self._documents: dict[str, Any] = {}
         self.record(_serve)
         self.after_request(limits.show)
+        self.after_request(etags.tag)
         self._describe(documentation)
 
     def add_url_rule(

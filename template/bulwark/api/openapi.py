@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from werkzeug.routing import Rule
 
 from bulwark.api.operations import BODY, QUERY, RETURN, Operation
+from bulwark.api.pagination import Page
 from bulwark.web import access, problems
 from bulwark.web.access_matrix import IMPLIED
 
@@ -178,10 +179,21 @@ def _query(schema: Any, definitions: Mapping[str, Any]) -> list[dict[str, Any]]:
             "name": name,
             "in": "query",
             "required": name in schema.get("required", ()),
-            "schema": field,
+            "schema": _without_null(field),
         }
         for name, field in schema.get("properties", {}).items()
     ]
+
+
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a parameter: it may be left out, but not be null."""
+    kinds = [kind for kind in field.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) != 1 or len(kinds) == len(field["anyOf"]):
+        return field
+    others = {name: value for name, value in field.items() if name != "anyOf"}
+    if others.get("default", 0) is None:
+        del others["default"]
+    return {**kinds[0], **others}
 
 
 def _responses(
@@ -206,7 +218,7 @@ def _errors(app: Flask, endpoint: str, operation: Operation) -> Iterator[int]:
     """Yield the statuses of the errors that the base responds with."""
     if access.declared_for(app, endpoint) != access.PUBLIC:
         yield from (401, 403)
-    if operation.path:
+    if operation.path or (operation.query and issubclass(operation.query, Page)):
         yield 404
     if operation.body:
         yield from (400, 413, 415)

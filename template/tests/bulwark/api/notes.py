@@ -5,10 +5,22 @@ from typing import Annotated
 
 from flask import abort
 from pydantic import BaseModel, Field
-from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
+from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select, update
+from sqlalchemy.orm import Mapped, registry
 
-from bulwark import Api, body_limit, limit, permission, public, recent, signed_in
-from bulwark.database import db
+from bulwark import (
+    Api,
+    Page,
+    body_limit,
+    check_match,
+    limit,
+    paginate,
+    permission,
+    public,
+    recent,
+    signed_in,
+)
+from bulwark.database import UTCDateTime, db, utcnow
 
 # Apart from the service's models, which the migrations must match.
 rows = Table(
@@ -17,7 +29,20 @@ rows = Table(
     Column("id", Integer, primary_key=True),
     Column("title", String(200), nullable=False),
     Column("stars", Integer, nullable=False),
+    Column("at", UTCDateTime, nullable=False, default=utcnow),
 )
+
+
+class Row:
+    """A row of the table."""
+
+    id: Mapped[int]
+    title: Mapped[str]
+    stars: Mapped[int]
+    at: Mapped[datetime]
+
+
+registry().map_imperatively(Row, rows)
 PERMISSIONS = {
     "notes:read": "Read notes",
     "notes:write": "Write notes",
@@ -79,6 +104,33 @@ def one(note_id: NoteId) -> Note:
     found = db.session.execute(select(rows).where(rows.c.id == note_id))
     row = found.mappings().first()
     return Note(**row) if row else abort(404)
+
+
+@api.put("/notes/<int:note_id>")
+@permission("notes:write")
+def replace(note_id: NoteId, body: NewNote) -> Note:
+    """Replace a note, unless it changed since the client read it."""
+    check_match(one(note_id), required=body.stars == 5)
+    new = update(rows).where(rows.c.id == note_id)
+    db.session.execute(new.values(title=body.title, stars=body.stars))
+    db.session.commit()
+    return one(note_id)
+
+
+@api.get("/pages")
+@permission("notes:read")
+def pages(query: Page) -> list[Note]:
+    """List notes in pages, those with the most stars first."""
+    found = paginate(select(Row), query, Row.stars, Row.id, descending=True)
+    return [Note(id=row.id, title=row.title, stars=row.stars) for row in found]
+
+
+@api.get("/pages/by-time")
+@permission("notes:read")
+def by_time(query: Page) -> list[Note]:
+    """List notes in pages, the oldest first."""
+    found = paginate(select(Row), query, Row.at, Row.id)
+    return [Note(id=row.id, title=row.title, stars=row.stars) for row in found]
 
 
 @api.delete("/notes/<int:note_id>")

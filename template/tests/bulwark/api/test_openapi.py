@@ -70,6 +70,13 @@ def test_what_a_view_takes_and_returns_is_described(document: dict[str, Any]):
     assert (path["in"], path["schema"]["maximum"]) == ("path", 2**31 - 1)
 
 
+def test_a_parameter_that_may_be_left_out_is_not_null(document: dict[str, Any]):
+    cursor, limit = operations(document)["pages"]["parameters"]
+    assert cursor["schema"]["type"] == "string"
+    assert not {"default", "anyOf"} & cursor["schema"].keys()
+    assert (limit["schema"]["default"], limit["required"]) == (50, False)
+
+
 def test_who_may_call_a_view_is_described(document: dict[str, Any], notes: Flask):
     for name, operation in operations(document).items():
         declared = access.declared_for(notes, f"notes.{name}")
