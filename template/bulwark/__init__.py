@@ -19,7 +19,7 @@ from bulwark.jobs import queue
 from bulwark.mail import send as send_email
 from bulwark.observability import logging, metrics
 from bulwark.settings.fields import UnusableError, setting, whole_number, words
-from bulwark.web import access, overrides
+from bulwark.web import access, before_request, overrides
 from bulwark.web.access import permission, public, recent, signed_in
 from bulwark.web.input_validation import body_limit
 from bulwark.web.json_body import json_object
@@ -101,4 +101,5 @@ def init_app(
     account.init_app(app)
     admin.init_app(app)
     access.init_app(app, permissions or {}, roles or {}, everyone)  # every route
+    before_request.join(app)
     overrides.init_app(app)  # checks the templates that replace one of the base

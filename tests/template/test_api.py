@@ -1,11 +1,14 @@
 """docs/api.md, done to a new service as a reader would."""
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.guide import Service, changing_its_own_files, copy_of
+from tests.support.servers import Postgres, free_port, wait_for_port
 
 TASKS = """
 from tests.conftest import add_person
@@ -56,18 +59,79 @@ SHIPPED = (
 )
 
 
-@pytest.fixture
-def team(ready: Path, tmp_path: Path) -> Iterator[Service]:
-    """Return a service whose team follows the guide, and changes its own files only."""
-    service = copy_of(ready, tmp_path / "service", "api.md")
+# How often schemathesis tries each view, apart from the values that it derives from
+# the document.
+EXAMPLES = "20"
+TOKEN = """
+import wsgi
+from flask_security import hash_password
+from bulwark.database import db, utcnow
+from bulwark.identity import tokens
+with wsgi.app.app_context():
+    user = wsgi.app.extensions["security"].datastore.create_user(
+        email="zoe@example.org", password=hash_password("x"), confirmed_at=utcnow()
+    )
+    db.session.flush()
+    token, _ = tokens.make(user, "Tests", ["tasks:read", "tasks:write"], 1)
+    db.session.commit()
+    print(token)
+"""
+
+
+@pytest.fixture(scope="module")
+def team(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Return a service whose team followed the guide in its own files only."""
+    service = copy_of(ready, tmp_path_factory.mktemp("api") / "service", "api.md")
     with changing_its_own_files(service):
+        service.follow(*range(1, len(service.examples)))
         yield service
 
 
 def test_a_team_builds_an_api_and_every_check_passes(team: Service) -> None:
-    team.follow(*range(1, len(team.examples)))
     team.is_fully_migrated()
     for check in ("ruff format --check", "ruff check", "mypy", "lint-imports"):
         team.run("sh", "-c", f".venv/bin/{check}")
     team.proves(TASKS)
     team.run("bin/test", "-q", "-n0", *(f"tests/bulwark/{name}" for name in SHIPPED))
+
+
+def test_schemathesis_finds_nothing(team: Service) -> None:
+    attack(team)
+
+
+@pytest.mark.needs("postgresql")
+def test_schemathesis_finds_nothing_on_postgresql(
+    team: Service, postgres: Postgres
+) -> None:
+    attack(team, APP_DATABASE_URL=postgres.database())
+
+
+def attack(team: Service, **environment: str) -> None:
+    """Run every check of schemathesis against the service."""
+    environment |= {"APP_ENV": "development", "APP_PROXY_HOPS": "1"}
+    team.run("bin/flask", "prepare", **environment)
+    token = team.python(TOKEN, **environment).splitlines()[-1]
+    port = free_port()
+    command = [".venv/bin/gunicorn", "-b", f"127.0.0.1:{port}", "wsgi:app"]
+    with subprocess.Popen(
+        command,
+        cwd=team.folder,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        try:
+            wait_for_port(port, server)
+            headers = (
+                f"Authorization: Bearer {token}",
+                *("Host: localhost", "X-Forwarded-Proto: https"),
+                "X-Forwarded-For: 127.0.0.1",
+            )
+            team.run(
+                *(os.environ["UV"], "tool", "run", "schemathesis==4.32.5", "run"),
+                f"http://127.0.0.1:{port}/api/v1/openapi.json",
+                *("--checks", "all", "--max-examples", EXAMPLES, "--no-color"),
+                *(part for header in headers for part in ("--header", header)),
+            )
+        finally:
+            server.terminate()
