@@ -11,6 +11,7 @@ from typing import Any
 
 from flask import Flask
 from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from werkzeug.routing import Rule
 
 from bulwark.api.operations import BODY, QUERY, RETURN, Operation
@@ -23,6 +24,7 @@ SCHEMAS = "#/components/schemas/"
 PROBLEM = {"$ref": "#/components/responses/Problem"}
 VARIABLE = re.compile(r"<(?:[^<>:]*:)?([^<>]+)>")
 JSON = "application/json"
+NO_NUL = r"^[^\u0000]*$"
 COMPONENTS: dict[str, Any] = {
     "responses": {
         "Problem": {
@@ -72,6 +74,17 @@ PROBLEM_SCHEMA: dict[str, Any] = {
     "required": ["type", "title", "status"],
 }
 Adapters = dict[tuple[str, str], TypeAdapter[Any]]
+
+
+class _Schemas(GenerateJsonSchema):
+    """Describes text in requests as `web/json_body.py` accepts it."""
+
+    def str_schema(self, schema: Any) -> JsonSchemaValue:
+        """Return the schema of a text, without NUL in a request."""
+        found = super().str_schema(schema)
+        if self.mode == "validation":
+            found.setdefault("pattern", NO_NUL)
+        return found
 
 
 def document(
@@ -131,7 +144,9 @@ def _schemas(
             mode = "serialization" if part == RETURN else "validation"
             if adapter:
                 inputs.append(((endpoint, part), mode, adapter))
-    found, more = TypeAdapter.json_schemas(inputs, ref_template=f"{SCHEMAS}{{model}}")
+    found, more = TypeAdapter.json_schemas(
+        inputs, ref_template=f"{SCHEMAS}{{model}}", schema_generator=_Schemas
+    )
     return {key: schema for (key, _), schema in found.items()}, more.get("$defs", {})
 
 

@@ -8,7 +8,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any
 from urllib.parse import urlencode
 
-from flask import Response, after_this_request, current_app, json, request
+from flask import Response, after_this_request, json, request
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from sqlalchemy import Select, TypeDecorator, literal, tuple_
 from sqlalchemy.exc import DataError, DBAPIError, StatementError
@@ -79,8 +79,8 @@ def paginate(
 def _values(cursor: str, keys: tuple[InstrumentedAttribute[Any], ...]) -> list[Any]:
     """Return the values of the keys, each of the type of its column."""
     try:
-        # Strict: no value that databases can't store.
-        sent = current_app.json.loads(urlsafe_b64decode(cursor.encode()))
+        # Flask's, which is strict: no value that databases can't store.
+        sent = json.loads(urlsafe_b64decode(cursor.encode()))
         pairs = zip(keys, sent, strict=True)
         return [
             literal(_adapter(key).validate_python(value), key.type)

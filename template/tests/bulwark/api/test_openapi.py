@@ -70,6 +70,15 @@ def test_what_a_view_takes_and_returns_is_described(document: dict[str, Any]):
     assert (path["in"], path["schema"]["maximum"]) == ("path", 2**31 - 1)
 
 
+def test_a_text_in_a_request_has_no_nul(document: dict[str, Any], stranger: Visitor):
+    schemas = document["components"]["schemas"]
+    sent, received = schemas["NewNote"], schemas["Note"]
+    assert re.search(sent["properties"]["title"]["pattern"], "Milk")
+    assert not re.search(sent["properties"]["title"]["pattern"], "Milk\0")
+    assert "pattern" not in received["properties"]["title"]
+    assert "pattern" not in stranger.get(PAGE).text
+
+
 def test_a_parameter_that_may_be_left_out_is_not_null(document: dict[str, Any]):
     cursor, limit = operations(document)["pages"]["parameters"]
     assert cursor["schema"]["type"] == "string"
