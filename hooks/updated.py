@@ -66,6 +66,8 @@ class Template:
 
     def render(self, text: str, **variables: str) -> str:
         """Render a text with the service's answers."""
+        if "{" not in text:
+            return text
         return self.jinja.from_string(text).render(self.answers, **variables)
 
     def before(self, path: str) -> bytes:

@@ -1,14 +1,17 @@
 """How gunicorn runs the service. Its caller, in deploy/, sets where it listens."""
 
+import gc
 import os
 from typing import Any
 
-from gunicorn import glogging
+gc.disable()  # wsgi.py, which gunicorn loads next, explains why and enables it again
 
-from bulwark.audit import events
-from bulwark.database import db
-from bulwark.jobs import queue
-from bulwark.ops import cores
+from gunicorn import glogging  # noqa: E402
+
+from bulwark.audit import events  # noqa: E402
+from bulwark.database import db  # noqa: E402
+from bulwark.jobs import queue  # noqa: E402
+from bulwark.ops import cores  # noqa: E402
 
 wsgi_app = "wsgi:app"
 

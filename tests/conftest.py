@@ -31,6 +31,14 @@ name = Tests
 email = tests@example.com
 [safe]
 directory = *
+# Repositories of tests live for seconds: neither small nor safe from a power cut.
+[core]
+compression = 0
+fsync = none
+[gc]
+auto = 0
+[maintenance]
+auto = false
 """)
 os.environ |= {
     "PATH": PATH,
@@ -39,7 +47,7 @@ os.environ |= {
     "COPIER_SETTINGS_PATH": f"{SETTINGS.name}/copier.yml",
     "COPIER_CACHE_DIR": f"{SETTINGS.name}/cache",
 }
-# bin/test says which uv; without it, the machine's or the checkout's.
+# bin/test names the uv; without it, the machine's or the checkout's.
 # Without compiled files every start of a service would compile all of them.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("UV", shutil.which("uv") or str(ROOT / ".uv/bin/uv"))
@@ -47,6 +55,7 @@ for name in [name for name in os.environ if name.startswith("APP_")]:
     del os.environ[name]
 
 quick_copier.install()
+quick_copier.keep_clones(Path(SETTINGS.name, "clones"))
 # A shell starts what runs in the background with SIGINT ignored, and so would be all
 # that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -60,7 +69,7 @@ Make = Callable[..., Path]
 
 
 def run(*command: str | Path, cwd: Path, **options: Any) -> str:
-    """Run a command, fail with all it said, return what it said on stdout."""
+    """Run a command, fail with all of its output, return its stdout."""
     done = subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, check=False, **options
     )
@@ -187,42 +196,53 @@ def postgres() -> Iterator[Postgres]:
 
 # --- Which worker runs what, and in which order --------------------------------------
 
-# What takes a worker for minutes begins first; tests that wait and tests that compute
-# take turns, so that the processors are busy all the time.
+# Tests, modules and folders that take a worker for minutes begin first, the longest
+# before all others. Those that compute and those that wait take turns, so that the
+# processors are busy.
 LONG = (
-    *("containers", "alerts_of_parts", "updates", "alerts", "matrix", "shipping"),
-    *("certificates", "proxies", "scores", "install", "fail2ban"),
+    "test_a_service_with_all_of_it_passes_all_tests_on_postgresql",
+    "proxies",
+    "test_the_template_passes_every_check_as_it_lies",
+    "test_certificates",
+    "test_an_old_service_passes_the_tests_of_the_last_release",
+    *("install", "test_updates", "test_containers", "test_alerts", "test_matrix"),
+    *("test_shipping", "test_extend", "test_alerts_of_parts", "test_update_command"),
+    *("test_fleet", "test_scores", "test_propose", "test_fail2ban", "test_backups"),
+    *("test_outages", "test_browser", "test_new"),
 )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests together that share what a module makes: one worker makes it once."""
+    """Run tests that share a fixture in one worker, which creates it once."""
     for item in items:
-        if shared := sorted(_shared_by_module(item)):
-            name = item.path.stem.removeprefix("test_")
-            item.add_marker(pytest.mark.xdist_group("-".join([name, *shared])))
+        by_place = {item.path.parent: {"package"}, item.path: {"module", "class"}}
+        for place, scopes in by_place.items():
+            if shared := sorted(_parameters_of_shared(item, scopes)):
+                name = "-".join([place.stem.removeprefix("test_"), *shared])
+                item.add_marker(pytest.mark.xdist_group(name))
+                break
     items.sort(key=_turn)
 
 
-def _shared_by_module(item: pytest.Item) -> set[str]:
-    """Return the parameters of a test's module-wide fixtures; "" for one without."""
+def _parameters_of_shared(item: pytest.Item, scopes: set[str]) -> set[str]:
+    """Return the parameters of a test's fixtures of these scopes, or ""."""
     known = item.session._fixturemanager  # pytest has no public way
     parameters = getattr(getattr(item, "callspec", None), "indices", {})
     return {
         str(parameters.get(name, ""))
         for name in getattr(item, "fixturenames", ())
         for definition in known.getfixturedefs(name, item) or ()
-        if definition.scope in ("module", "class")
+        if definition.scope in scopes
     }
 
 
 def _turn(item: pytest.Item) -> int:
-    name = item.path.stem.removeprefix("test_")
-    return LONG.index(name) if name in LONG else len(LONG)
+    names = {item.name, item.path.stem, item.path.parent.name}
+    return next((n for n, name in enumerate(LONG) if name in names), len(LONG))
 
 
-# --- Tests whose system packages are missing are skipped, and the end says so --------
+# --- Tests whose system packages are missing are skipped, as the summary shows --------
 
 
 def packages() -> dict[str, str]:

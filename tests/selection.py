@@ -19,7 +19,7 @@ TESTS = ROOT / "tests"
 # The template itself, a service's own suite, and one service behind nginx with TLS.
 SHORT = (
     "tests/template/test_copy.py",
-    "tests/service/test_edge.py",
+    "tests/service/edge",
     "tests/template/test_matrix.py::test_the_template_passes_every_check_as_it_lies",
     "tests/template/test_questions.py",
     "tests/template/test_secrets.py",
@@ -36,21 +36,24 @@ def table() -> dict[str, set[str]]:
             paths, tests = (
                 re.findall(r"`([^`]+)`", cell) for cell in line.split("|")[1:3]
             )
-            rows |= {path: {module_of(test) for test in tests} for path in paths}
+            needed = set().union(*map(modules_of, tests))
+            rows |= dict.fromkeys(paths, needed)
     return rows
 
 
-def module_of(test: str) -> str:
-    """Return the path of a test module, which the table names without `test_`."""
-    name = f"test_{test}.py"
-    return next((path for path in modules() if Path(path).name == name), name)
+def modules_of(test: str) -> set[str]:
+    """Return the test modules of a name in the table: one, or those of a folder."""
+    named = {path for path in modules() if Path(path).name == f"test_{test}.py"}
+    inside = {path for path in modules() if Path(path).parent.name == test}
+    return named or inside or {f"test_{test}.py"}
 
 
 def needed(path: str) -> set[str]:
     """Return the tests that a change of one file needs.
 
     The longest path of the table that the file begins with decides. A test module needs
-    itself, and a module that tests share needs all tests that import it.
+    itself, a conftest.py needs the tests in its folder, and a module that tests share
+    needs all tests that import it.
     """
     if path.startswith("tests/") and path.endswith(".py"):
         return _users_of(path)
@@ -96,6 +99,7 @@ def _users_of(path: str) -> set[str]:
             file
             for file, imported in importers.items()
             if any(name.startswith(tuple(names)) for name in imported)
+            or f"{Path(file).parent}/conftest.py" in new
         } - found
     return found & modules()
 
@@ -110,8 +114,8 @@ def main(arguments: list[str]) -> int:
         case ["--short"]:
             print(*SHORT, sep="\n")
         case ["--left-out"]:
-            asked = {test.partition("::")[0] for test in SHORT}
-            names = (Path(module).stem for module in modules() - asked)
+            asked = tuple(test.partition("::")[0] for test in SHORT)
+            names = (Path(one).stem for one in modules() if not one.startswith(asked))
             print(*sorted(name.removeprefix("test_") for name in names), sep=", ")
         case ["--changed", *rest] if len(rest) < 2:
             tests = set().union(*map(needed, changed(*rest or ["HEAD"])))

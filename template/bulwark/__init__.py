@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
-from bulwark import account, admin, audit, database, identity, jobs, mail, ops, web
 from bulwark import settings as base_settings
-from bulwark.audit.catalogue import CATALOGUE
 from bulwark.database import Model, UTCDateTime, db, utcnow
 from bulwark.identity.models import BaseUser
 from bulwark.jobs import queue
 from bulwark.mail import send as send_email
-from bulwark.observability import logging, metrics
 from bulwark.settings.fields import UnusableError, setting, whole_number, words
-from bulwark.web import access, before_request, overrides
 from bulwark.web.access import permission, public, recent, signed_in
 from bulwark.web.input_validation import body_limit
 from bulwark.web.json_body import json_object
@@ -89,6 +85,14 @@ def init_app(
         overrides.UnknownTemplateError: a template of yours overrides nothing.
     """
     config, own = base_settings.init_app(app, settings)
+    # Imported once the settings are accepted: a start that they stop ends sooner.
+    # ruff: disable[PLC0415]
+    from bulwark import account, admin, audit, database, identity, jobs, mail, ops, web
+    from bulwark.audit.catalogue import CATALOGUE
+    from bulwark.observability import logging, metrics
+    from bulwark.web import access, before_request, overrides
+    # ruff: enable[PLC0415]
+
     database.init_app(app, config)
     logging.init_app(config, own, db.metadata)
     metrics.init_app(app, config, CATALOGUE, database.pool_of(app))

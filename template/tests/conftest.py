@@ -15,18 +15,19 @@ from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from flask_security import hash_password
 from sqlalchemy import create_engine, event, make_url, text
 from werkzeug.test import TestResponse
 
 ROOT = Path(__file__).parent.parent
 GOOD_PASSWORD = "purple otter juggles lamps"
+ROWS_STAY = ("roles", "audit_permits")  # tables that tests share
 
 os.environ["APP_ENV"] = "testing"
 
@@ -58,6 +59,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 def pytest_unconfigure() -> None:
     """Name the threads that still run after the tests, and end without them."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # It waits for the other workers, and xdist ends it.
     faulthandler.dump_traceback_later(60, exit=True, file=sys.__stderr__ or 2)
     # Python calls this once it has waited for the threads.
     atexit.register(faulthandler.cancel_dump_traceback_later)
@@ -65,7 +68,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session")
 def mailbox() -> Iterator[Path]:
-    """The folder where the mails of the tests arrive."""
+    """The folder where the emails of the tests arrive."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
@@ -104,22 +107,28 @@ def whole_app(
 @pytest.fixture
 def app(whole_app: Flask, mailbox: Path) -> Iterator[Flask]:
     """The app; what a test writes is gone after it."""
-    from bulwark.audit import trail
-    from bulwark.database import db
     from bulwark.jobs import queue
     from bulwark.web.rate_limits import limiter
 
     yield whole_app
     limiter.storage.reset()
     with whole_app.app_context():
-        with trail.unlocked():
-            for table in reversed(db.metadata.sorted_tables):
-                if table.name not in ("roles", "audit_permits"):
-                    db.session.execute(table.delete())
-        db.session.commit()
+        delete_rows()
         queue.flush()
     for letter in mailbox.iterdir():
         letter.unlink()
+
+
+def delete_rows() -> None:
+    """Delete all rows but those that `whole_app` made."""
+    from bulwark.audit import trail
+    from bulwark.database import db
+
+    with trail.unlocked():
+        for table in reversed(db.metadata.sorted_tables):
+            if table.name not in ROWS_STAY:
+                db.session.execute(table.delete())
+    db.session.commit()
 
 
 @dataclass
@@ -129,6 +138,7 @@ class Visitor:
     app: Flask
     mailbox: Path
     client: FlaskClient = field(init=False)
+    _script_token: tuple[str, str] = field(init=False, default=("", ""))
 
     def __post_init__(self) -> None:
         self.client = self.app.test_client()
@@ -137,21 +147,36 @@ class Visitor:
         """Open a page."""
         return self.client.get(path, **options)
 
-    def submit(self, path: str, data: dict[str, str], **options: Any) -> TestResponse:
-        """Open a page, fill its form and send it, as a browser does."""
+    def submit(
+        self, path: str, data: dict[str, str], *, times: int = 1, **options: Any
+    ) -> TestResponse:
+        """Open a page, fill its form and send it (`times` times), as a browser does."""
         token = self.csrf_token(path)
         headers = {"Referer": f"https://localhost{path}", **options.pop("headers", {})}
-        return self.client.post(
-            path, data={"csrf_token": token, **data}, headers=headers, **options
-        )
+        for _ in range(times):
+            answer = self.client.post(
+                path, data={"csrf_token": token, **data}, headers=headers, **options
+            )
+        return answer
 
     def send(self, path: str, data: dict[str, Any]) -> TestResponse:
         """Send JSON, as a script of a page does."""
         headers = {
-            "X-CSRFToken": self.csrf_token("/reset"),
+            "X-CSRFToken": self._token_of_session(),
             "Referer": "https://localhost/",
         }
         return self.client.post(path, json=data, headers=headers)
+
+    def _token_of_session(self) -> str:
+        """Return a CSRF token; only a new session needs a page with a new one."""
+        if self._script_token[0] != (self._session() or None):
+            token = self.csrf_token("/reset")
+            self._script_token = self._session(), token
+        return self._script_token[1]
+
+    def _session(self) -> str:
+        cookie = self.client.get_cookie(self.app.config["SESSION_COOKIE_NAME"])
+        return cookie.value if cookie else ""
 
     def csrf_token(self, path: str = "/login") -> str:
         """Return the token of a page's first form."""
@@ -172,23 +197,27 @@ class Visitor:
         return self.get("/account").status_code == 200
 
     def letters(self) -> list[EmailMessage]:
-        """Let the worker deliver, and return all mails in order of arrival."""
+        """Let the worker deliver, and return all emails in order of arrival."""
         from bulwark.mail import outbox
 
         with self.app.app_context():
             outbox.deliver_due()
-        return [
-            message_from_bytes(path.read_bytes(), policy=default)
-            for path in sorted(self.mailbox.glob("*.eml"))
-        ]
+        paths = sorted(self.mailbox.glob("*.eml"))
+        return [_letter(path, path.stat().st_mtime_ns) for path in paths]
 
     def link_in_last_letter(self) -> str:
         """Return the path of the link in the newest mail."""
         body = self.letters()[-1].get_body(("plain",))
         assert body is not None
         found = re.search(r"https://localhost(/\S+)", body.get_content())
-        assert found, "the mail has no link"
+        assert found, "the email has no link"
         return found[1]
+
+
+@lru_cache
+def _letter(path: Path, _written: int) -> EmailMessage:
+    """Read a mail once, because Python takes milliseconds for each."""
+    return message_from_bytes(path.read_bytes(), policy=default)
 
 
 @pytest.fixture
@@ -237,6 +266,8 @@ def add_person(app: Flask, email: str, *roles: str, totp: bool = False) -> str:
     With `totp`, or where a role requires a second factor, they have an authenticator
     app, whose codes `totp_code` returns.
     """
+    from flask_security import hash_password
+
     from bulwark.database import db, utcnow
 
     with app.app_context():

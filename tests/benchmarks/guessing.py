@@ -21,13 +21,15 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-from tests.support.edge import ENVIRONMENT, PASSWORD, Site
+from tests.support.edge import ENVIRONMENT, Site
 from tests.support.under_load import Client, fresh_address, running_site
+from tests.support.visitor import PASSWORD, Response
 
 NETWORKS, A_MINUTE = 32, 29
 PEOPLE = 25  # of each kind
 SECONDS = 40.0
 NAME = "{}-{}@bulwark-tests.net"
+DEVICE = "__Host-device"
 ADD_PEOPLE = f"""
 from flask_security import hash_password
 from bulwark.database import db, utcnow
@@ -58,26 +60,16 @@ print(f"{{wall:.2f}} s ({{cpu:.2f}} s of a processor)")
 class Browser(Client):
     """A browser that keeps the cookie by which its account knows it."""
 
-    device = ""
-
-    def sign_in(self, email: str, password: str) -> int:
-        """Open the page and send the form, each over a new connection."""
-        self.cookie = self.device
+    def sign_in(self, email: str, password: str = PASSWORD) -> Response:
+        """Open the page and submit the form, without the session of before."""
+        self.cookies = {k: v for k, v in self.cookies.items() if k == DEVICE}
         self.connection.close()
-        self.ask("/login")
-        self.cookie = "; ".join(filter(None, (self.cookie, self.device)))
-        status, _ = self.ask("/login", email=email, password=password)
-        return status
-
-    def keep(self, headers: list[tuple[str, str]]) -> None:
-        """Keep the cookie of the session as others do, and that of the device apart."""
-        super().keep(headers)
-        for name, value in headers:
-            if name == "Set-Cookie" and value.startswith("__Host-device="):
-                self.device = value.partition(";")[0]
+        return self.fill_in("/login", email=email, password=password)
 
 
-def guess(port: int, certificate: Path, ready: Event, over: Event, told: Any) -> None:
+def guess(
+    port: int, certificate: Path, ready: Event, over: Event, results: Any
+) -> None:
     """Guess from all networks until it is over; count the answers by status."""
     os.nice(19)  # What it costs to send them is paid elsewhere.
     statuses: Counter[int] = Counter()
@@ -89,7 +81,7 @@ def guess(port: int, certificate: Path, ready: Event, over: Event, told: Any) ->
         for number in range(10**9):
             due = time.monotonic() + 60 / A_MINUTE
             name = f"{time.time_ns()}-{number}@bulwark-tests.net"
-            status, _ = client.ask("/login", email=name, password="wrong password")
+            status = client.submit("/login", email=name, password="wrong").status
             statuses[status] += 1
             if over.wait(max(0, due - time.monotonic())):
                 return
@@ -100,7 +92,7 @@ def guess(port: int, certificate: Path, ready: Event, over: Event, told: Any) ->
     ready.set()
     for thread in threads:
         thread.join()
-    told.put(statuses)
+    results.put(statuses)
 
 
 def sign_ins(browsers: dict[str, Browser], seconds: float) -> dict[str, list[float]]:
@@ -111,7 +103,7 @@ def sign_ins(browsers: dict[str, Browser], seconds: float) -> dict[str, list[flo
 
     def one(email: str) -> None:
         started = time.perf_counter()
-        status = browsers[email].sign_in(email, PASSWORD)
+        status = browsers[email].sign_in(email).status
         assert status in (302, 503), status
         if status == 302:
             took[email.partition("-")[0]].append(time.perf_counter() - started)
@@ -139,26 +131,26 @@ def people(site: Site) -> dict[str, Browser]:
     }
     for email, browser in browsers.items():
         if email.startswith("known"):
-            while (status := browser.sign_in(email, PASSWORD)) == 503:
+            while (status := browser.sign_in(email).status) == 503:
                 time.sleep(1)
             assert status == 302, status
-            assert browser.device
+            assert DEVICE in browser.cookies
     return browsers
 
 
 def while_guessed(work: Callable[[], Any], site: Site) -> tuple[Any, Counter[int]]:
     """Return what the work returns, and what the guesses were answered meanwhile."""
     context = multiprocessing.get_context("spawn")
-    ready, over, told = context.Event(), context.Event(), context.Queue()
+    ready, over, results = context.Event(), context.Event(), context.Queue()
     where = site.nginx.ports[443], site.nginx.certificate
-    process = context.Process(target=guess, args=(*where, ready, over, told))
+    process = context.Process(target=guess, args=(*where, ready, over, results))
     process.start()
     try:
         assert ready.wait(60)
         time.sleep(10)  # until the networks are known to guess
         result = work()
         over.set()
-        return result, told.get(timeout=60)
+        return result, results.get(timeout=60)
     finally:
         over.set()
         process.join(60)

@@ -60,7 +60,7 @@ def time_to_first_answer(checkout: Path, service: Path, home: Path) -> float:
 
 
 def seconds(command: list[str], service: Path, **environment: str) -> tuple[float, str]:
-    """Run a command in the service; return how long it took, and what it said."""
+    """Run a command in the service; return how long it took, and its output."""
     started = time.perf_counter()
     ran = subprocess.run(
         command,
@@ -89,11 +89,11 @@ def main() -> None:
         gunicorn = [python, "-m", "gunicorn", "--bind", "127.0.0.1:0", "wsgi:app"]
         refused, flask = [], []
         for _ in range(ROUNDS):
-            took, said = seconds(
+            took, output = seconds(
                 gunicorn, service, APP_ENV="production", ENV_FILE="/nonexistent"
             )
-            if not re.match(r"\d+ problems", said):
-                sys.exit(f"the server was not refused:\n{said}")
+            if not re.match(r"\d+ problems", output):
+                sys.exit(f"the server was not refused:\n{output}")
             refused.append(took)
             flask.append(seconds([python, "-c", "import flask"], service)[0])
         took = statistics.median(refused)

@@ -35,7 +35,7 @@ def others(port: int, certificate: Path, seconds: float) -> list[float]:
         client.ask("/login")
         while time.perf_counter() < end:
             started = time.perf_counter()
-            status, _ = client.ask("/login")
+            status = client.ask("/login").status
             assert status == 200, status
             took.append(time.perf_counter() - started)
 
@@ -45,7 +45,7 @@ def others(port: int, certificate: Path, seconds: float) -> list[float]:
 
 
 def storm(
-    port: int, certificate: Path, many: bool, ready: Event, over: Event, told: Any
+    port: int, certificate: Path, many: bool, ready: Event, over: Event, results: Any
 ) -> None:
     """Post sign-ins until it is over; count the answers by status."""
     os.nice(19)  # What it costs to send them is paid elsewhere.
@@ -61,14 +61,13 @@ def storm(
         while not over.is_set():
             number = next(numbers)
             if many and number % TRIES_PER_ADDRESS == 0:
-                client.connection.close()
                 client.move(fresh_address())
             name = f"{time.time_ns()}-{number}@bulwark-tests.net"
-            status, _ = client.ask("/login", email=name, password="wrong password")
+            status = client.submit("/login", email=name, password="wrong").status
             statuses[status] += 1
 
     in_threads(STORM, post)
-    told.put(statuses)
+    results.put(statuses)
 
 
 def in_threads(number: int, work: Callable[[], None]) -> None:
@@ -84,9 +83,9 @@ def during_storm(
 ) -> tuple[list[float], Counter[int]]:
     """Return how long others waited in a storm, and what the storm was answered."""
     context = multiprocessing.get_context("spawn")
-    ready, over, told = context.Event(), context.Event(), context.Queue()
+    ready, over, results = context.Event(), context.Event(), context.Queue()
     process = context.Process(
-        target=storm, args=(port, certificate, many, ready, over, told)
+        target=storm, args=(port, certificate, many, ready, over, results)
     )
     process.start()
     try:
@@ -94,7 +93,7 @@ def during_storm(
         time.sleep(1)  # past the burst that nginx and the limit let through
         took = others(port, certificate, SECONDS)
         over.set()
-        statuses = told.get(timeout=30)
+        statuses = results.get(timeout=30)
     finally:
         over.set()
         process.join(30)

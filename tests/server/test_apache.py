@@ -1,18 +1,16 @@
-"""What Apache alone needs; what it shares with nginx is in test_proxies.py."""
+"""What Apache alone needs; what it shares with nginx is in proxies/."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.deployed import DOMAIN, HOME, LIVE, NAME, Server
+from tests.support.certificates import certify
+from tests.support.deployed import HOME, LIVE, NAME, Server
 from tests.support.disks import installed
-from tests.support.servers import certify
+from tests.support.machine import NEEDS_MACHINE
+from tests.support.visitor import DOMAIN
 
-pytestmark = [
-    pytest.mark.needs("debootstrap", "iproute2"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine"),
-]
+pytestmark = NEEDS_MACHINE
 
 
 @pytest.fixture(scope="module", params=["trixie", "bookworm"])
@@ -28,8 +26,8 @@ def server(
 def curl(server: Server, domain: str, path: str) -> tuple[str, str]:
     """Ask from the machine itself; return the status and the body."""
     to = ("--resolve", f"{domain}:443:127.0.0.1", f"https://{domain}{path}")
-    said = server.run("curl", "-sk", "-w", "\n%{http_code}", *to)
-    body, _, status = said.rpartition("\n")
+    output = server.run("curl", "-sk", "-w", "\n%{http_code}", *to)
+    body, _, status = output.rpartition("\n")
     return status, body
 
 
@@ -61,8 +59,8 @@ def test_two_services_share_one_apache(server: Server) -> None:
         client = (
             f"openssl s_client -connect 127.0.0.1:443 -servername {asked} </dev/null"
         )
-        said = server.run("sh", "-c", f"{client} 2>&1")
-        assert f"CN={shown}" in said.replace("CN = ", "CN=")
+        output = server.run("sh", "-c", f"{client} 2>&1")
+        assert f"CN={shown}" in output.replace("CN = ", "CN=")
     unknown = server.attempt(
         "sh", "-c", "openssl s_client -connect 127.0.0.1:443 -servername no </dev/null"
     )
@@ -91,7 +89,7 @@ def test_a_key_is_needed_before_https_is_served(server: Server) -> None:
         done = server.deploy("apache/apply")
         assert done.returncode == 0
         assert "deploy/certbot/issue" in done.stderr
-        assert server.ask("/", port="80").status == 308
+        assert server.ask("/", port=80).status == 308
     finally:
         fresh.rename(server.path(f"{LIVE}/fullchain.pem"))
     assert server.deploy("apache/apply").returncode == 0

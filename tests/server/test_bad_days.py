@@ -42,7 +42,7 @@ def wait_until_well(server: Server) -> float:
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_a_database_that_is_gone_is_said_and_comes_back_by_itself(
+def test_an_outage_of_the_database_is_reported_and_ends_by_itself(
     server: Server, how: str, record_property: Callable[[str, object], None]
 ) -> None:
     assert wait_until_well(server) < 60

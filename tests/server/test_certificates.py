@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -15,20 +14,13 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from tests.support.deployed import (
-    ALIAS,
-    DOMAIN,
-    HOME,
-    LIVE,
-    NAME,
-    Connection,
-    Lender,
-    Server,
-)
+from tests.support.deployed import ALIAS, HOME, LIVE, NAME, Connection, Lender, Server
 from tests.support.disks import installed
 from tests.support.load import Load
+from tests.support.machine import NEEDS_MACHINE
 from tests.support.pebble import AUTHORITY, MACHINE, PRODUCTION, STAGING, TRUST, Pebble
 from tests.support.servers import PATIENCE, eventually
+from tests.support.visitor import DOMAIN
 
 ETC = "/etc/letsencrypt"
 ANSWERS = f"{HOME}/current/service.toml"
@@ -53,10 +45,7 @@ table ip wall {
 }
 """
 
-pytestmark = [
-    pytest.mark.needs("debootstrap", "iproute2"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine"),
-]
+pytestmark = NEEDS_MACHINE
 
 
 class Site(Server):
@@ -209,7 +198,7 @@ def test_a_bare_server_has_its_certificate_after_two_commands(
         record_property("seconds", round(seconds + time.monotonic() - begin, 1))
 
         assert site.ask("/healthz").status == 200
-        assert site.ask("/", port="80").headers["Location"] == f"https://{DOMAIN}/"
+        assert site.ask("/", port=80).headers["Location"] == f"https://{DOMAIN}/"
         key = ("openssl", "pkey", "-noout", "-text", "-in", f"{LIVE}/privkey.pem")
         assert "NIST CURVE: P-256" in site.run(*key)
         assert site.issue() == serial, "a valid certificate is not replaced"
@@ -374,7 +363,7 @@ def test_a_name_that_fails_validation_is_explained(site: Site) -> None:
     site.run("systemctl", "start", "nginx")
 
     # None of it was in the way of the site as it was, nor of what came after.
-    assert site.ask("/", port="80").status == 308
+    assert site.ask("/", port=80).status == 308
     site.issue()
 
 
@@ -416,7 +405,7 @@ def test_an_authority_that_does_not_issue_is_explained(site: Site) -> None:
     site.run("mv", "/opt/certbot", "/opt/elsewhere")
     for command in ("issue", "status", "renew"):
         assert "deploy/systemd/install installs it" in site.refused(command)
-    assert site.ask("/", port="80").status == 308
+    assert site.ask("/", port=80).status == 308
 
 
 def test_a_full_disk_at_the_first_issue_is_no_dead_end(site: Site) -> None:

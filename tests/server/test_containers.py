@@ -20,16 +20,8 @@ from tests.support.chain import Shop, receivers
 from tests.support.engine import Engine
 from tests.support.pebble import AUTHORITY, PRODUCTION, STAGING, Pebble
 from tests.support.servers import eventually
-from tests.support.stack import (
-    ANSWERS,
-    DOMAIN,
-    EDGE,
-    NAME,
-    NOBODY,
-    SERVICE,
-    Stack,
-    visiting,
-)
+from tests.support.stack import ANSWERS, EDGE, NAME, NOBODY, SERVICE, Stack, visiting
+from tests.support.visitor import DOMAIN
 
 # What the team has added: a page that takes its time, and one that few may see.
 VIEWS = """
@@ -592,10 +584,10 @@ def test_who_is_to_be_told_is_told_by_what_the_profile_starts(stack: Stack) -> N
         file.write_text(yaml.safe_dump({"receivers": receivers(hook)}))
         stack.engine.write(f"{stack.folder}/app/alerts/test.yml", RULE)
         stack.compose("restart", "prometheus", "alertmanager")
-        heard = eventually(lambda: shop.heard("AllIsWell"))
+        heard = eventually(lambda: shop.find_alert("AllIsWell"))
     assert heard["to"] == "/page"
     assert heard["labels"]["service"] == NAME
-    names = {alert["labels"]["alertname"] for alert in shop.told}
+    names = {alert["labels"]["alertname"] for alert in shop.alerts}
     assert names <= {"AllIsWell", "NewAdministrator"}, "the first one was invited"
 
 

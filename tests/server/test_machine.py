@@ -1,15 +1,8 @@
 """What tests may rely on when several machines run at once."""
 
-import os
+from tests.support.machine import NEEDS_MACHINE, Machine
 
-import pytest
-
-from tests.support.machine import Machine
-
-pytestmark = [
-    pytest.mark.needs("debootstrap", "iproute2"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine"),
-]
+pytestmark = NEEDS_MACHINE
 UNIT = "[Service]\nExecStart=/usr/bin/sleep infinity\n"
 
 

@@ -23,20 +23,18 @@ from sslyze.mozilla_tls_profile.tls_config_checker import (
 )
 
 from tests.conftest import ROOT, run
-from tests.support.deployed import DOMAIN, HOME, LIVE, UNITS, Server
+from tests.support.deployed import HOME, LIVE, UNITS, Server
 from tests.support.disks import installed
-from tests.support.machine import TREES
+from tests.support.machine import NEEDS_MACHINE, TREES
+from tests.support.visitor import DOMAIN
 
-pytestmark = [
-    pytest.mark.needs("debootstrap", "iproute2"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine"),
-]
+pytestmark = NEEDS_MACHINE
 
 # A chain as Let's Encrypt's for a P-256 key: root and intermediate have P-384.
 AUTHORITY = f"""
 mkdir -p /root/authority {LIVE}
 cd /root/authority
-issue() {{ # name, curve, days, what else openssl is told
+issue() {{ # name, curve, days, other options of openssl
   name=$1 curve=$2 days=$3
   shift 3
   openssl req -x509 -sha384 -nodes -newkey ec -pkeyopt "ec_paramgen_curve:$curve" \\
@@ -154,12 +152,12 @@ ASKED = [
 def test_testssl_grades_it_a_plus(site: Site) -> None:
     quick = ("--quiet", "--warnings=off", "--nodns=none", "--ip=127.0.0.1")
     command = ("testssl", *quick, *ASKED, "--add-ca", TRUSTED)
-    # On a busy machine it hangs up before a ticket has come, and says that a check of
-    # its own failed: then it looks again.
+    # On a busy machine it disconnects before a ticket has come, and reports that one of
+    # its own checks failed: retry.
     for attempt in range(5):
-        told = f"/root/findings-{attempt}.json"
-        site.server.attempt(*command, "--jsonfile", told, DOMAIN, patience=600)
-        found = json.loads(site.server.path(told).read_text())
+        report = f"/root/findings-{attempt}.json"
+        site.server.attempt(*command, "--jsonfile", report, DOMAIN, patience=600)
+        found = json.loads(site.server.path(report).read_text())
         if not any("check failed" in finding["finding"] for finding in found):
             break
     wrong = [
@@ -180,13 +178,13 @@ def test_sslyze_finds_what_mozilla_demands(site: Site, tmp_path: Path) -> None:
     ciphers = demands.ciphers.iana
     demands.ciphers.iana = {name for name in ciphers if not name.startswith("TLS_DHE_")}
     (tmp_path / "demands").write_text(demands.model_dump_json())
-    told = run(
+    report = run(
         *("sslyze", "--custom_tls_config=demands", "--json_out=seen"),
         f"--certinfo_ca_file={site.authority}",
         f"{DOMAIN}:443{{{site.server.address}}}",
         cwd=tmp_path,
     )
-    assert "OK - Compliant" in told
+    assert "OK - Compliant" in report
     # No less than it demands either.
     seen = json.loads((tmp_path / "seen").read_text())["server_scan_results"][0]
     groups = seen["scan_result"]["elliptic_curves"]["result"]["supported_curves"]
@@ -254,12 +252,12 @@ def test_observatory_and_csp_evaluator_have_nothing_to_add(
     site: Site, page: str, score: int
 ) -> None:
     folder = judges()
-    told = run(
+    report = run(
         *("node", "judge.js", DOMAIN, site.server.address, page),
         cwd=folder,
         env=os.environ | {"NODE_EXTRA_CA_CERTS": str(site.authority)},
     )
-    verdict = json.loads(told)
+    verdict = json.loads(report)
     reasons = "\n".join([*verdict["tests"], *verdict["findings"]])
     assert (verdict["score"], verdict["findings"]) == (score, []), reasons
 

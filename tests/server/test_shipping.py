@@ -66,11 +66,13 @@ def test_each_line_arrives_as_it_was(service: Service, sink: Sink) -> None:
     assert [line for line in sink.lines if line not in starts] == lines
 
 
-def test_the_first_line_says_that_shipping_starts(service: Service, sink: Sink) -> None:
+def test_the_first_line_reports_the_start_of_shipping(
+    service: Service, sink: Sink
+) -> None:
     with service.shipping():
         eventually(lambda: sink.lines, 20)
-    said = {"event": "shipping_starts", "service": "shop", "level": "info"}
-    assert json.loads(sink.lines[0]) == said
+    output = {"event": "shipping_starts", "service": "shop", "level": "info"}
+    assert json.loads(sink.lines[0]) == output
 
 
 # --- What happens to several at the same time -----------------------------------------
@@ -173,18 +175,18 @@ def keeps_the_token(service: Service, sink: Sink, trial: str) -> None:
         assert b"shipping.conf" in command
         assert TOKEN.encode() not in command
         eventually(lambda: sink.lines)
-        before = len(service.said.read_text())
+        before = len(service.output.read_text())
         with trouble(sink, trial, service.folder) if trial != "fine" else nullcontext():
             service.write(5)
             if notices:
-                eventually(lambda: len(service.said.read_text()) > before)
+                eventually(lambda: len(service.output.read_text()) > before)
             else:
                 service.all_arrive(sink)
-    said = service.said.read_text()
-    assert "shutting down" in said
+    output = service.output.read_text()
+    assert "shutting down" in output
     if trial != "fine" and sink.piece == "loggly":
-        assert "/bulk/TOKEN/tag/shop/" in said
-    assert TOKEN not in said
+        assert "/bulk/TOKEN/tag/shop/" in output
+    assert TOKEN not in output
     assert TOKEN not in service.config.read_text()
 
 
@@ -214,8 +216,8 @@ def test_a_full_spool_is_bounded_and_its_loss_counted(
             # The count is exact.
             lost = service.written - len(service.arrived(sink))
             assert dropped <= lost <= dropped + sink.costs
-        # It says so in its own log as well.
-        assert re.search(r"queue.* full, dropping", service.said.read_text())
+        # Its own log has it as well.
+        assert re.search(r"queue.* full, dropping", service.output.read_text())
 
 
 @pytest.mark.parametrize("kind", [Splunk, Loggly], ids=lambda kind: str(kind.piece))
@@ -241,7 +243,7 @@ def test_whatever_the_answer_a_line_is_kept_until_it_is_200(
 
 
 @pytest.mark.parametrize("kind", SINKS, ids=lambda kind: str(kind.piece))
-def test_a_sink_that_vanishes_has_no_more_than_it_said(
+def test_a_sink_that_vanishes_has_only_what_it_acknowledged(
     kind: type[Sink], tmp_path: Path
 ) -> None:
     """Cut the power of a sink in the middle of a stream, three times."""

@@ -1,7 +1,6 @@
 """deploy/shipping/install on a server: what it accepts, and what then arrives."""
 
 import json
-import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -9,18 +8,16 @@ import pytest
 
 from tests.support.deployed import HOME, NAME, Server
 from tests.support.disks import installed
+from tests.support.machine import NEEDS_MACHINE
 from tests.support.servers import eventually
 from tests.support.sinks import Sink, Splunk, Syslog
 
-pytestmark = [
-    pytest.mark.needs("debootstrap", "iproute2"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine"),
-]
+pytestmark = NEEDS_MACHINE
 
 SETTINGS = f"/etc/{NAME}/shipping.env"
 HOST, TOKEN = "logs.example.com", "sesame-1234"
 AUTHORITY = "/usr/local/share/authority.pem"
-# Logs whatever it is given, as a service does that says more than one should.
+# Logs whatever it receives, like a service that logs too much.
 VIEWS = """
 
 from bulwark.observability.logging import log
@@ -46,7 +43,7 @@ class Site(NamedTuple):
         done = self.server.deploy("shipping/install", self.sink.piece)
         return done.returncode, done.stderr
 
-    def said(self) -> list[str]:
+    def output(self) -> list[str]:
         """Return what the service has logged, as it has arrived."""
         lines = [json.loads(x) for x in list(self.sink.lines) if x.startswith("{")]
         return [line["data"]["words"] for line in lines if line["event"] == "said"]
@@ -111,35 +108,35 @@ def test_settings_that_are_wrong_are_refused(site: Site, wrong: str) -> None:
     written = site.server.path(f"/etc/syslog-ng/{NAME}-shipping.conf")
     before = written.exists()
     site.settings(text)
-    code, said = site.install()
+    code, output = site.install()
     assert code == 1
-    assert why in said
+    assert why in output
     assert written.exists() == before
 
 
 def test_settings_that_are_not_there_are_asked_for(site: Site) -> None:
     site.server.path(SETTINGS).unlink(missing_ok=True)
-    code, said = site.install()
+    code, output = site.install()
     assert code == 1
-    assert f"install -m 600 /dev/null {SETTINGS}" in said
+    assert f"install -m 600 /dev/null {SETTINGS}" in output
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
 def test_settings_that_others_may_read_are_refused(site: Site, mode: int) -> None:
     site.settings(RIGHT, mode)
-    code, said = site.install()
+    code, output = site.install()
     assert code == 1
-    assert f"chmod 600 {SETTINGS}" in said
+    assert f"chmod 600 {SETTINGS}" in output
 
 
-def test_a_sink_that_takes_nothing_is_told_at_once(site: Site) -> None:
+def test_a_sink_that_accepts_nothing_is_reported_at_once(site: Site) -> None:
     site.settings(RIGHT)
     site.sink.leave()
-    code, said = site.install()
+    code, output = site.install()
     site.sink.arrive()
     assert code == 1
-    assert "has not accepted a line yet" in said
-    assert TOKEN not in said
+    assert "has not accepted a line yet" in output
+    assert TOKEN not in output
 
 
 @pytest.fixture
@@ -147,22 +144,22 @@ def shipping(site: Site) -> Site:
     """Return a site whose log is shipped."""
     if not site.main_process():
         site.settings(RIGHT)
-        code, said = site.install()
-        assert code == 0, said
+        code, output = site.install()
+        assert code == 0, output
     return site
 
 
 def test_lines_of_the_service_arrive_as_they_are_in_the_journal(site: Site) -> None:
     site.settings(RIGHT)
     for _ in range(2):  # the second time all is there
-        code, said = site.install()
-        assert code == 0, said
-    assert f"{HOST} accepts the log" in said
+        code, output = site.install()
+        assert code == 0, output
+    assert f"{HOST} accepts the log" in output
     words = ["a\r\nb\n\u2028c\x1b[31m \x85 é 漢", "x" * 60_000, "the end"]
     for text in words:
         site.say(text)
-    eventually(lambda: site.said()[-1:] == ["the end"], 20)
-    assert site.said()[-len(words) :] == words
+    eventually(lambda: site.output()[-1:] == ["the end"], 20)
+    assert site.output()[-len(words) :] == words
     kept = site.server.journal("-u", f"{NAME}@*").splitlines()
     mine = [x for x in list(site.sink.lines) if '"shipping_starts"' not in x]
     assert set(mine) <= set(kept)
@@ -172,7 +169,7 @@ def test_lines_of_the_service_arrive_as_they_are_in_the_journal(site: Site) -> N
 def test_lines_of_others_stay_here(shipping: Site) -> None:
     shipping.server.run("logger", "nobody else's business")
     shipping.say("after it")
-    eventually(lambda: "after it" in shipping.said(), 20)
+    eventually(lambda: "after it" in shipping.output(), 20)
     assert not any("nobody else" in line for line in shipping.sink.lines)
 
 
@@ -186,8 +183,8 @@ def test_the_service_answers_while_nobody_takes_its_lines(shipping: Site) -> Non
         shipping.say(text)
     shipping.sink.arrive()
     wanted = words[shipping.sink.costs :]
-    eventually(lambda: set(wanted) <= set(shipping.said()), 40)
-    arrived = [x for x in dict.fromkeys(shipping.said()) if x in words]
+    eventually(lambda: set(wanted) <= set(shipping.output()), 40)
+    arrived = [x for x in dict.fromkeys(shipping.output()) if x in words]
     assert arrived[-len(wanted) :] == wanted
 
 

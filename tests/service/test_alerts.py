@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.alerting import SPEED, Told, telling, watching
+from tests.support.alerting import SPEED, ExpectAlert, alert_expectation, watching
 from tests.support.chain import Chain, alerts
 from tests.support.clients import Browser
 from tests.support.traffic import alarms, watched_traffic
@@ -125,84 +125,92 @@ def chain(service: Watched) -> Iterator[Chain]:
 
 
 @pytest.fixture
-def told(chain: Chain, record_property: Callable[[str, Any], None]) -> Told:
-    return telling(chain, record_property)
+def expect_alert(
+    chain: Chain, record_property: Callable[[str, Any], None]
+) -> ExpectAlert:
+    return alert_expectation(chain, record_property)
 
 
-def test_wrong_passwords_from_one_network_are_told(
-    service: Watched, told: Told
+def test_wrong_passwords_from_one_network_raise_an_alert(
+    service: Watched, expect_alert: ExpectAlert
 ) -> None:
     guesser = Browser(service)
-    with told("BruteForce"):
+    with expect_alert("BruteForce"):
         for number in range(30):
             email = f"nobody{number % 5}@bulwark-tests.net"
             guesser.fill_in("/login", email=email, password=f"guess number {number}")
 
 
-def test_one_password_tried_on_many_accounts_wakes_somebody(
-    service: Watched, told: Told
+def test_one_password_tried_on_many_accounts_pages_the_operator(
+    service: Watched, expect_alert: ExpectAlert
 ) -> None:
     people = [f"target{number}@bulwark-tests.net" for number in range(18)]
     with service.command("python", "-c", INVITE, *people, log="invite") as done:
         assert done.wait() == 0, (service.folder / "invite.err").read_text()
     guesser = Browser(service)
-    with told("PasswordSpraying"):
+    with expect_alert("PasswordSpraying"):
         for email in people:
             guesser.fill_in("/login", email=email, password="Autumn2026!")
 
 
-def test_somebody_who_looks_for_a_way_to_administer_is_told(
-    service: Watched, told: Told
+def test_probing_for_administration_raises_an_alert(
+    service: Watched, expect_alert: ExpectAlert
 ) -> None:
     person = service.person("curious@bulwark-tests.net")
-    with told("RefusalBurst"):
+    with expect_alert("RefusalBurst"):
         several(person, "/admin/users", 45)
 
 
-def test_a_sign_in_past_the_record_wakes_somebody(service: Watched, told: Told) -> None:
+def test_a_sign_in_without_its_event_pages_the_operator(
+    service: Watched, expect_alert: ExpectAlert
+) -> None:
     email = "owner@bulwark-tests.net"
     service.person(email)
-    with told("SignInWithoutEvent"):
+    with expect_alert("SignInWithoutEvent"):
         assert Browser(service).ask(f"/back-door/{email}").body == "in"
 
 
-def test_a_page_that_fails_is_told_slowly_when_few_ask_for_it_and_fast_when_many_do(
-    service: Watched, told: Told
+def test_a_failing_page_raises_a_ticket_for_few_requests_and_a_page_for_many(
+    service: Watched, expect_alert: ExpectAlert
 ) -> None:
     visitor = Browser(service)
-    with told("ErrorBudgetBurnSlow"):
+    with expect_alert("ErrorBudgetBurnSlow"):
         for _ in range(12):
             several(visitor, "/static/app.css", 250)
             visitor.ask("/fails")
-    with told("ErrorBudgetBurnFast"):
+    with expect_alert("ErrorBudgetBurnFast"):
         several(visitor, "/fails", 60)
 
 
-def test_a_slow_page_is_told(service: Watched, told: Told) -> None:
+def test_a_slow_page_raises_an_alert(
+    service: Watched, expect_alert: ExpectAlert
+) -> None:
     with (
         visited(service, "/static/app.css", pause=0.05),
         visited(service, "/slow"),
         visited(service, "/slow"),
         visited(service, "/slow"),
         visited(service, "/slow"),
-        told("Saturation", kind="latency"),
+        expect_alert("Saturation", kind="latency"),
     ):
         pass
 
 
-def test_connections_that_nobody_gives_back_are_told(
-    service: Watched, told: Told
+def test_connections_that_are_not_returned_raise_an_alert(
+    service: Watched, expect_alert: ExpectAlert
 ) -> None:
     visitor = Browser(service)
-    with told("Saturation", kind="pool"):
+    with expect_alert("Saturation", kind="pool"):
         several(visitor, "/keeps", 60)
 
 
 def test_each_alert_is_set_off_by_the_real_thing() -> None:
     names = ("test_alerts", "test_alerts_of_parts", "test_metrics")
     files = [Path(__file__).with_name(f"{name}.py") for name in names]
-    said = "".join(path.read_text() for path in files)
-    proven = re.findall(r'(?:told|noticed|in_time|told_of)\(\s*"(\w+)"', said)
+    output = "".join(path.read_text() for path in files)
+    proven = re.findall(
+        r'(?:wait_for_alert|expect_alert|in_time|alert_follows)\(\s*"(\w+)"', output
+    )
     assert set(proven) == {alert["alert"] for alert in alerts()}
 
 

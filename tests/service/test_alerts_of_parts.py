@@ -1,6 +1,6 @@
 """Alerts that what a service is made of sets off: each by the real thing.
 
-What takes its time to be told is set off first, side by side; see TestWhatTakesTime.
+What takes long to raise an alert is set off first, side by side; see TestWhatTakesTime.
 """
 
 import os
@@ -18,15 +18,14 @@ import pytest
 from tests.conftest import run
 from tests.support.alerting import (
     SPEED,
-    Told,
+    ExpectAlert,
+    alert_expectation,
     firing,
-    telling,
     watching,
     while_it_lasts,
 )
 from tests.support.chain import LONG, Chain
-from tests.support.clients import PASSWORD, Answer, Browser, add_app
-from tests.support.edge import DOMAIN
+from tests.support.clients import Browser, add_app
 from tests.support.servers import (
     Postgres,
     eventually,
@@ -34,6 +33,7 @@ from tests.support.servers import (
     running,
     wait_for_port,
 )
+from tests.support.visitor import DOMAIN, PASSWORD, Response
 from tests.support.watched import Watched, copy_service, hasten
 
 pytestmark = pytest.mark.needs(
@@ -114,8 +114,10 @@ def beside(whole: Whole) -> Iterator[Chain]:
 
 
 @pytest.fixture
-def noticed(beside: Chain, record_property: Callable[[str, Any], None]) -> Told:
-    return telling(beside, record_property)
+def expect_alert(
+    beside: Chain, record_property: Callable[[str, Any], None]
+) -> ExpectAlert:
+    return alert_expectation(beside, record_property)
 
 
 @pytest.fixture(scope="module")
@@ -125,21 +127,21 @@ def rushing(whole: Whole) -> Iterator[Chain]:
 
 
 @pytest.fixture
-def in_time(rushing: Chain, record_property: Callable[[str, Any], None]) -> Told:
-    return telling(rushing, record_property)
+def in_time(rushing: Chain, record_property: Callable[[str, Any], None]) -> ExpectAlert:
+    return alert_expectation(rushing, record_property)
 
 
 # --- What takes its time --------------------------------------------------------------
 
 
-def code_form(service: Watched, email: str) -> Callable[[], Answer]:
+def code_form(service: Watched, email: str) -> Callable[[], Response]:
     """Give the right password; return what then sends a wrong code."""
     guesser = Browser(service)
     guesser.fill_in("/login", email=email, password=PASSWORD)
     return guesser.prepare("/login/code", code="000000")
 
 
-def guess(forms: list[Callable[[], Answer]], over: threading.Event) -> list[int]:
+def guess(forms: list[Callable[[], Response]], over: threading.Event) -> list[int]:
     """Send wrong codes until they are refused, after each pause again."""
     statuses = []
     for form in forms:
@@ -151,7 +153,7 @@ def guess(forms: list[Callable[[], Answer]], over: threading.Event) -> list[int]
 
 
 class Begun:
-    """What was set off and is still to be told."""
+    """What was set off and has raised no alert yet."""
 
     def __init__(self) -> None:
         self.moments = dict[str, tuple[Chain, float]]()
@@ -190,25 +192,25 @@ def begun(whole: Whole, beside: Chain, rushing: Chain) -> Iterator[Begun]:
 
 
 @pytest.fixture
-def told_of(
+def alert_follows(
     begun: Begun, record_property: Callable[[str, Any], None]
 ) -> Callable[[str], None]:
-    """Return what waits until somebody is told of what was set off."""
+    """Return a function that waits for the alert of what was set off."""
 
-    def told_of(name: str) -> None:
+    def alert_follows(name: str) -> None:
         chain, moment = begun.moments[name]
-        chain.told(name, moment)
+        chain.wait_for_alert(name, moment)
         seconds = round(time.time() - moment, 1)
         record_property(f"seconds from attack to {name}", seconds)
 
-    return told_of
+    return alert_follows
 
 
 class TestWhatTakesTime:
     """None of them is set off by what sets off another one."""
 
-    def test_a_certificate_that_is_not_renewed_is_told_and_at_last_wakes_somebody(
-        self, whole: Whole, begun: Begun, in_time: Told
+    def test_a_certificate_that_is_not_renewed_raises_a_ticket_and_then_a_page(
+        self, whole: Whole, begun: Begun, in_time: ExpectAlert
     ) -> None:
         assert whole.nginx
         with in_time("CertificateQuarterLeft"):
@@ -217,8 +219,8 @@ class TestWhatTakesTime:
             whole.nginx.serve(DOMAIN, left=0.09)
         whole.nginx.serve(DOMAIN, left=0.9)
 
-    def test_a_disk_that_fills_is_told_and_at_last_wakes_somebody(
-        self, whole: Whole, begun: Begun, in_time: Told
+    def test_a_disk_that_fills_raises_a_ticket_and_then_a_page(
+        self, whole: Whole, begun: Begun, in_time: ExpectAlert
     ) -> None:
         if not whole.instance.is_mount():
             pytest.skip("may not mount a disk here")
@@ -228,68 +230,76 @@ class TestWhatTakesTime:
             whole.fill(left=0.02)
         (whole.instance / "growing").unlink()
 
-    def test_a_night_without_a_backup_is_told(
-        self, told_of: Callable[[str], None]
+    def test_a_night_without_a_backup_raises_an_alert(
+        self, alert_follows: Callable[[str], None]
     ) -> None:
-        told_of("BackupFailing")
+        alert_follows("BackupFailing")
 
-    def test_mail_that_does_not_leave_is_told(
-        self, told_of: Callable[[str], None]
+    def test_undelivered_email_raises_an_alert(
+        self, alert_follows: Callable[[str], None]
     ) -> None:
-        told_of("MailQueueStuck")
+        alert_follows("MailQueueStuck")
 
-    def test_wrong_codes_again_and_again_wake_somebody(
-        self, begun: Begun, told_of: Callable[[str], None]
+    def test_repeated_wrong_codes_page_the_operator(
+        self, begun: Begun, alert_follows: Callable[[str], None]
     ) -> None:
-        told_of("SecondFactorGuessing")
+        alert_follows("SecondFactorGuessing")
         begun.over.set()
         statuses = begun.guessing.result()
         assert statuses == ([200] * 5 + [429]) * (len(statuses) // 6)
 
-    def test_a_trail_that_nobody_checks_is_told(
-        self, told_of: Callable[[str], None]
+    def test_an_unchecked_trail_raises_an_alert(
+        self, alert_follows: Callable[[str], None]
     ) -> None:
-        told_of("AuditCheckStale")
+        alert_follows("AuditCheckStale")
 
 
 # --- What is away ---------------------------------------------------------------------
 
 
-def test_a_worker_that_is_gone_wakes_somebody(whole: Whole, noticed: Told) -> None:
-    while_it_lasts(whole.without("worker"), noticed("WorkerGone"))
-
-
-def test_a_web_that_is_gone_wakes_somebody_although_the_metrics_are_there(
-    whole: Whole, beside: Chain, noticed: Told
+def test_a_dead_worker_pages_the_operator(
+    whole: Whole, expect_alert: ExpectAlert
 ) -> None:
-    while_it_lasts(whole.without("web"), noticed("WebDown"))
+    while_it_lasts(whole.without("worker"), expect_alert("WorkerGone"))
+
+
+def test_a_dead_web_pages_the_operator_although_the_metrics_are_there(
+    whole: Whole, beside: Chain, expect_alert: ExpectAlert
+) -> None:
+    while_it_lasts(whole.without("web"), expect_alert("WebDown"))
     assert not beside.knows("up == 0")
 
 
-def test_metrics_that_are_gone_wake_somebody(whole: Whole, noticed: Told) -> None:
-    while_it_lasts(whole.without("metrics"), noticed("TargetDown"))
-
-
-def test_a_database_that_is_gone_wakes_somebody(whole: Whole, noticed: Told) -> None:
-    while_it_lasts(whole.postgres.away(), noticed("DatabaseDown"))
-
-
-def test_a_redis_that_is_gone_is_told(whole: Whole, noticed: Told) -> None:
-    while_it_lasts(whole.without("redis"), noticed("LimiterDegraded"))
-
-
-def test_a_job_that_the_service_did_not_queue_wakes_somebody(
-    whole: Whole, noticed: Told
+def test_missing_metrics_page_the_operator(
+    whole: Whole, expect_alert: ExpectAlert
 ) -> None:
-    with noticed("JobRefused"):
+    while_it_lasts(whole.without("metrics"), expect_alert("TargetDown"))
+
+
+def test_a_database_that_is_down_pages_the_operator(
+    whole: Whole, expect_alert: ExpectAlert
+) -> None:
+    while_it_lasts(whole.postgres.away(), expect_alert("DatabaseDown"))
+
+
+def test_a_redis_that_is_down_raises_an_alert(
+    whole: Whole, expect_alert: ExpectAlert
+) -> None:
+    while_it_lasts(whole.without("redis"), expect_alert("LimiterDegraded"))
+
+
+def test_a_job_that_the_service_did_not_queue_pages_the_operator(
+    whole: Whole, expect_alert: ExpectAlert
+) -> None:
+    with expect_alert("JobRefused"):
         whole.sql(
             "INSERT INTO huey_task (queue, data, priority)"
             " VALUES ('jobs', 'cos system', 0)"
         )
 
 
-def test_mails_that_are_lost_are_told(whole: Whole, noticed: Told) -> None:
-    with noticed("MailDropped"):
+def test_lost_emails_raise_an_alert(whole: Whole, expect_alert: ExpectAlert) -> None:
+    with expect_alert("MailDropped"):
         whole.sql(
             "INSERT INTO outgoing_mail"
             " (id, sealed_message, created_at, due_at, attempts)"
@@ -302,16 +312,16 @@ def test_mails_that_are_lost_are_told(whole: Whole, noticed: Told) -> None:
         )
 
 
-def test_a_trail_that_was_cut_short_in_the_database_wakes_somebody(
-    whole: Whole, noticed: Told
+def test_a_truncated_trail_pages_the_operator(
+    whole: Whole, expect_alert: ExpectAlert
 ) -> None:
-    # The last one here, for it stays broken, and who knows that is told no less.
+    # The last one here, because the trail stays broken.
     whole.person("watched@bulwark-tests.net")
     now = time.time()
     eventually(lambda: whole.value("audit_checked_timestamp_seconds") > now)
     tables = ("audit_chain", "security_events")
     unlocked = [f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in tables]
-    with noticed("AuditChainBroken"):
+    with expect_alert("AuditChainBroken"):
         whole.sql(
             *unlocked,
             "DELETE FROM security_events WHERE id IN"

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from copier import run_copy
 
-from tests.support.clients import PASSWORD, Browser, Service
-from tests.support.edge import DOMAIN, ENVIRONMENT
+from tests.support.clients import Browser, Service
+from tests.support.edge import ENVIRONMENT
 from tests.support.environments import lend_packages
 from tests.support.servers import Postgres, eventually
+from tests.support.visitor import DOMAIN, PASSWORD
 
 MEGABYTES = 50
 # Both databases fill a table with what does not compress.
@@ -46,21 +47,21 @@ class Backups:
         """Run a command; `peak` is then the most memory that it had, in MB."""
         command = self.folder / "service/.venv/bin/flask"
         with (
-            (self.folder / "said").open("w+") as said,
+            (self.folder / "said").open("w+") as output,
             subprocess.Popen(
                 [command, "--app", "wsgi", *arguments],
                 cwd=self.folder / "service",
                 env=ENVIRONMENT | {"HOME": str(self.folder)},
-                stdout=said,
-                stderr=said,
+                stdout=output,
+                stderr=output,
             ) as process,
         ):
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             self.peak = usage.ru_maxrss // 1024
-            said.seek(0)
+            output.seek(0)
             return subprocess.CompletedProcess(
-                process.args, process.returncode, said.read()
+                process.args, process.returncode, output.read()
             )
 
     def does(self, *arguments: str | Path) -> None:

@@ -137,8 +137,8 @@ def test_a_page_of_an_account_suits_everybody(
     assert visitor.objections() == []
 
 
-def test_a_letter_suits_everybody(visitor: Visitor, person: Person) -> None:
-    visitor.open_letter(person.email, "Your account")
+def test_an_email_suits_everybody(visitor: Visitor, person: Person) -> None:
+    visitor.open_message(person.email, "Your account")
     visitor.reads(f"create an account at {NAME}")
     assert visitor.objections() == []
 
@@ -146,14 +146,14 @@ def test_a_letter_suits_everybody(visitor: Visitor, person: Person) -> None:
 def test_the_page_for_a_new_password_suits_everybody(
     visitor: Visitor, service: Service
 ) -> None:
-    said = run("bin/flask", "accounts", "invite", cwd=service.folder)
-    visitor.open(said[said.index("/reset/") :].strip())
+    output = run("bin/flask", "accounts", "invite", cwd=service.folder)
+    visitor.open(output[output.index("/reset/") :].strip())
     expect(visitor.page.get_by_label("New password", exact=True)).to_have_value("")
     assert visitor.objections() == []
 
 
-def test_a_mail_is_as_good_in_html(visitor: Visitor, person: Person) -> None:
-    visitor.open_letter(person.email, "Your account")
+def test_an_email_is_as_good_in_html(visitor: Visitor, person: Person) -> None:
+    visitor.open_message(person.email, "Your account")
     link = visitor.page.locator("article a[href^='https:']").get_attribute("href")
     file = visitor.page.url.rpartition("/")[2] + ".eml"
     mail = (visitor.service.folder / "instance/mailbox" / file).read_bytes()
@@ -171,7 +171,7 @@ def test_a_mail_is_as_good_in_html(visitor: Visitor, person: Person) -> None:
 # --- Forms -------------------------------------------------------------------------
 
 
-def test_a_refused_form_says_why_where_it_is_heard(visitor: Visitor) -> None:
+def test_a_rejected_form_announces_why(visitor: Visitor) -> None:
     visitor.ask_for_account(next(ADDRESSES))
     visitor.send("Create account", {"Password": "short"})
     password = visitor.page.get_by_label("Password", exact=True)
@@ -188,7 +188,7 @@ def test_a_refused_form_keeps_what_was_typed(visitor: Visitor) -> None:
     expect(visitor.page.get_by_label("Email address")).to_have_value("zoe@example.com")
 
 
-def test_a_refused_sign_in_says_what_to_check(visitor: Visitor) -> None:
+def test_a_rejected_sign_in_shows_what_to_check(visitor: Visitor) -> None:
     visitor.sign_in("nobody@example.com")
     expect(visitor.page.locator(":focus")).to_contain_text("Incorrect email")
     assert visitor.objections() == []
@@ -281,15 +281,15 @@ def test_the_life_of_an_account(
     passwords = {"Current password": PASSWORD, "New password": OTHER_PASSWORD}
     visitor.send("Change password", passwords)
     visitor.reads("Your password was changed")
-    visitor.open_letter(first, "was changed")
+    visitor.open_message(first, "was changed")
     visitor.reads("If not, set a new password immediately")
 
     visitor.open("/account")
     visitor.follow("Change email address")
     visitor.send("Send confirmation email", {"New email address": second})
     visitor.reads(f"We sent an email to {second}")
-    visitor.open_letter(first, "Change of your email address requested")
-    visitor.follow_link_in_letter(second, "Confirm your address")
+    visitor.open_message(first, "Change of your email address requested")
+    visitor.follow_link_in_message(second, "Confirm your address")
     visitor.reads(f"changes from {first} to {second}")
     visitor.press("Change email address")
     visitor.reads("Your email address was changed")
@@ -303,7 +303,7 @@ def test_the_life_of_an_account(
     visitor.follow("Forgot your password?")
     visitor.send("Send link", {"Email address": second})
     visitor.reads(f"If {second} has an account")
-    visitor.follow_link_in_letter(second, "Set a new password")
+    visitor.follow_link_in_message(second, "Set a new password")
     visitor.send("Set password", {"New password": PASSWORD})
     visitor.reads("Your new password is set")
     visitor.sign_in(second, OTHER_PASSWORD)

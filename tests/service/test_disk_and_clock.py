@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import run
-from tests.support.clients import PASSWORD, Browser, add_app, code_of
+from tests.support.clients import Browser, add_app, code_of
 from tests.support.servers import eventually
+from tests.support.visitor import PASSWORD
 from tests.support.watched import FASTER_JOBS, Watched, copy_service, hasten
 
 pytestmark = pytest.mark.skipif(
@@ -105,8 +106,8 @@ def machine(
 
 def lines_of(machine: Machine) -> list[dict[str, Any]]:
     """Return what the web processes have logged."""
-    said = (machine.folder / "web").read_text().splitlines()
-    return [json.loads(line) for line in said if line.startswith("{")]
+    output = (machine.folder / "web").read_text().splitlines()
+    return [json.loads(line) for line in output if line.startswith("{")]
 
 
 def test_a_full_disk_lets_people_read_and_nobody_change_what_must_be_recorded(

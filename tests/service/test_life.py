@@ -16,9 +16,10 @@ from tests.conftest import run
 from tests.support.chromium import ARGUMENTS, CHROMIUM, Visitor
 from tests.support.chromium import Service as Address
 from tests.support.clients import code_of
-from tests.support.edge import ANSWERS, DOMAIN, ENVIRONMENT, Site, collect
+from tests.support.edge import ANSWERS, ENVIRONMENT, Site, collect
 from tests.support.environments import lend_packages
 from tests.support.servers import eventually
+from tests.support.visitor import DOMAIN
 
 pytestmark = [pytest.mark.needs("nginx"), pytest.mark.needs("chromium")]
 
@@ -100,12 +101,12 @@ def browser(site: Site) -> Iterator[Browser]:
 
 
 def letter_to(site: Site, email: str, subject: str) -> str:
-    """Wait for a mail; return its text."""
+    """Wait for an email; return its text."""
 
     def look() -> str | None:
-        for letter in reversed(site.mailbox.letters):
-            text = letter.get_body(("plain",))
-            if letter["To"] == email and subject in letter["Subject"] and text:
+        for message in reversed(site.mailbox.messages):
+            text = message.get_body(("plain",))
+            if message["To"] == email and subject in message["Subject"] and text:
                 return str(text.get_content())
         return None
 
@@ -141,12 +142,12 @@ def test_from_the_one_time_link_to_a_lost_phone_and_a_revoked_session(
 
 
 def set_a_password(ada: Person, site: Site) -> None:
-    said = run(
+    output = run(
         *(".venv/bin/flask", "--app", "wsgi", "accounts", "invite"),
         cwd=site.service,
         env=ENVIRONMENT,
     )
-    ada.open(said[said.index("/reset/") :].split()[0])
+    ada.open(output[output.index("/reset/") :].split()[0])
     ada.send("Set password", {"New password": PASSWORD})
     ada.reads("Your new password is set")
 

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from tests.support.chain import METRICS, Chain, Shop
-from tests.support.clients import PASSWORD, Browser
+from tests.support.clients import Browser
 from tests.support.servers import eventually
+from tests.support.visitor import PASSWORD
 from tests.support.watched import Watched, copy_service
 
 # Nobody serves a certificate here, and Prometheus itself says who is up.
@@ -41,12 +42,12 @@ def watched(
         yield service
 
 
-def test_what_rules_and_dashboards_ask_for_is_told(watched: Watched) -> None:
+def test_each_metric_of_rules_and_dashboards_is_exposed(watched: Watched) -> None:
     visitor = Browser(watched)
     visitor.ask("/login")
-    told = {name for name, _, _ in watched.samples()}
+    exposed = {name for name, _, _ in watched.samples()}
     unseen = {"log_lines_dropped_total"}  # has no sample until one was
-    assert METRICS - NOT_HERE - unseen <= told
+    assert METRICS - NOT_HERE - unseen <= exposed
 
 
 def test_all_workers_are_counted_and_a_killed_one_loses_nothing(
@@ -105,9 +106,9 @@ def test_the_metrics_can_be_stopped_while_they_are_asked_for(watched: Watched) -
 
 
 def workers(watched: Watched) -> list[int]:
-    said = (watched.folder / "web").read_text()
-    said += (watched.folder / "web.err").read_text()
-    pids = map(int, re.findall(r"Booting worker with pid: (\d+)", said))
+    output = (watched.folder / "web").read_text()
+    output += (watched.folder / "web.err").read_text()
+    pids = map(int, re.findall(r"Booting worker with pid: (\d+)", output))
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
@@ -128,32 +129,32 @@ def guess(watched: Watched, email: str, times: int = 1) -> None:
 
 
 @needs_chain
-def test_stolen_passwords_that_are_tried_from_many_networks_wake_somebody(
+def test_credential_stuffing_from_many_networks_pages_the_operator(
     watched: Watched, chain: Chain, record_property: Any
 ) -> None:
     begun = time.monotonic()
     for number in range(16):
         guess(watched, f"stolen{number}@bulwark-tests.net")
-    chain.told("CredentialStuffing")
+    chain.wait_for_alert("CredentialStuffing")
     record_property("seconds from attack to alert", time.monotonic() - begun)
 
 
 @needs_chain
-def test_a_new_administrator_is_told(watched: Watched, chain: Chain) -> None:
+def test_a_new_administrator_raises_an_alert(watched: Watched, chain: Chain) -> None:
     eventually(lambda: chain.knows("administrators"))
     email = "eve@bulwark-tests.net"
     watched.person(email)
     watched.flask("accounts", "grant", email, "administrator")
-    chain.told("NewAdministrator")
+    chain.wait_for_alert("NewAdministrator")
 
 
-def test_no_secret_of_anybody_is_in_logs_metrics_mails_or_the_database(
+def test_no_secret_is_in_logs_metrics_emails_or_the_database(
     watched: Watched,
 ) -> None:
     canary, email = "turquoise-canary-31415", "careless@bulwark-tests.net"
     person = watched.person(email)
     stranger = Browser(watched)
-    watched.mailbox.letters.clear()
+    watched.mailbox.messages.clear()
     stranger.fill_in("/reset", email=email)
     link = watched.link_to(email)
     for typed in (email, canary, f"{canary}@bulwark-tests.net"):
@@ -161,7 +162,7 @@ def test_no_secret_of_anybody_is_in_logs_metrics_mails_or_the_database(
         stranger.send("/login", email=typed, password=canary)
     stranger.ask(f"/?token={canary}", Authorization=f"Bearer {canary}")
     stranger.ask(f"/reset/{canary}", X_Api_Key=canary)
-    stranger.ask("/login", f"password={canary}")
+    stranger.ask("/login", "POST", f"password={canary}")
     person.fill_in("/change", password=PASSWORD, new_password=f"{canary}-as-new")
     secrets = [canary, PASSWORD, link.removeprefix("/reset/"), *person.cookies.values()]
     settings = (watched.folder / "service/.env.production").read_text()
@@ -173,8 +174,10 @@ def test_no_secret_of_anybody_is_in_logs_metrics_mails_or_the_database(
         places[log] = (watched.folder / log).read_text()
         places[log] += (watched.folder / f"{log}.err").read_text()
     places["metrics"] += "\n".join(map(str, watched.samples()))
-    letters = [str(letter) for letter in watched.mailbox.letters]
-    places["letters"] = "".join(letters).replace(link, "")
+    messages = [str(message) for message in watched.mailbox.messages]
+    places["emails"] = "".join(messages).replace(link, "")
     assert len(places["web"]) > 10_000
-    found = [(s, name) for s in secrets for name, said in places.items() if s in said]
+    found = [
+        (s, name) for s in secrets for name, output in places.items() if s in output
+    ]
     assert not found

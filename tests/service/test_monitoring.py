@@ -114,7 +114,7 @@ def test_an_alert_has_a_test_that_it_fires_and_one_that_it_does_not(name: str) -
     assert [title for title in titles if "not fire" not in title]
 
 
-def test_an_alert_says_how_urgent_it_is_and_what_to_do() -> None:
+def test_an_alert_has_a_severity_and_a_runbook() -> None:
     for alert in alerts():
         assert alert["labels"]["severity"] in {"page", "ticket"}
         assert alert["labels"]["kind"]
@@ -257,7 +257,9 @@ def test_prometheus_understands_what_each_panel_asks(tmp_path: Path) -> None:
 
 @needs_prometheus
 @needs_alertmanager
-def test_an_attack_is_told_and_a_page_silences_what_it_explains(tmp_path: Path) -> None:
+def test_an_attack_raises_an_alert_and_a_page_silences_what_it_explains(
+    tmp_path: Path,
+) -> None:
     shop, exporter = Shop(), free_port()
     heartbeat = "jobs_heartbeat_timestamp_seconds"
     shop.metrics = {
@@ -273,26 +275,26 @@ def test_an_attack_is_told_and_a_page_silences_what_it_explains(tmp_path: Path) 
         with shop.open(exporter):
             ordinary = "count_over_time(sign_in_failures_recent_networks[1m]) > 3"
             eventually(lambda: chain.knows(ordinary))
-            assert not shop.told
+            assert not shop.alerts
 
             shop.metrics["sign_in_failures_recent_per_network_max"] = 31
-            ticket = chain.told("BruteForce")
+            ticket = chain.wait_for_alert("BruteForce")
             assert ticket["to"] == "/ticket"
             assert ticket["labels"]["service"] == "shop"
             assert ticket["annotations"]["summary"].startswith("shop: one network")
             assert not chain.silenced("BruteForce")
 
             shop.metrics["sign_in_failures_recent_networks"] = 200
-            page = chain.told("CredentialStuffing")
+            page = chain.wait_for_alert("CredentialStuffing")
             assert page["to"] == "/page"
             assert "from 200 networks" in page["annotations"]["summary"]
             eventually(lambda: chain.silenced("BruteForce"))
             assert not chain.silenced("CredentialStuffing")
 
             shop.metrics |= {"database_up": 0, heartbeat: 0}
-            assert chain.told("DatabaseDown")["to"] == "/page"
+            assert chain.wait_for_alert("DatabaseDown")["to"] == "/page"
             eventually(lambda: chain.silenced("WorkerGone"))
-        assert chain.told("TargetDown")["to"] == "/page"
+        assert chain.wait_for_alert("TargetDown")["to"] == "/page"
         assert not chain.silenced("TargetDown")
 
 
@@ -383,7 +385,7 @@ class TestInstall:
         targets = etc / "prometheus/services/targets/shop.yml"
         assert yaml.safe_load(targets.read_text()) == [{"targets": [target]}]
 
-    def test_what_would_be_refused_changes_nothing_and_says_why(
+    def test_what_would_be_refused_changes_nothing_and_is_explained(
         self, service: Path
     ) -> None:
         etc = service.parent / "etc"

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.support.clients import PASSWORD, Answer, Browser, Service, served
+from tests.support.clients import Browser, Service, served
 from tests.support.servers import Postgres, eventually
+from tests.support.visitor import PASSWORD, Response
 
 VIEWS = """
 
@@ -57,8 +58,8 @@ class Site(NamedTuple):
 
     def lines(self, target: str) -> list[dict[str, Any]]:
         """Return what the web processes have logged of an address."""
-        said = (self.service.folder / "web").read_text().splitlines()
-        lines = [json.loads(line) for line in said if line.startswith("{")]
+        output = (self.service.folder / "web").read_text().splitlines()
+        lines = [json.loads(line) for line in output if line.startswith("{")]
         return [line for line in lines if line.get("route") == target]
 
 
@@ -91,7 +92,7 @@ def locked(service: Service) -> Iterator[None]:
         writer.execute("ROLLBACK")
 
 
-def is_styled(answer: Answer, title: str) -> bool:
+def is_styled(answer: Response, title: str) -> bool:
     return title in answer.body and "bulwark.css" in answer.body
 
 

@@ -101,8 +101,8 @@ def ask(service: Path, url: str, code: str) -> object:
     """Run code in the service; return what it prints, as JSON."""
     command = (".venv/bin/python", "-c", code)
     environment = {"APP_ENV": "testing", "APP_DATABASE_URL": url, "PATH": "/bin"}
-    said = run(*command, cwd=service, env=environment)
-    return json.loads(said.splitlines()[-1])
+    output = run(*command, cwd=service, env=environment)
+    return json.loads(output.splitlines()[-1])
 
 
 def prepare(service: Path, url: str) -> None:

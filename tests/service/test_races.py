@@ -8,8 +8,9 @@ from typing import TypeVar
 
 import pytest
 
-from tests.support.clients import PASSWORD, Browser, Service, add_app, code_of, served
+from tests.support.clients import Browser, Service, add_app, code_of, served
 from tests.support.servers import Postgres
+from tests.support.visitor import PASSWORD
 
 AT_ONCE = 20
 
@@ -84,7 +85,7 @@ def test_one_recovery_code_signs_in_once(service: Service) -> None:
 def test_one_reset_link_sets_one_password(service: Service) -> None:
     email = "reset@bulwark-tests.net"
     service.person(email)
-    service.mailbox.letters.clear()
+    service.mailbox.messages.clear()
     Browser(service).fill_in("/reset", email=email)
     link = service.link_to(email)
     browsers = [Browser(service) for _ in range(AT_ONCE)]

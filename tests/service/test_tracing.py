@@ -44,7 +44,7 @@ def collector() -> Iterator[Collector]:
 
 
 def follow_the_page(service: Path) -> None:
-    """Do in a service what docs/tracing.md says."""
+    """Do in a service what docs/tracing.md describes."""
     page = (ROOT / "template/docs/tracing.md").read_text()
     add, module, setting, call, _ = re.findall(r"(?s)```\w*\n(.*?)```", page)
     words = add.replace("\\\n", "").split()[1:]

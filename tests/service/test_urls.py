@@ -114,7 +114,7 @@ def test_each_server_gets_the_password_that_is_meant(
         file.write(f"APP_MAIL_URL=smtp://user:{WRITTEN}@127.0.0.1:{port}\n")
         file.write(f"APP_REDIS_URL=redis://:{WRITTEN}@127.0.0.1:{redis}/1\n")
         file.write(f"APP_DATABASE_URL={database_with_a_password(postgres)}\n")
-    said = ""
+    output = ""
     for command in (
         ("-m", "flask", "--app", "wsgi", "prepare"),
         ("-c", LOOK),
@@ -128,9 +128,9 @@ def test_each_server_gets_the_password_that_is_meant(
             text=True,
             check=False,
         )
-        said += done.stdout + done.stderr
-        assert done.returncode == 0, said
-    assert "waiting 0" in said
-    assert "counts True" in said
+        output += done.stdout + done.stderr
+        assert done.returncode == 0, output
+    assert "waiting 0" in output
+    assert "counts True" in output
     assert (box.given, box.receivers) == (PASSWORD.encode(), ["zoe@example.org"])
-    assert "p#1" not in said
+    assert "p#1" not in output

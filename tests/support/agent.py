@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.conftest import ROOT
-from tests.support.servers import PATIENCE, certify, eventually, running
+from tests.support.certificates import certify
+from tests.support.servers import PATIENCE, eventually, running
 from tests.support.sinks import FINE, SILENT, Sink
 
 PIECES = ROOT / "template/deploy/shipping"
@@ -19,7 +20,7 @@ MEBIBYTE = 1024 * 1024
 # How long a fault lasts. SHIPPING_OUTAGE=60 tries it for longer.
 OUTAGE = float(os.environ.get("SHIPPING_OUTAGE", "3"))
 
-# Writes lines to stdout as gunicorn's processes do, and says when it is done with them.
+# Writes lines to stdout as gunicorn's processes do, and reports when it is done.
 WRITER = """
 import json, sys, time
 first, lines, pause, size = map(json.loads, sys.argv[1:])
@@ -40,7 +41,7 @@ class Service:
         self.log.touch()
         self.state = folder / "spool"
         self.state.mkdir()
-        self.said = folder / "agent.err"
+        self.output = folder / "agent.err"
         self.config = folder / "shipping.conf"
         pieces = ("syslog-ng", "file", sink.piece)
         text = "".join((PIECES / f"{piece}.conf").read_text() for piece in pieces)

@@ -1,4 +1,4 @@
-"""A service that is watched with faster rules, and who is told of what happens."""
+"""A service with faster alert rules, and what expects an alert."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from tests.support.watched import Watched
 
 SPEED = 60  # an hour of the rules is a minute here
 
-Told = Callable[..., AbstractContextManager[None]]
+ExpectAlert = Callable[..., AbstractContextManager[None]]
 
 
 @contextmanager
@@ -35,24 +35,26 @@ def firing(name: str, **labels: str) -> str:
     return f"ALERTS{{{chosen}}}"
 
 
-def telling(chain: Chain, record_property: Callable[[str, Any], None]) -> Told:
-    """Return what expects that somebody is told of what a block does."""
+def alert_expectation(
+    chain: Chain, record_property: Callable[[str, Any], None]
+) -> ExpectAlert:
+    """Return a context manager that expects an alert for what its block does."""
 
     @contextmanager
-    def told(name: str, **labels: str) -> Iterator[None]:
+    def expect_alert(name: str, **labels: str) -> Iterator[None]:
         eventually(lambda: not chain.knows(firing(name, **labels)), LONG)
         begun = time.time()
         yield
-        chain.told(name, begun, **labels)
+        chain.wait_for_alert(name, begun, **labels)
         seconds = round(time.time() - begun, 1)
         record_property(f"seconds from attack to {name}", seconds)
 
-    return told
+    return expect_alert
 
 
 def while_it_lasts(
-    outage: AbstractContextManager[None], told: AbstractContextManager[None]
+    outage: AbstractContextManager[None], expect_alert: AbstractContextManager[None]
 ) -> None:
-    """Expect that somebody is told of an outage before it ends."""
-    with ExitStack() as end, told:
+    """Expect an alert for an outage before it ends."""
+    with ExitStack() as end, expect_alert:
         end.enter_context(outage)

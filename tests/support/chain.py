@@ -60,11 +60,11 @@ def alerts() -> list[dict[str, Any]]:
 
 
 class Shop:
-    """What a service tells Prometheus, and what Alertmanager tells those who listen."""
+    """A service that Prometheus scrapes, and a receiver of Alertmanager."""
 
     def __init__(self) -> None:
         self.metrics = {"up_and_well": 1.0}
-        self.told: list[dict[str, Any]] = []
+        self.alerts: list[dict[str, Any]] = []
         shop = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -76,7 +76,7 @@ class Shop:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 message = json.loads(body)
                 for alert in message["alerts"]:
-                    shop.told.append({"to": self.path, **alert})
+                    shop.alerts.append({"to": self.path, **alert})
                 self.answer(b"")
 
             def answer(self, body: bytes) -> None:
@@ -101,12 +101,12 @@ class Shop:
                 server.shutdown()
                 thread.join()
 
-    def heard(
+    def find_alert(
         self, name: str, since: float = 0, **labels: str
     ) -> dict[str, Any] | None:
-        """Return what was told of an alert that began since a moment."""
+        """Return the notification of an alert that began after a time."""
         wanted = {"alertname": name, **labels}
-        for alert in self.told:
+        for alert in self.alerts:
             begun = datetime.fromisoformat(alert["startsAt"]).timestamp()
             if alert["labels"].items() >= wanted.items() and begun >= since:
                 return alert
@@ -114,7 +114,7 @@ class Shop:
 
 
 def receivers(listening: str) -> list[dict[str, Any]]:
-    """Return who is told, where a `Shop` listens."""
+    """Return the receivers of notifications, where a `Shop` listens."""
     return [
         {"name": name, "webhook_configs": [{"url": f"{listening}/{name}"}]}
         for name in ("page", "ticket")
@@ -200,7 +200,7 @@ class Chain:
             return json.load(answer)
 
     def knows(self, query: str) -> bool:
-        """Tell whether Prometheus has a sample for a query."""
+        """Return whether Prometheus has a sample for a query."""
         try:
             found = self.ask(self.prometheus, f"v1/query?query={quote(query)}")
         except urllib.error.HTTPError:  # it has only just started
@@ -208,13 +208,15 @@ class Chain:
         return bool(found["data"]["result"])
 
     def silenced(self, name: str) -> bool:
-        """Tell whether an alert fires and nobody is told because of another one."""
+        """Return whether an alert fires but another one inhibits its notification."""
         return any(
             alert["status"]["inhibitedBy"]
             for alert in self.ask(self.alertmanager, "v2/alerts")
             if alert["labels"]["alertname"] == name
         )
 
-    def told(self, name: str, since: float = 0, **labels: str) -> dict[str, Any]:
-        """Wait until somebody is told of an alert."""
-        return eventually(lambda: self.shop.heard(name, since, **labels), LONG)
+    def wait_for_alert(
+        self, name: str, since: float = 0, **labels: str
+    ) -> dict[str, Any]:
+        """Wait until the operator is notified of an alert."""
+        return eventually(lambda: self.shop.find_alert(name, since, **labels), LONG)

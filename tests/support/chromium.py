@@ -92,22 +92,22 @@ class Visitor:
     def reads(self, words: str) -> None:
         expect(self.page.locator("main")).to_contain_text(words)
 
-    def open_letter(self, recipient: str, subject: str) -> None:
-        """Wait for a mail, and open the newest of its kind."""
-        letter = (
+    def open_message(self, recipient: str, subject: str) -> None:
+        """Wait for an email, and open the newest of its kind."""
+        link = (
             self.page.get_by_role("listitem")
             .filter(has_text=f"to {recipient}")
             .get_by_role("link", name=subject)
         )
         self.open("/dev/mailbox")
         end = time.monotonic() + PATIENCE
-        while not letter.count() and time.monotonic() < end:
+        while not link.count() and time.monotonic() < end:
             time.sleep(0.2)
             self.open("/dev/mailbox")
-        letter.first.click()
+        link.first.click()
 
-    def follow_link_in_letter(self, recipient: str, subject: str) -> None:
-        self.open_letter(recipient, subject)
+    def follow_link_in_message(self, recipient: str, subject: str) -> None:
+        self.open_message(recipient, subject)
         self.page.locator("article a[href^='https:']").first.click()
 
     def sign_up(self, email: str) -> None:
@@ -119,7 +119,7 @@ class Visitor:
         self.open("/register")
         self.send("Send me a link", {"Email address": email})
         self.reads(f"We sent an email to {email}")
-        self.follow_link_in_letter(email, "Your account")
+        self.follow_link_in_message(email, "Your account")
 
     def sign_in(self, email: str, password: str = PASSWORD) -> None:
         self.open("/login")

@@ -2,36 +2,21 @@
 
 import base64
 import hmac
-import http.client
-import json
-import re
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from typing import Any
 
 import pytest
 from copier import run_copy
 
-from tests.support.edge import DOMAIN, ENVIRONMENT
+from tests.support.edge import ENVIRONMENT
 from tests.support.environments import lend_packages
 from tests.support.servers import Mailbox, eventually, running
-
-PASSWORD = "eleven-purple-tractors-sing"
-
-
-class Answer(NamedTuple):
-    status: int
-    location: str
-    body: str
-
-    @property
-    def values(self) -> Any:
-        return json.loads(self.body)["response"]
+from tests.support.visitor import DOMAIN, PASSWORD, Visitor
 
 
 class Service:
@@ -60,7 +45,7 @@ class Service:
         browser = Browser(self)
         browser.fill_in("/register", email=email)
         browser.fill_in(self.link_to(email), password=PASSWORD)
-        assert browser.fill_in("/login", email=email, password=PASSWORD).status == 302
+        assert browser.sign_in(email).status == 302
         return browser
 
     def link_to(self, email: str) -> str:
@@ -72,61 +57,23 @@ class Service:
         return [line for line in lines if '"status": 500' in line]
 
 
-class Browser:
-    """Keeps cookies; comes from an address that no other browser has."""
+class Browser(Visitor):
+    """Comes through the proxy from an address that no other browser has."""
 
     count = 0
 
     def __init__(self, service: Service) -> None:
         Browser.count += 1
-        self.service, self.cookies = service, dict[str, str]()
         self.address = f"198.51.{Browser.count // 250}.{Browser.count % 250 + 1}"
+        super().__init__(X_Forwarded_For=self.address, X_Forwarded_Proto="https")
+        self.service = service
 
-    def ask(self, target: str, body: str | None = None, **headers: str) -> Answer:
-        sent = {
-            "Host": DOMAIN,
-            "Referer": f"https://{DOMAIN}/",
-            "X-Forwarded-For": self.address,
-            "X-Forwarded-Proto": "https",
-            "Cookie": "; ".join(f"{k}={v}" for k, v in self.cookies.items()),
-            **{name.replace("_", "-"): value for name, value in headers.items()},
-        }
-        with closing(http.client.HTTPConnection(DOMAIN, timeout=60)) as connection:
-            connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.connect(str(self.service.socket))
-            connection.request(
-                "POST" if body is not None else "GET", target, body, sent
-            )
-            response = connection.getresponse()
-            for cookie in response.headers.get_all("Set-Cookie", []):
-                key, _, rest = cookie.partition("=")
-                self.cookies[key] = rest.partition(";")[0]
-            text = response.read().decode()
-        return Answer(response.status, response.headers.get("Location", ""), text)
-
-    def prepare(self, path: str, to: str = "", **fields: str) -> Callable[[], Answer]:
-        """Open a page; return what sends its form, there or to another address."""
-        page = self.ask(path)
-        token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', page.body)
-        assert token, page
-        body = urlencode({"csrf_token": token[1], **fields})
-        kind = "application/x-www-form-urlencoded"
-        return lambda: self.ask(to or path, body, Content_Type=kind)
-
-    def fill_in(self, path: str, **fields: str) -> Answer:
-        return self.prepare(path, **fields)()
-
-    def send(self, path: str, **values: Any) -> Answer:
-        """Send JSON, as a script of a page does."""
-        token = re.search(
-            r'name="csrf_token"[^>]* value="([^"]+)"', self.ask("/reset").body
-        )
-        assert token
-        kind = {"Content_Type": "application/json", "Accept": "application/json"}
-        return self.ask(path, json.dumps(values), X_CSRFToken=token[1], **kind)
-
-    def is_signed_in(self) -> bool:
-        return self.ask("/account").status == 200
+    def connect(self, port: int = 443) -> socket.socket:
+        """Connect to gunicorn, as the proxy does."""
+        stream = socket.socket(socket.AF_UNIX)
+        stream.settimeout(60)
+        stream.connect(str(self.service.socket))
+        return stream
 
 
 @contextmanager

@@ -6,12 +6,14 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from tests.support.clients import code_of
 from tests.support.deployed import HOME
+from tests.support.public_server import LOG, PublicServer, PublicVisitor
 from tests.support.servers import eventually
-from tests.support.town import ADDRESS, FORM, LOG, PASSWORD, Town, Visitor
+from tests.support.visitor import ADDRESS, FORM, PASSWORD, Response
 
 CRS_LOG = "/root/crs.log"
 
@@ -70,55 +72,52 @@ SCANNERS = [
 ]
 
 
-def put_before(town: Town, mode: str) -> None:
+def put_before(server: PublicServer, mode: str) -> None:
     """Do as docs/intrusion.md says, with watch.conf or block.conf, or "" without."""
     rules = f"{HOME}/current/deploy/nginx/crs/{mode}.conf"
     lines = f"modsecurity on;\nmodsecurity_rules_file {rules};\n"
     lines += "error_page 403 /errors/400.html;\n"
-    town.write(f"{HOME}/current/app/nginx/crs.conf", lines if mode else "")
-    before = workers(town)
-    done = town.deploy("nginx/apply")
+    server.write(f"{HOME}/current/app/nginx/crs.conf", lines if mode else "")
+    before = workers(server)
+    done = server.deploy("nginx/apply")
     assert done.returncode == 0, done.stderr
-    eventually(lambda: not before & workers(town))
-    attacked = town.ask(f"/?mode={mode}&q=<script>alert(1)</script>")
+    eventually(lambda: not before & workers(server))
+    attacked = server.ask(f"/?mode={mode}&q=<script>alert(1)</script>")
     assert attacked.status == (403 if mode == "block" else 200)
     # nginx answers first and writes its log then.
-    eventually(lambda: attacked.headers["X-Request-ID"] in town.path(LOG).read_text())
+    eventually(lambda: attacked.headers["X-Request-ID"] in server.path(LOG).read_text())
 
 
-def workers(town: Town) -> set[str]:
-    return set(town.run("pgrep", "-f", "nginx: worker").split())
+def workers(server: PublicServer) -> set[str]:
+    return set(server.run("pgrep", "-f", "nginx: worker").split())
 
 
-class Administrator(Visitor):
+class Administrator(PublicVisitor):
     """Somebody who may open every page, from a new address now and then."""
 
-    def __init__(self, town: Town) -> None:
-        super().__init__(town)
+    def __init__(self, server: PublicServer) -> None:
+        super().__init__(server)
         self.sent = 0
         email = f"{secrets.token_hex(4)}@bulwark-tests.net"
         invite = ("accounts", "invite", email, "--role", "administrator")
-        said = town.deploy("systemd/flask", *invite).stdout
-        link = re.search(r"https://[^/]+(/\S+)", said)
-        assert link, said
-        assert self.fill_in(link[1], password=PASSWORD) == 302
-        assert self.fill_in("/login", email=email, password=PASSWORD) == 302
-        assert self.fill_in("/account/authenticator", setup="authenticator") == 200
-        key = re.search(r'class="key">([^<]+)<', self.page)
-        action = re.search(r'method="post" action="(/login/code|/[^"]*)">', self.page)
+        output = server.deploy("systemd/flask", *invite).stdout
+        link = re.search(r"https://[^/]+(/\S+)", output)
+        assert link, output
+        assert self.submit(link[1], password=PASSWORD).status == 302
+        assert self.submit("/login", email=email, password=PASSWORD).status == 302
+        page = self.submit("/account/authenticator", setup="authenticator").body
+        key = re.search(r'class="key">([^<]+)<', page)
         assert key
-        assert action
-        assert self.fill_in("/login/code", code=code_of(key[1], time.time())) == 302
-        assert self.ask("/admin/users") == 200
+        code = code_of(key[1], time.time())
+        assert self.submit("/login/code", code=code).status == 302
+        assert self.ask("/admin/users").status == 200
 
-    def ask(
-        self, path: str, body: str | None = None, headers: dict[str, str] | None = None
-    ) -> int:
+    def ask(self, *request: Any, **headers: Any) -> Response:
         self.sent += 1
         if self.sent % 10 == 0:  # before nginx slows an address down
             self.connection.close()
-            self.address = self.town.fresh_address()
-        return super().ask(path, body, headers)
+            self.address = self.server.fresh_address()
+        return super().ask(*request, **headers)
 
     def forms(self) -> dict[str, set[str]]:
         """Open all pages; return the forms on them, by where they are sent."""
@@ -132,10 +131,11 @@ class Administrator(Visitor):
             if path in seen or "logout" in path:
                 continue
             seen.add(path)
-            assert self.ask(path) in (200, 302), path
-            links = re.findall(r'(?:href|src)="(/[^"#]*)', self.page)
+            page = self.ask(path)
+            assert page.status in (200, 302), path
+            links = re.findall(r'(?:href|src)="(/[^"#]*)', page.body)
             to_see += map(html.unescape, links)
-            for form in re.findall(r"<form.*?</form>", self.page, re.DOTALL):
+            for form in re.findall(r"<form.*?</form>", page.body, re.DOTALL):
                 action = re.search(r'action="([^"]+)"', form)
                 names = re.findall(r' name="([^"]+)"', form)
                 target = html.unescape(action[1]) if action else path
@@ -144,9 +144,9 @@ class Administrator(Visitor):
         return found
 
 
-def drive(town: Town) -> int:
+def drive(server: PublicServer) -> int:
     """Open every page and send every form as people may; return how many requests."""
-    person = Administrator(town)
+    person = Administrator(server)
     for action, names in person.forms().items():
         for name in names & {"email", "q", *SECRET_FIELDS, *FREE_FIELDS}:
             for text in ADDRESSES if name in ("email", "q") else OWN_WORDS:
@@ -154,7 +154,7 @@ def drive(town: Town) -> int:
                 if "q" in names:
                     person.ask(f"{action}?{urlencode(fields)}")
                 else:
-                    person.fill_in(action, None, **fields)
+                    person.submit(action, **fields)
     # What browsers answer for a passkey, addresses and cookies: any bytes, in base64.
     for _ in range(50):
         token = secrets.token_urlsafe(64)
@@ -165,23 +165,25 @@ def drive(town: Town) -> int:
             "type": "public-key",
             "response": signed,
         }
-        person.fill_in(f"/login/passkey/{token}", None, credential=json.dumps(passkey))
-        person.ask(f"/reset/{token}", None, {"Cookie": f"__Host-session={token}"})
+        person.submit(f"/login/passkey/{token}", credential=json.dumps(passkey))
+        person.ask(f"/reset/{token}", Cookie=f"__Host-session={token}")
     for text in OWN_WORDS:
         body = json.dumps({"email": ADDRESS, "password": text})
-        person.ask("/login", body, {"Content-Type": "application/json"})
+        person.ask("/login", "POST", body, Content_Type="application/json")
     return person.sent
 
 
-def attack(town: Town) -> Iterator[tuple[str, int, str]]:
-    """Yield each kind of attack, and what it is answered."""
-    attacker = Visitor(town)
+def attack(server: PublicServer) -> Iterator[tuple[str, Response]]:
+    """Yield each kind of attack, and its response."""
+    attacker = PublicVisitor(server)
     for kind, target in ATTACKS.items():
-        yield kind, attacker.ask(quote(target, safe="/?=&%:;'(){}*$.")), attacker.page
+        yield kind, attacker.ask(quote(target, safe="/?=&%:;'(){}*$."))
     for agent in SCANNERS:
-        yield agent, attacker.ask("/", None, {"User-Agent": agent}), attacker.page
+        yield agent, attacker.ask("/", User_Agent=agent)
     for kind, target in ATTACKS.items():
         if "?" in target:
             body = urlencode({"comment": target.partition("=")[2]})
-            status = attacker.ask("/", body, {"Content-Type": FORM})
-            yield f"{kind}, in a form", status, attacker.page
+            yield (
+                f"{kind}, in a form",
+                attacker.ask("/", "POST", body, Content_Type=FORM),
+            )

@@ -9,31 +9,28 @@ Server is a Machine; every test may do to its own what it likes.
 """
 
 import http.client
+import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import pytest
 
+from tests.support.certificates import certify
 from tests.support.machine import Machine
-from tests.support.servers import PATIENCE, certify
+from tests.support.servers import PATIENCE
+from tests.support.visitor import DOMAIN, Response, Visitor
 
-DOMAIN, NAME = "shop.bulwark-tests.net", "edge-test"
+NAME = "edge-test"
 ALIAS = f"www.{DOMAIN}"
 UNITS = {"nginx": "nginx", "apache": "apache2"}
 HOME, SETTINGS = f"/srv/{NAME}", f"/etc/{NAME}/env.production"
 LIVE = f"/etc/letsencrypt/live/{DOMAIN}"
 # What the team develops in, and pushes from: the server's clone comes from here.
 TEAM = "/root/team"
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: str
 
 
 class Server(Machine):
@@ -129,18 +126,22 @@ class Server(Machine):
         return connection
 
     def ask(
-        self, target: str, method: str = "GET", body: Any = None, **headers: str
-    ) -> Answer:
-        """Ask the proxy over https; `port="80"` asks it over http."""
-        connection = self.connect(int(headers.pop("port", 443)))
-        try:
-            sent = {"Host": DOMAIN, "Connection": "close", **headers}
-            connection.request(method, target, body, sent)
-            response = connection.getresponse()
-            said = response.read().decode(errors="replace")
-            return Answer(response.status, dict(response.getheaders()), said)
-        finally:
-            connection.close()
+        self, target: str, method: str = "GET", body: Any = None, **options: Any
+    ) -> Response:
+        """Ask the proxy over https, or over http with `port=80`."""
+        return ServerVisitor(self).ask(target, method, body, **options)
+
+
+class ServerVisitor(Visitor):
+    """A client at one of the tests' addresses."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.server = server
+
+    def connect(self, port: int = 443) -> socket.socket:
+        opened: socket.socket = self.server.connect(port).sock
+        return opened
 
 
 S = TypeVar("S", bound=Server)

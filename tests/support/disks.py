@@ -14,8 +14,9 @@ import pytest
 from copier import run_copy
 
 from tests.conftest import ROOT, commit, run
-from tests.support.deployed import ALIAS, DOMAIN, HOME, TEAM, UNITS, Server
+from tests.support.deployed import ALIAS, HOME, TEAM, UNITS, Server
 from tests.support.shared import made_once, shared_folder
+from tests.support.visitor import DOMAIN
 
 ANSWERS = {"project_name": "Edge Test", "domain": DOMAIN, "ci": "none"}
 # What is installed on a bare machine of each suite; other disks are made of these.

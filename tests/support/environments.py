@@ -1,5 +1,6 @@
 """The Pythons of services, and packages that are installed and compiled once a run."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -69,3 +70,14 @@ def lend_packages(
     folder = shared_folder(factory) / "-".join(named)
     (service / ".venv").symlink_to(folder)
     made_once(folder, install)
+
+
+def check_types(
+    service: Path, factory: pytest.TempPathFactory, *arguments: str
+) -> None:
+    """Run a service's mypy; services share what it knows of packages and the base."""
+    shared = shared_folder(factory)
+    environment = os.environ | {"MYPY_CACHE_DIR": str(shared / "types")}
+    with (shared / "types.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run(".venv/bin/mypy", *arguments, cwd=service, env=environment)

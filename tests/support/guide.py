@@ -27,7 +27,7 @@ BLOCK = re.compile(
 
 
 class Block(NamedTuple):
-    """A block of code, and what the line above it says."""
+    """A block of code, and the line above it."""
 
     path: str | None
     new: str | None
@@ -59,7 +59,7 @@ class Service:
                     done.append(number)
 
     def text(self, example: int) -> str:
-        """Return what an example says that the service answers."""
+        """Return the response that an example shows."""
         (text,) = (b.content for b in self.examples[example] if b.language == "text")
         return text.strip()
 
@@ -90,7 +90,7 @@ class Service:
         return run(*command, cwd=self.folder, env=os.environ | environment)
 
     def refusal(self, *command: str | Path, **environment: str) -> str:
-        """Run a command that has to fail without a traceback; return what it said."""
+        """Run a command that has to fail without a traceback; return its output."""
         done = subprocess.run(
             command,
             cwd=self.folder,
@@ -99,10 +99,10 @@ class Service:
             text=True,
             check=False,
         )
-        said = done.stdout + done.stderr
-        assert done.returncode != 0, said
-        assert "Traceback" not in said, said
-        return said
+        output = done.stdout + done.stderr
+        assert done.returncode != 0, output
+        assert "Traceback" not in output, output
+        return output
 
     def python(self, code: str, **environment: str) -> str:
         """Run code beside the app; return what it prints."""
@@ -110,11 +110,9 @@ class Service:
         return self.run(".venv/bin/python", "-c", code, **environment).strip()
 
     def proves(self, *proofs: str, **environment: str) -> None:
-        """Run tests in the service, and its own that compares models and migrations."""
+        """Run tests in the service, and its own test of models and migrations."""
         self.keep("\n".join(proofs))
-        compare = (
-            "database/test_migrations.py::test_the_migrations_make_what_the_models_say"
-        )
+        compare = "database/test_migrations.py::test_the_migrations_match_the_models"
         paths = ("tests/app", f"tests/bulwark/{compare}")
         self.run("bin/test", "-q", "-n0", *paths, **environment)
 
@@ -178,7 +176,7 @@ def changing_its_own_files(service: Service) -> Iterator[None]:
 
 
 def merge(there: str, added: str) -> str:
-    """Put Python into a file as docs/extend.md tells its reader to."""
+    """Put Python into a file as docs/extend.md describes."""
     for node in ast.parse(added).body:
         source = added.splitlines()[first_line(node) - 1 : node.end_lineno]
         lines, body = there.splitlines(), ast.parse(there).body

@@ -6,10 +6,13 @@ import json
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
-from tests.support.deployed import DOMAIN, Connection, Server
+from tests.support.deployed import Connection, Server
 from tests.support.servers import PATIENCE, eventually
+from tests.support.visitor import DOMAIN, Response, exchange
+
+HOST = {"Host": DOMAIN}
 
 
 class Load:
@@ -67,17 +70,17 @@ class Load:
             begin = time.monotonic()
             try:
                 if what == "POST":
-                    status, _ = self._post(address, f"{address}/{number}")
+                    response = self._post(address, f"{address}/{number}")
                 else:
                     connection = connection or self.server.connect(source=address)
                     try:
-                        status, said = _exchange(connection, "GET", what)
+                        response = exchange(connection, "GET", what, None, HOST)
                     except (ConnectionError, http.client.RemoteDisconnected):
                         connection = self.server.connect(source=address)
-                        status, said = _exchange(connection, "GET", what)
-                    if what == "/test/release" and status == 200:
-                        self.releases.add(json.loads(said)["release"])
-                fault = "" if status == 200 else str(status)
+                        response = exchange(connection, "GET", what, None, HOST)
+                    if what == "/test/release" and response.status == 200:
+                        self.releases.add(json.loads(response.body)["release"])
+                fault = "" if response.status == 200 else str(response.status)
             except (OSError, http.client.HTTPException) as error:
                 fault = repr(error)
                 if connection:
@@ -93,18 +96,10 @@ class Load:
         if connection:
             connection.close()
 
-    def _post(self, address: str, text: str) -> tuple[int, bytes]:
+    def _post(self, address: str, text: str) -> Response:
         connection = self.server.connect(source=address)
         try:
             self.posted.append(text)
-            return _exchange(connection, "POST", "/test/keep", text)
+            return exchange(connection, "POST", "/test/keep", text, HOST)
         finally:
             connection.close()
-
-
-def _exchange(
-    connection: Connection, method: str, target: str, body: Any = None
-) -> tuple[int, bytes]:
-    connection.request(method, target, body, {"Host": DOMAIN})
-    response = connection.getresponse()
-    return response.status, response.read()

@@ -20,8 +20,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
+
 from tests.support.servers import PATIENCE, eventually
 
+# The marks of tests that boot a machine.
+NEEDS_MACHINE = [
+    pytest.mark.needs("debootstrap", "iproute2"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine"),
+]
 TREES = Path(os.environ.get("BULWARK_TREES", "/var/cache/bulwark-tests"))
 MIRROR = "http://deb.debian.org/debian"
 PACKAGES = """
@@ -263,9 +270,9 @@ class Machine:
 
     def _is_up(self) -> bool:
         wait = ("systemctl", "is-system-running", "--wait")
-        said = self.attempt(*wait).stdout.strip()
-        assert said != "degraded", self.run("systemctl", "--failed")
-        return said == "running"
+        output = self.attempt(*wait).stdout.strip()
+        assert output != "degraded", self.run("systemctl", "--failed")
+        return output == "running"
 
     def _unplug(self) -> None:
         """Take the cable away, before the machine's end does so at any time."""
@@ -344,11 +351,11 @@ class Machine:
         )
 
     def run(self, *command: str, **options: Any) -> str:
-        """Run a command as root, fail with all it said, return its stdout."""
+        """Run a command as root, fail with all of its output, return its stdout."""
         done = self.attempt(*command, **options)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return str(done.stdout)
 
     def journal(self, *filters: str) -> str:
-        """Return what the machine's units said."""
+        """Return the journal of the machine's units."""
         return self.run("journalctl", "--no-pager", "-o", "cat", *filters)

@@ -19,8 +19,9 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tests.support.servers import certify
-from tests.support.sinks import issue
+import trustme
+
+from tests.support.certificates import issue
 
 
 @dataclass
@@ -58,10 +59,13 @@ def index(
     folder: Path, wheels: Mapping[str, Wheel | Sequence[Wheel]]
 ) -> Iterator[tuple[str, Path]]:
     """Serve wheels; return the address, and the certificate of its authority."""
-    authority, signing = folder / "authority.pem", folder / "authority.key"
-    own = (folder / "index.pem", folder / "index.key")
-    certify("Corporate proxy", authority, signing)
-    issue("localhost", authority, signing, *own)
+    authority, own = (
+        folder / "authority.pem",
+        (folder / "index.pem", folder / "index.key"),
+    )
+    proxy = trustme.CA()
+    proxy.cert_pem.write_to_path(authority)
+    issue(proxy, "localhost", *own)
     for name, given in wheels.items():
         versions = [given] if isinstance(given, Wheel) else given
         _list(folder / "served/simple" / name, name, versions)

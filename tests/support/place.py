@@ -6,6 +6,8 @@ import subprocess
 from pathlib import Path
 
 from tests.conftest import commit, git, move, release
+from tests.support.copies import files
+from tests.support.quick_copier import IN_PROCESSES
 
 NEWS = "v9999.1.0"
 FIX = "# a fix\n"
@@ -33,7 +35,7 @@ class Place:
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [self.service / "bin/update", *options],
-            env=os.environ | environment,
+            env=os.environ | IN_PROCESSES | environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -52,15 +54,14 @@ class Place:
 
     def state(self) -> dict[str, object]:
         """Return all that an update could change."""
-        files = {
+        content = {
             path: (path.read_bytes(), path.stat().st_mode)
-            for path in self.service.rglob("*")
-            if path.is_file() and ".git" not in path.relative_to(self.service).parts
+            for path in files(self.service)
         }
         folders = {path for path in self.service.iterdir() if path.is_dir()}
         questions = ("status --porcelain", "rev-parse HEAD", "branch", "stash list")
-        said = [git(self.service, *question.split()) for question in questions]
-        return {"files": files, "folders": folders, "git": said}
+        output = [git(self.service, *question.split()) for question in questions]
+        return {"files": content, "folders": folders, "git": output}
 
     def has_news(self) -> bool:
         return (self.service / "bulwark/web/headers.py").read_text().endswith(FIX)

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.servers import certify
-from tests.support.sinks import issue
+import trustme
+
+from tests.support.certificates import issue
 
 HOLE = {
     "id": "PYSEC-2026-1",
@@ -28,10 +29,11 @@ class Pypi:
     """The packages that PyPI has: `vulnerable` ones, and those it does `withhold`."""
 
     def __init__(self, folder: Path) -> None:
-        self.authority, signing = folder / "authority.pem", folder / "authority.key"
+        self.authority = folder / "authority.pem"
         certificate, key = folder / "pypi.pem", folder / "pypi.key"
-        certify("Corporate proxy", self.authority, signing)
-        issue("pypi.org", self.authority, signing, certificate, key)
+        proxy = trustme.CA()
+        proxy.cert_pem.write_to_path(self.authority)
+        issue(proxy, "pypi.org", certificate, key)
         self.trust = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self.trust.load_cert_chain(certificate, key)
         self.has: dict[str, list[str]] = {}

@@ -1,5 +1,6 @@
 """Real servers for tests, each on a free port, in a folder of its own, ended by id."""
 
+import json
 import os
 import pwd
 import random
@@ -14,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
@@ -24,9 +24,8 @@ from typing import Any, Self, TypeVar
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.support.certificates import certify
 
 # The commands of this environment first; servers lie outside an ordinary user's PATH.
 PATH = os.pathsep.join(
@@ -204,10 +203,10 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.port = free_port()
-        self.letters: list[EmailMessage] = []
+        self.messages: list[EmailMessage] = []
 
     async def handle_DATA(self, _: Any, __: Any, envelope: Envelope) -> str:  # noqa: N802
-        self.letters.append(
+        self.messages.append(
             message_from_bytes(envelope.original_content or b"", policy=default)
         )
         return "250 OK"
@@ -235,10 +234,10 @@ class Mailbox:
         return controller
 
     def link_to(self, recipient: str) -> str | None:
-        """Return the path of the link in the first mail to somebody."""
-        for letter in self.letters:
-            text = letter.get_body(("plain",))
-            if letter["To"] == recipient and text:
+        """Return the path of the link in the first email to an address."""
+        for received in self.messages:
+            text = received.get_body(("plain",))
+            if received["To"] == recipient and text:
                 found = re.search(r"https://[^/\s]+(/\S+)", text.get_content())
                 return found[1] if found else None
         return None
@@ -261,7 +260,7 @@ class Nginx:
         for name in ("run", "live", "www/.well-known/acme-challenge"):
             (folder / name).mkdir(parents=True)
         certify(domain, self.certificate, folder / "live/privkey.pem")
-        # What Debian's nginx.conf says and the site has to overrule.
+        # What Debian's nginx.conf sets and the site has to override.
         self.config.write_text(f"""
             {"user root;" if os.geteuid() == 0 else ""}
             pid {folder}/nginx.pid;
@@ -319,6 +318,10 @@ class Nginx:
             check=False,
         )
 
+    def requests(self) -> list[dict[str, Any]]:
+        """Return the lines of the access log."""
+        return [json.loads(line) for line in self.access_log.read_text().splitlines()]
+
     def logs(self) -> list[Path]:
         return [
             path for path in self.folder.glob("*") if path.suffix in (".log", ".err")
@@ -335,31 +338,3 @@ class Nginx:
         """Take a certificate of whose life a share is left."""
         certify(domain, self.certificate, self.folder / "live/privkey.pem", left=left)
         self.process.send_signal(signal.SIGHUP)
-
-
-def certify(domain: str, certificate: Path, key: Path, *, left: float = 0.96) -> None:
-    """Make a certificate that is its own authority, with a P-256 key as certbot's.
-
-    Of its life of 25 hours a share is left.
-    """
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, domain[:64])])
-    begin = datetime.now(UTC) - timedelta(hours=25) * (1 - left)
-    signed = (
-        x509.CertificateBuilder(issuer_name=name, subject_name=name)
-        .public_key(private.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(begin + timedelta(hours=25))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(domain)]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(private, hashes.SHA256())
-    )
-    certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    key.write_bytes(
-        private.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )

@@ -20,46 +20,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+import trustme
 
-from tests.support.servers import certify, free_port
+from tests.support.certificates import issue
+from tests.support.servers import free_port
 
-# What it does with who connects: takes what comes; answers 503, or another status; says
-# nothing, not even in TLS; ends the handshake, and then neither reads nor answers.
+# What it does with clients: accepts lines; responds 503, or another status; sends
+# nothing, not even in TLS; completes the handshake, and then does nothing.
 FINE, BUSY, SILENT, STUCK = "fine", "busy", "silent", "stuck"
 
 # <14>1 TIME HOST APP PROCID MSGID - MESSAGE, where - may be [elements].
 HEADER = re.compile(r"(<\d+>1 (?:\S+ ){5}(?:-|(?:\[[^]]*\])+)) \ufeff?(.*)", re.DOTALL)
-
-
-def issue(
-    host: str, authority: Path, signing: Path, certificate: Path, key: Path
-) -> None:
-    """Make a certificate for a host, signed by an authority."""
-    issuer = x509.load_pem_x509_certificate(authority.read_bytes())
-    signer = serialization.load_pem_private_key(signing.read_bytes(), None)
-    assert isinstance(signer, ec.EllipticCurvePrivateKey)
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
-    signed = (
-        x509.CertificateBuilder(issuer_name=issuer.subject, subject_name=name)
-        .public_key(private.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(issuer.not_valid_before_utc)
-        .not_valid_after(issuer.not_valid_after_utc)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), False)
-        .sign(signer, hashes.SHA256())
-    )
-    certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    key.write_bytes(
-        private.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
 
 
 class Sink:
@@ -85,9 +56,10 @@ class Sink:
         # Somebody else with a certificate of the same authority.
         self.other = (folder / "other.pem", folder / "other.key")
         self.authority = folder / "authority.pem"
-        certify("authority.example", self.authority, folder / "authority.key")
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(self.authority)
         for host, own in ((name, self.own), ("elsewhere.example", self.other)):
-            issue(host, self.authority, folder / "authority.key", *own)
+            issue(authority, host, *own)
         self.streams: dict[socket.socket, socket.socket] = {}
 
     @contextmanager
@@ -117,7 +89,7 @@ class Sink:
                     side.close()
 
     def leave(self) -> None:
-        """Go as a server does that is told to: say so, and read what is under way."""
+        """Stop as a server does: close, and read what is under way."""
         self._stop_listening()
         for plain in list(self.streams.values()):
             with suppress(OSError):
@@ -204,7 +176,7 @@ class Web(Sink):
                     return
                 had += more
             body, had = had[:length], had[length:]
-            # Whoever became silent or stuck meanwhile has taken it and says nothing.
+            # Whoever became silent or stuck meanwhile has taken it and sends nothing.
             self._wait_while(SILENT, STUCK)
             status = self.status if self.mood == BUSY else 200
             self.heads.append(head.decode())
@@ -252,7 +224,7 @@ class Loggly(Web):
 
 
 class Syslog(Sink):
-    """A syslog server: messages of RFC 5424, counted as RFC 5425 says."""
+    """A syslog server: messages of RFC 5424, counted as in RFC 5425."""
 
     piece, standard_port = "syslog", 6514
     busy_is_known = False

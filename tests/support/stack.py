@@ -1,24 +1,26 @@
-"""The service in containers: what compose.yaml says, run by Docker on a machine."""
+"""The service in containers: compose.yaml, run by Docker on a machine."""
 
-import http.client
 import json
 import os
 import re
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from tests.support.engine import Engine
 from tests.support.pebble import TRUST
 from tests.support.servers import PATIENCE
+from tests.support.visitor import DOMAIN, Response, exchange
 
-DOMAIN, NAME = "shop.bulwark-tests.net", "edge-test"
+NAME = "edge-test"
 ANSWERS = {"project_name": "Edge Test", "domain": DOMAIN}
 SERVICE, EDGE = 10001, 10002  # users that no other image knows
 NOBODY = 65534  # who runs in Prometheus' images
@@ -33,10 +35,10 @@ services:
 """
 
 
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: str
+@dataclass(frozen=True)
+class ProxyResponse(Response):
+    """A response, and the serial number of the certificate that it came with."""
+
     serial: str | None
 
 
@@ -51,7 +53,7 @@ class Stack:
         *,
         watched: bool = False,
     ) -> None:
-        """Bring it to its server as deploy/README.md says, with an override of ours."""
+        """Bring it to its server as in deploy/README.md, with an override of ours."""
         self.engine = engine
         self.authority = ""  # whom visitors trust
         self.begun: dict[str, dict[str, Any]] = {}
@@ -89,7 +91,7 @@ class Stack:
             os.chown(path, owner, 0)
 
     def compose(self, *command: str) -> str:
-        """Run a command of docker compose; return what it says on stdout."""
+        """Run a command of docker compose; return its stdout."""
         place = ("--project-directory", self.folder, *self.profile)
         return self.engine.run("docker", "compose", *place, *command)
 
@@ -121,23 +123,18 @@ class Stack:
         assert found
         return found
 
-    def ask(self, target: str, port: int = 443) -> Answer:
+    def ask(self, target: str, port: int = 443) -> ProxyResponse:
         """Ask the proxy, trusting the authority that issues here."""
-        connection = http.client.HTTPConnection(self.engine.address, port, timeout=60)
-        connection.connect()
+        stream = socket.create_connection((self.engine.address, port), 60)
         serial = None
         if str(port).endswith("443"):
             trust = ssl.create_default_context(cadata=self.authority)
-            tls = trust.wrap_socket(connection.sock, server_hostname=DOMAIN)
-            connection.sock = tls
+            tls = trust.wrap_socket(stream, server_hostname=DOMAIN)
             serial = str((tls.getpeercert() or {})["serialNumber"])
-        try:
-            connection.request("GET", target, headers={"Host": DOMAIN})
-            response = connection.getresponse()
-            headers, body = dict(response.getheaders()), response.read().decode()
-        finally:
-            connection.close()
-        return Answer(response.status, headers, body, serial)
+            stream = tls
+        with stream:
+            response = exchange(stream, "GET", target, headers={"Host": DOMAIN})
+        return ProxyResponse(response.status, response.headers, response.body, serial)
 
     def sql(self, query: str) -> str:
         """Ask the database; return what it answers."""
@@ -146,14 +143,16 @@ class Stack:
 
 
 @contextmanager
-def visiting(stack: Stack, target: str, port: int = 443) -> Iterator[list[Answer]]:
+def visiting(
+    stack: Stack, target: str, port: int = 443
+) -> Iterator[list[ProxyResponse]]:
     """Have somebody ask again and again while the block lasts."""
 
     def visit() -> None:
         while not over.wait(0.05):
             answers.append(stack.ask(target, port))
 
-    answers: list[Answer] = []
+    answers: list[ProxyResponse] = []
     over = threading.Event()
     with ThreadPoolExecutor() as pool:
         visitor = pool.submit(visit)

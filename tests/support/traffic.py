@@ -8,8 +8,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tests.support.chain import LONG, Chain, Shop
-from tests.support.clients import PASSWORD, Answer, Browser, add_app, code_of
+from tests.support.clients import Browser, add_app, code_of
 from tests.support.servers import eventually
+from tests.support.visitor import PASSWORD, Response
 from tests.support.watched import Watched
 
 ADMINISTRATOR = "ada@bulwark-tests.net"
@@ -117,7 +118,7 @@ class Asking:
         send = self.browser.prepare(path, to=to, **fields)
         self._expect(status, send)
 
-    def _expect(self, status: int, ask: Callable[[], Answer]) -> None:
+    def _expect(self, status: int, ask: Callable[[], Response]) -> None:
         self.traffic.requests += 1
         begun = time.monotonic()
         answer = ask()

@@ -1,8 +1,7 @@
 """A service of this template as it is deployed, for benchmarks that put load on it."""
 
-import http.client
 import os
-import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -12,14 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import randrange
 from ssl import create_default_context
-from urllib.parse import urlencode
 
 from copier import run_copy
 
-from tests.support.edge import ANSWERS, DOMAIN, SLUG, Site
+from tests.support.edge import ANSWERS, SLUG, Site
+from tests.support.visitor import DOMAIN, Visitor
 
 ROOT = Path(__file__).resolve().parents[2]
-FORM = "application/x-www-form-urlencoded"
 
 
 @contextmanager
@@ -51,52 +49,29 @@ def running_site() -> Iterator[Site]:
             yield site
 
 
-class Connection(http.client.HTTPConnection):
-    """A connection over TLS to the service, from an address of this machine."""
-
-    def __init__(self, port: int, certificate: Path, address: str) -> None:
-        super().__init__("127.0.0.1", port, timeout=30, source_address=(address, 0))
-        self.tls = create_default_context(cafile=str(certificate))
-
-    def connect(self) -> None:
-        """Connect; also anew, when nginx has closed the last one."""
-        super().connect()
-        self.sock = self.tls.wrap_socket(self.sock, server_hostname=DOMAIN)
-
-
 def fresh_address() -> str:
     """Return an address of this machine that probably nobody had."""
     return f"127.{randrange(1, 255)}.{randrange(256)}.{randrange(1, 255)}"
 
 
-class Client:
-    """Somebody with a browser and a connection that stays open."""
+class Client(Visitor):
+    """A client with a connection that stays open, from an address of this machine."""
+
+    persistent = True
 
     def __init__(self, port: int, certificate: Path, address: str = "") -> None:
-        self.port, self.certificate = port, certificate
-        self.cookie = self.token = ""
+        super().__init__()
+        self.port = port
+        self.tls = create_default_context(cafile=str(certificate))
         self.move(address or fresh_address())
 
     def move(self, address: str) -> None:
-        """Connect from another address."""
-        self.connection = Connection(self.port, self.certificate, address)
+        """Connect from another address from now on."""
+        self.connection.close()
+        self.address = address
 
-    def ask(self, path: str, **fields: str) -> tuple[int, str]:
-        """Open a page, or send its form; return the status and the page."""
-        headers = {"Host": DOMAIN, "Cookie": self.cookie}
-        body = None
-        if fields:
-            headers |= {"Referer": f"https://{DOMAIN}{path}", "Content-Type": FORM}
-            body = urlencode({"csrf_token": self.token, **fields})
-        self.connection.request("POST" if fields else "GET", path, body, headers)
-        answer = self.connection.getresponse()
-        text = answer.read().decode()
-        self.keep(answer.getheaders())
-        if found := re.search(r'name="csrf_token"[^>]* value="([^"]+)"', text):
-            self.token = found[1]
-        return answer.status, text
-
-    def keep(self, headers: list[tuple[str, str]]) -> None:
-        """Keep the first cookie that an answer sets."""
-        if cookie := dict(reversed(headers)).get("Set-Cookie"):
-            self.cookie = cookie.partition(";")[0]
+    def connect(self, port: int = 443) -> socket.socket:
+        plain = socket.create_connection(
+            ("127.0.0.1", self.port), 30, source_address=(self.address, 0)
+        )
+        return self.tls.wrap_socket(plain, server_hostname=DOMAIN)

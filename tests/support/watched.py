@@ -17,8 +17,9 @@ from copier import run_copy
 
 from tests.conftest import run
 from tests.support.clients import Service
-from tests.support.edge import DOMAIN, SLUG
+from tests.support.edge import SLUG
 from tests.support.servers import PATIENCE, Nginx, eventually, free_port, wait_for_port
+from tests.support.visitor import DOMAIN
 
 FLASK = ("flask", "--app", "wsgi")
 # What the service does by the clock, for a test that has no hour: added to app/.
@@ -200,13 +201,13 @@ class Watched(Service):
     def samples(self) -> Iterator[tuple[str, str, float]]:
         """Yield each name with its labels and its value."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
-            told = answer.read().decode()
-        for name, labels, value in re.findall(r"(?m)^(\w+)({.*})? (\S+)$", told):
+            metrics = answer.read().decode()
+        for name, labels, value in re.findall(r"(?m)^(\w+)({.*})? (\S+)$", metrics):
             yield name, labels, float(value)
 
     def value(self, metric: str, *labels: str) -> float:
         return sum(
             value
-            for name, said, value in self.samples()
-            if name == metric and all(label in said for label in labels)
+            for name, output, value in self.samples()
+            if name == metric and all(label in output for label in labels)
         )

@@ -74,16 +74,16 @@ def audit(ready: Path, tmp_path: Path) -> Audit:
 
 
 def test_a_private_package_is_named_and_the_rest_looked_up(audit: Audit) -> None:
-    code, said, _ = audit.run()
-    assert "Private, so not looked up: corp-auth 1.0 3 of 4 packages" in said
+    code, output, _ = audit.run()
+    assert "Private, so not looked up: corp-auth 1.0 3 of 4 packages" in output
     assert code == 0
 
 
 def test_a_vulnerability_fails_it_unless_the_team_accepts_it(audit: Audit) -> None:
     audit.pypi.vulnerable = {"holed", "patched"}
-    code, said, _ = audit.run()
-    assert "holed 1.0: PYSEC-2026-1, CVE-2026-0001, fixed in 2.0" in said
-    assert "patched 1.0: PYSEC-2026-1" in said
+    code, output, _ = audit.run()
+    assert "holed 1.0: PYSEC-2026-1, CVE-2026-0001, fixed in 2.0" in output
+    assert "patched 1.0: PYSEC-2026-1" in output
     assert code == 1
     with (audit.service / "pyproject.toml").open("a") as project:
         project.write(IGNORED)
@@ -98,26 +98,26 @@ def test_files_of_requirements_are_looked_up_too(audit: Audit) -> None:
     certbot.write_text("certbot==5.8.0 \\\n    --hash=sha256:00\n")
     own = "# by hand\nOld==1.0\nold[extra]==0.9 ; python_version < '3.12' \\\n"
     (audit.service / "tools.txt").write_text(own)
-    code, said, _ = audit.run("tools.txt")
+    code, output, _ = audit.run("tools.txt")
     assert {"old 0.9:", "old 1.0:", "certbot 5.8.0:"} <= {
         f"{name} {version}"
-        for name, version in zip(said.split(), said.split()[1:], strict=False)
+        for name, version in zip(output.split(), output.split()[1:], strict=False)
     }
     assert code == 1
 
 
 def test_a_package_that_pypi_has_withdrawn_fails_it(audit: Audit) -> None:
     audit.pypi.has["holed"] = ["0.9"]
-    code, said, _ = audit.run()
-    assert "No longer on PyPI, which removes malicious packages: holed 1.0" in said
+    code, output, _ = audit.run()
+    assert "No longer on PyPI, which removes malicious packages: holed 1.0" in output
     assert code == 1
 
 
 def test_a_failed_look_up_is_no_private_package(audit: Audit) -> None:
     audit.pypi.withheld = {"holed", "patched"}
-    code, said, _ = audit.run()
-    assert "but returned nothing for them: holed 1.0 patched 1.0" in said
-    assert "Private, so not looked up: corp-auth 1.0 " in said
+    code, output, _ = audit.run()
+    assert "but returned nothing for them: holed 1.0 patched 1.0" in output
+    assert "Private, so not looked up: corp-auth 1.0 " in output
     assert code == 2
 
 
@@ -126,9 +126,9 @@ def test_without_any_answer_nothing_is_private_or_withdrawn(
     audit: Audit, online: bool
 ) -> None:
     audit.pypi.has = {}
-    code, said, why = audit.run(online=online)
+    code, output, why = audit.run(online=online)
     assert "The look-up failed: " in why
-    assert said == ""
+    assert output == ""
     assert code == 2
 
 

@@ -309,7 +309,7 @@ def test_a_service_with_nothing_to_change_needs_no_network(service: Path) -> Non
     assert codemod(service, "--check", UV="/bin/false").returncode == 0
 
 
-def test_without_libcst_it_says_so(service: Path) -> None:
+def test_without_libcst_it_explains_how_to_install_it(service: Path) -> None:
     write(service / "app/views.py", "from bulwark.access import public\n")
     commit(service)
     done = codemod(service, UV="/bin/false")

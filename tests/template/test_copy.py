@@ -139,7 +139,7 @@ def test_a_machine_without_git_can_copy_from_a_plain_folder(
     assert (folder / ".env").exists()
 
 
-def test_without_trust_nothing_is_written_and_it_says_why(
+def test_without_trust_nothing_is_written_and_the_reason_is_shown(
     template: Path, tmp_path: Path
 ) -> None:
     command = ["copier", "copy", "--defaults", str(template), "service"]

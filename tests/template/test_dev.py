@@ -62,7 +62,7 @@ class Dev:
                 self.raw += piece
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return re.sub(r"\x1b\[[\d;]*m", "", self.raw.decode(errors="replace"))
 
     def get(self, path: str) -> str:
@@ -81,11 +81,11 @@ class Dev:
     def wait_for(self, what: Callable[[], bool]) -> None:
         end = time.monotonic() + PATIENCE
         while not what():
-            assert time.monotonic() < end, self.said
+            assert time.monotonic() < end, self.output
             time.sleep(0.2)
 
     def workers(self) -> int:
-        return self.said.count("part=worker") - 2 * self.said.count("sys_shutdown")
+        return self.output.count("part=worker") - 2 * self.output.count("sys_shutdown")
 
     def stop(self) -> None:
         self.process.terminate()
@@ -134,7 +134,7 @@ def test_what_is_typed_reaches_a_breakpoint(dev: Dev) -> None:
             time.sleep(0.2)
 
     Thread(target=visit, daemon=True).start()
-    dev.wait_for(lambda: "(Pdb)" in dev.said)
+    dev.wait_for(lambda: "(Pdb)" in dev.output)
     os.write(dev.terminal, b"word = 'said'\ncontinue\n")
     dev.wait_for(lambda: bool(pages))
     assert pages == ["said"]
@@ -143,20 +143,20 @@ def test_what_is_typed_reaches_a_breakpoint(dev: Dev) -> None:
 def test_both_start_again_when_code_changes(dev: Dev) -> None:
     dev.wait_for(lambda: dev.workers() == 1)
     (dev.folder / "app/models.py").touch()
-    dev.wait_for(lambda: dev.said.count("sys_shutdown") == 1 and dev.workers() == 1)
-    dev.wait_for(lambda: dev.said.count("Debugger is active") == 2)
+    dev.wait_for(lambda: dev.output.count("sys_shutdown") == 1 and dev.workers() == 1)
+    dev.wait_for(lambda: dev.output.count("Debugger is active") == 2)
 
 
-def test_it_goes_on_when_a_bad_setting_is_mended(dev: Dev) -> None:
+def test_it_continues_when_a_bad_setting_is_fixed(dev: Dev) -> None:
     env = dev.folder / ".env"
     good = env.read_text()
     dev.wait_for(lambda: dev.workers() == 1)
     env.write_text(f"{good}\nAPP_LOG_LEVEL=LOUD\n")
-    dev.wait_for(lambda: "restarts when you save" in dev.said)
+    dev.wait_for(lambda: "restarts when you save" in dev.output)
     dev.wait_for(lambda: not dev.serves())
-    dev.wait_for(lambda: dev.said.count("APP_LOG_LEVEL can't be used") == 2)
+    dev.wait_for(lambda: dev.output.count("APP_LOG_LEVEL can't be used") == 2)
     time.sleep(2)  # long enough to start once more, as each part did each second
-    assert dev.said.count("APP_LOG_LEVEL can't be used") == 2, "once for each part"
+    assert dev.output.count("APP_LOG_LEVEL can't be used") == 2, "once for each part"
     env.write_text(good)
     dev.wait_for(dev.serves)
     dev.wait_for(lambda: dev.workers() == 1)

@@ -1,6 +1,7 @@
 """bin/drift: what of the template's files a service has edited, moved or deleted."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from copier import run_copy
 
 from tests.conftest import RELEASE, commit, git, move, release
+from tests.support.quick_copier import IN_PROCESSES
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +32,18 @@ def service(fresh: Path, tmp_path: Path) -> Path:
 
 def drift(service: Path, *options: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [service / "bin/drift", *options], capture_output=True, text=True, check=False
+        [service / "bin/drift", *options],
+        env=os.environ | IN_PROCESSES,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "Traceback" not in done.stderr
     return done
 
 
 def drifts(service: Path) -> dict[str, dict[str, Any]]:
-    """Return what it says for programs, by path."""
+    """Return its JSON output, by path."""
     done = drift(service, "--json")
     assert done.returncode == 0, done.stderr
     return {file["path"]: file for file in json.loads(done.stdout)["files"]}
@@ -55,8 +61,8 @@ def test_a_service_that_nobody_changed_has_none(
     done = drift(service, "--check")
     assert done.returncode == 0, done.stderr
     assert f"as in {RELEASE}" in done.stdout
-    said = json.loads(drift(service, "--json").stdout)
-    assert said == {"template": str(small_template), "version": RELEASE, "files": []}
+    output = json.loads(drift(service, "--json").stdout)
+    assert output == {"template": str(small_template), "version": RELEASE, "files": []}
 
 
 def test_edited_moved_and_deleted_files_are_listed_with_their_diffs(
@@ -75,9 +81,9 @@ def test_edited_moved_and_deleted_files_are_listed_with_their_diffs(
     }
     assert "+import re  # ours\n" in found["bulwark/web/headers.py"]["diff"]
     assert "new mode 100644" in found["bin/dev"]["diff"]
-    said = drift(service).stdout
-    assert "moved    deploy/nginx/tls.conf -> app/nginx/tls.conf\n" in said
-    assert "+import re  # ours\n" in said
+    output = drift(service).stdout
+    assert "moved    deploy/nginx/tls.conf -> app/nginx/tls.conf\n" in output
+    assert "+import re  # ours\n" in output
 
 
 def test_work_that_is_not_committed_counts(service: Path) -> None:
@@ -158,7 +164,7 @@ def test_an_address_that_means_something_else_here_is_named(service: Path) -> No
 
 
 @pytest.mark.parametrize("content", [None, b"", b"_commit: v1\n", b"\xff\xfe"])
-def test_without_answers_it_says_how_to_get_them_back(
+def test_without_answers_it_shows_how_to_get_them_back(
     service: Path, content: bytes | None
 ) -> None:
     answers = service / ".copier-answers.yml"

@@ -12,6 +12,7 @@ import pytest
 from copier import run_copy
 
 from tests.conftest import RELEASE, ROOT, commit, git, release
+from tests.support.quick_copier import IN_PROCESSES
 from tests.support.servers import end_session, eventually
 
 NEWS = "v9999.1.0"
@@ -26,11 +27,11 @@ class Fleet:
         self.folder, self.template = folder, folder / "template"
 
     def show(self, *options: str | Path, code: int = 0, **variables: str) -> str:
-        """Return what bin/fleet says of services."""
+        """Return the output of bin/fleet for services."""
         done = subprocess.run(
             [ROOT / "bin/fleet", *options],
             cwd=self.folder,
-            env=os.environ | variables,
+            env=os.environ | IN_PROCESSES | variables,
             capture_output=True,
             text=True,
             check=False,
@@ -42,7 +43,7 @@ class Fleet:
     def found(
         self, *options: str, code: int = 0, **variables: str
     ) -> dict[str, dict[str, Any]]:
-        """Return what bin/fleet says for programs, by service."""
+        """Return its JSON output, by service."""
         services = json.loads(self.show("--json", *options, code=code, **variables))
         return {service["path"]: service for service in services}
 
@@ -108,22 +109,22 @@ UNFIT = ("orphan", "nothing", "plain", "unborn")
 ALL = (*SERVICES, *UNFIT)
 
 
-def test_each_service_is_told_by_what_an_update_does_to_it(fleet: Fleet) -> None:
+def test_each_service_is_listed_by_what_an_update_does_to_it(fleet: Fleet) -> None:
     (fleet.folder / "behind/wsgi.py").touch()  # which `git status` writes down
     before = [fleet.state(name) for name in ALL]
     found = fleet.found(*ALL, code=1)
     assert [fleet.state(name) for name in ALL] == before
     assert tuple(found) == ALL
 
-    def said(key: str) -> dict[str, Any]:
+    def output(key: str) -> dict[str, Any]:
         return {name: found[name][key] for name in ALL if found[name][key]}
 
-    assert said("release") == {
+    assert output("release") == {
         **dict.fromkeys((*SERVICES, "orphan"), RELEASE),
         "current": NEWS,
     }
-    assert said("newest") == dict.fromkeys(SERVICES, NEWS)
-    assert said("update") == {
+    assert output("newest") == dict.fromkeys(SERVICES, NEWS)
+    assert output("update") == {
         "current": "current",
         "behind": "applies",
         "edited": "conflicts",
@@ -133,11 +134,11 @@ def test_each_service_is_told_by_what_an_update_does_to_it(fleet: Fleet) -> None
         **dict.fromkeys(UNFIT, "failed"),
     }
     edited = ["bulwark/web/headers.py"]
-    assert said("drift") == {"edited": edited, "lost": edited, "old": LENT}
+    assert output("drift") == {"edited": edited, "lost": edited, "old": LENT}
     assert {name for name in ALL if found[name]["drift"] is None} == {*UNFIT}
-    assert said("conflicts") == {"edited": edited}
-    assert said("not_here") == {"lost": edited}
-    notes = {name: " ".join(lines) for name, lines in said("notes").items()}
+    assert output("conflicts") == {"edited": edited}
+    assert output("not_here") == {"lost": edited}
+    notes = {name: " ".join(lines) for name, lines in output("notes").items()}
     assert "uncommitted changes, which were left out" in notes.pop("dirty")
     assert "/gone" in notes.pop("orphan")
     assert f"It has no {', '.join(LENT)}; this" in notes.pop("old")
@@ -168,7 +169,7 @@ def test_a_fix_that_did_not_arrive_needs_somebody(fleet: Fleet) -> None:
     assert fleet.found("lost", code=1)["lost"]["update"] == "applies"
 
 
-def test_services_of_the_same_name_are_told_apart(fleet: Fleet) -> None:
+def test_services_of_the_same_name_are_distinguished(fleet: Fleet) -> None:
     for name in ("one/shop", "two/shop"):
         shutil.copytree(fleet.folder / "plain", fleet.folder / name)
     lines = fleet.show("one/shop", "two/shop", "plain/.", code=1).splitlines()
@@ -268,5 +269,5 @@ def test_cut_off_it_leaves_no_clone_and_nothing_that_runs(
 @pytest.mark.parametrize(
     "options", [[], ["--from", "nowhere"], ["--jobs", "x", "y"], ["--jobs", "0", "y"]]
 )
-def test_wrong_usage_is_told(fleet: Fleet, options: list[str]) -> None:
+def test_wrong_usage_is_explained(fleet: Fleet, options: list[str]) -> None:
     assert fleet.show(*options, code=2) == ""

@@ -43,7 +43,7 @@ MAIL, FACTORS = (
 )
 SMOKE = (
     "tests/app",
-    f"{MAIL}::test_a_mail_has_a_text_and_a_page_made_from_it",
+    f"{MAIL}::test_an_email_has_a_text_and_a_page_made_from_it",
     f"{FACTORS}::test_an_app_is_added_once_it_shows_the_right_code",
     f"{FACTORS}::test_a_passkey_alone_signs_in",
 )

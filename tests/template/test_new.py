@@ -111,6 +111,7 @@ def test_a_user_without_home_gets_a_service(checkout: Path) -> None:
     for step in ("1/3", "2/3", "3/3"):
         assert step in done.stdout
     assert "user_created" not in done.stdout + done.stderr, "a line of the log"
+    assert "python-dotenv" not in done.stdout + done.stderr, "a tip of Flask"
 
 
 def test_one_command_serves_it_even_offline_once_packages_are_cached(
@@ -126,13 +127,13 @@ def test_one_command_serves_it_even_offline_once_packages_are_cached(
     if subprocess.call([*isolated, "true"], stderr=subprocess.DEVNULL):
         pytest.skip("needs a kernel that lets this user make network namespaces")
     command = [str(checkout / "bin/new"), "second", "--defaults", "--run"]
-    said = run(
+    output = run(
         *(*isolated, sys.executable, "-c", OFFLINE, *command),
         cwd=checkout.parent,
         env=environment,
     )
-    assert "\n200 " in said
-    assert "My Service" in said
+    assert "\n200 " in output
+    assert "My Service" in output
 
 
 def test_without_a_folder_it_explains_itself(checkout: Path) -> None:

@@ -267,12 +267,12 @@ def test_a_uv_that_is_too_old_for_the_project_gives_way(
     packages = tmp_path / ".uv/lib/python3/site-packages"
     (packages / f"uv-{named}.dist-info").mkdir(parents=True)
     script = '#!/bin/sh\n[ "$1" != --version ] || {{ echo "{}"; exit; }}\necho {}\n'
-    for file, said, word in (
+    for file, output, word in (
         (tmp_path / ".uv/bin/uv", f"uv {named}", "brought"),
         (tmp_path / "machine/uv", has, "has"),
     ):
         file.parent.mkdir()
-        file.write_text(script.format(said, word))
+        file.write_text(script.format(output, word))
         file.chmod(0o755)
     environment = {"PATH": f"{tmp_path}/machine:/usr/bin:/bin", "HOME": str(tmp_path)}
     assert run("bin/uv", "sync", cwd=tmp_path, env=environment).strip() == used

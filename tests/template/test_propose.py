@@ -18,6 +18,7 @@ import pytest
 from copier import run_copy
 
 from tests.conftest import RELEASE, SETTINGS, commit, git, move, release
+from tests.support.quick_copier import IN_PROCESSES
 
 NEWS = "v9999.1.0"
 BRANCH = "bulwark-9999.1.0"
@@ -52,6 +53,7 @@ class Place:
         # Not of a CI that these tests may run in.
         own = {name: os.environ[name] for name in os.environ.keys() - CI}
         self.environment = own | {
+            **IN_PROCESSES,
             "NOTES": str(self.notes),
             "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
         }
@@ -120,15 +122,15 @@ def place(original: Path, tmp_path: Path) -> Place:
     return place
 
 
-def test_a_pull_request_holds_the_update_and_says_what_is_new(place: Place) -> None:
+def test_a_pull_request_holds_the_update_and_lists_what_is_new(place: Place) -> None:
     done = place.propose(GITHUB_ACTIONS="true")
     assert done.returncode == 0, done.stderr
     assert place.proposed("bulwark/web/headers.py").endswith(FIX)
     subject = git(place.origin, "log", "-1", "--format=%s", BRANCH)
     assert subject == "Update the template to 9999.1.0\n"
-    said = place.note("arguments").splitlines()
-    assert said[:2] == ["pr", "create"]
-    assert "Update the template to 9999.1.0" in said
+    output = place.note("arguments").splitlines()
+    assert output[:2] == ["pr", "create"]
+    assert "Update the template to 9999.1.0" in output
     assert f"--head\n{BRANCH}\n" in place.note("arguments")
     assert place.note("text").startswith("`bin/setup` and `bin/ci` passed.\n")
     assert "## Security\n\n- Safer headers.\n" in place.note("text")
@@ -174,7 +176,7 @@ def test_a_service_that_is_current_is_left_alone(place: Place) -> None:
     assert git(place.origin, "branch").split() == ["*", "main"]
 
 
-def test_conflicts_are_said_loudly_and_nothing_is_tested(place: Place) -> None:
+def test_conflicts_stand_first_and_nothing_is_tested(place: Place) -> None:
     with (place.service / "bulwark/web/headers.py").open("a") as file:
         file.write("# ours\n")
     place.push(ci="#!/bin/sh\ntouch $NOTES/tested\n")
@@ -199,16 +201,14 @@ def test_packages_and_tests_see_no_token(place: Place) -> None:
 
 
 @pytest.mark.parametrize("check", ["setup", "ci"])
-def test_a_check_that_fails_is_said_loudly_with_its_words(
-    place: Place, check: str
-) -> None:
+def test_a_failing_check_stands_first_with_its_output(place: Place, check: str) -> None:
     place.push(**{check: "#!/bin/sh\necho 'what is wrong'; exit 3\n"})
     assert place.propose().returncode == 0
     assert "FAILS: Update the template" in place.note("arguments")
-    said = place.note("text")
-    assert said.startswith(f"> **`bin/{check}` fails.**")
-    assert "\nwhat is wrong\n" in said
-    assert "- Safer headers." in said
+    output = place.note("text")
+    assert output.startswith(f"> **`bin/{check}` fails.**")
+    assert "\nwhat is wrong\n" in output
+    assert "- Safer headers." in output
 
 
 def test_a_pull_request_that_was_refused_is_asked_for_again(place: Place) -> None:
@@ -223,9 +223,7 @@ def test_a_pull_request_that_was_refused_is_asked_for_again(place: Place) -> Non
 
 
 @pytest.mark.parametrize("ci", ["GITHUB_ACTIONS", "GITLAB_CI"])
-def test_a_job_without_token_is_told_where_to_read_about_it(
-    place: Place, ci: str
-) -> None:
+def test_a_job_without_token_is_referred_to_the_manual(place: Place, ci: str) -> None:
     done = place.propose(**{"CI": "true", ci: "true"})
     assert done.returncode == 1
     assert done.stderr.startswith("UPDATE_TOKEN is not set.")
@@ -242,9 +240,9 @@ def test_a_long_report_is_cut_but_stands_whole_in_the_commit(place: Place) -> No
     text = place.note("text")
     assert len(text) < 65_536
     assert text.startswith("`bin/setup` and `bin/ci` passed.\n\nThis is shortened")
-    said = git(place.origin, "log", "-1", "--format=%B", "bulwark-9999.1.1")
-    assert "\n## Security\n\n- Safer headers.\n" in said
-    assert "\n- Entry 4999 ü\n" in said
+    output = git(place.origin, "log", "-1", "--format=%B", "bulwark-9999.1.1")
+    assert "\n## Security\n\n- Safer headers.\n" in output
+    assert "\n- Entry 4999 ü\n" in output
 
 
 def test_services_of_one_repository_get_a_proposal_each(place: Place) -> None:

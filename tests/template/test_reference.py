@@ -11,6 +11,7 @@ from copier._vcs import get_repo
 
 from tests.conftest import ROOT, git, release, run
 from tests.support.copies import tree, update
+from tests.support.quick_copier import IN_PROCESSES
 
 ADDRESS = "https://git.example.com/bulwark.git"
 
@@ -51,6 +52,7 @@ def reference(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def attempt(checkout: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [checkout / "bin/reference", *arguments],
+        env=os.environ | IN_PROCESSES,
         capture_output=True,
         text=True,
         check=False,

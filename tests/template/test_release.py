@@ -70,15 +70,17 @@ def put(path: str, text: str) -> Callable[[Path], None]:
     return change
 
 
-def test_a_release_is_a_commit_and_a_tag_that_say_what_changes(checkout: Path) -> None:
+def test_a_release_is_a_commit_and_a_tag_that_describe_what_changes(
+    checkout: Path,
+) -> None:
     done = run(checkout, "1.2.0")
     assert done.returncode == 0, done.stderr
     assert "git push --follow-tags" in done.stdout
     assert git(checkout, "log", "-1", "--format=%s", "v1.2.0") == "Release v1.2.0\n"
     assert git(checkout, "describe", "--exact-match") == "v1.2.0\n"
     assert git(checkout, "cat-file", "-t", "v1.2.0") == "tag\n"
-    said = git(checkout, "for-each-ref", "--format=%(contents)", "refs/tags/v1.2.0")
-    assert "\n### Security\n\n- A header more,\n  which matters.\n" in said
+    output = git(checkout, "for-each-ref", "--format=%(contents)", "refs/tags/v1.2.0")
+    assert "\n### Security\n\n- A header more,\n  which matters.\n" in output
     assert git(checkout, "status", "--porcelain") == ""
 
 

@@ -1,5 +1,6 @@
 """What a service's owner reads after `copier update`, and what the update mended."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 from copier import run_copy
 
 from tests.conftest import ROOT, commit, git, release
+from tests.support.quick_copier import IN_PROCESSES
 
 HEADINGS = ["To do", "Security", "Removed", "Changed", "Fixed", "Added"]
 
@@ -44,6 +46,7 @@ def update(service: Path, *options: str) -> Update:
     done = subprocess.run(
         [sys.executable, "-m", "copier", "update", "--trust", "--defaults", *options],
         cwd=service,
+        env=os.environ | IN_PROCESSES,
         capture_output=True,
         text=True,
         check=False,
@@ -94,7 +97,7 @@ def updated(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Update:
     return update(service)
 
 
-def test_the_report_says_which_release_this_is(updated: Update) -> None:
+def test_the_report_names_the_release(updated: Update) -> None:
     assert "\n# Bulwark v9999.1.0\n" in f"\n{updated.report}"
 
 
@@ -126,12 +129,12 @@ def test_each_conflict_is_named_with_the_place_for_what_the_team_wanted(
 ) -> None:
     waiting = git(updated.service, "diff", "--name-only", "--diff-filter=U").split()
     assert waiting == ["shop/bulwark/post.py", "shop/bulwark/web/headers.py"]
-    said = updated.section("Conflicts")
+    output = updated.section("Conflicts")
     assert (
         "- `bulwark/web/headers.py`: you and the release changed the same lines."
-        in said
+        in output
     )
-    assert "Put your change in `app/`" in said
+    assert "Put your change in `app/`" in output
     # All three sides are in the index, as after a merge.
     sides = git(updated.service, "ls-files", "--unmerged").splitlines()
     assert [side.split()[2] for side in sides] == ["1", "2", "3"] * 2
@@ -140,20 +143,20 @@ def test_each_conflict_is_named_with_the_place_for_what_the_team_wanted(
 def test_a_fix_of_a_file_that_the_team_moved_or_deleted_is_shown(
     updated: Update,
 ) -> None:
-    said = updated.section("Not here")
+    output = updated.section("Not here")
     moved = git(updated.service, "log", "-1", "--format=%h").strip()
-    assert f"`deploy/nginx/tls.conf` changed, but commit {moved} moved it" in said
-    assert "to `deploy/nginx/our-tls.conf`" in said
-    assert "  +# safer\n" in said
-    assert f"`docs/intrusion.md` changed, but commit {moved} deleted it" in said
-    assert "  +Better.\n" in said
-    assert "`bulwark/routes.py` is new here: the release renamed" in said
+    assert f"`deploy/nginx/tls.conf` changed, but commit {moved} moved it" in output
+    assert "to `deploy/nginx/our-tls.conf`" in output
+    assert "  +# safer\n" in output
+    assert f"`docs/intrusion.md` changed, but commit {moved} deleted it" in output
+    assert "  +Better.\n" in output
+    assert "`bulwark/routes.py` is new here: the release renamed" in output
 
 
 def test_a_file_that_goes_is_shown_if_the_team_had_edited_it(updated: Update) -> None:
-    said = updated.section("Not here")
-    assert "`bulwark/web/proxy.py` was removed" in said
-    assert "health.py" not in said
+    output = updated.section("Not here")
+    assert "`bulwark/web/proxy.py` was removed" in output
+    assert "health.py" not in output
     assert not (updated.service / "bulwark/ops/health.py").exists()
     had = git(updated.service, "show", "HEAD:./bulwark/web/proxy.py")
     assert had.endswith("\nOURS = 1\n")
@@ -168,8 +171,8 @@ def test_another_answer_alone_brings_no_news(
 ) -> None:
     service = make_service(own_template, tmp_path / "service")
     commit(service)
-    said = update(service, "-d", "ci=none").report
-    assert said.partition("# Bulwark ")[2].strip() == "v9999.0.0"
+    output = update(service, "-d", "ci=none").report
+    assert output.partition("# Bulwark ")[2].strip() == "v9999.0.0"
 
 
 def test_every_entry_of_the_changelog_stands_under_a_heading_that_is_shown() -> None:

@@ -82,7 +82,7 @@ def test_every_key_has_its_own_value_of_full_strength(service: Service) -> None:
         assert len(base64.urlsafe_b64decode(key)) == 32
 
 
-def test_a_value_for_development_says_so_and_no_other_does(service: Service) -> None:
+def test_only_values_for_development_are_marked(service: Service) -> None:
     folder = service()
     make_secrets(folder)
     development, production = (values(folder / name).values() for name in FILES)
@@ -96,7 +96,9 @@ def test_sqlite_needs_no_database_password(service: Service) -> None:
     assert values(folder / ".env.production").keys() == KEYS
 
 
-def test_each_key_says_what_it_is_and_what_losing_it_means(service: Service) -> None:
+def test_each_key_has_a_description_and_the_consequence_of_its_loss(
+    service: Service,
+) -> None:
     folder = service("postgresql")
     make_secrets(folder)
     for name in FILES:
@@ -130,8 +132,8 @@ def test_missing_keys_are_added_behind_what_is_there(
     mine = f"APP_SECRET_KEY='mine ÿ'\nexport APP_PASSWORD_PEPPER = mine{end}"
     content = mine.encode()
     (folder / ".env").write_bytes(content)
-    said = make_secrets(folder)
-    assert ".env: added APP_ENCRYPTION_KEYS\n" in said
+    output = make_secrets(folder)
+    assert ".env: added APP_ENCRYPTION_KEYS\n" in output
     after = (folder / ".env").read_bytes()
     assert after.startswith(content)
     assert re.search(rb"^APP_ENCRYPTION_KEYS=development:\S{44}$", after, re.MULTILINE)
@@ -164,18 +166,18 @@ def test_a_key_that_is_there_gets_no_second_value(
 
 
 @pytest.mark.parametrize(
-    ("encoding", "said"),
+    ("encoding", "output"),
     [("utf-16", "UTF-16"), ("utf-16-le", "UTF-16"), ("latin-1", "not UTF-8")],
 )
 def test_a_file_in_another_encoding_is_named_and_left_alone(
-    service: Service, encoding: str, said: str
+    service: Service, encoding: str, output: str
 ) -> None:
     folder = service()
     content = "APP_SECRET_KEY=möin\n".encode(encoding)
     (folder / ".env").write_bytes(content)
     done = secrets(folder)
     assert done.returncode == 1
-    assert f".env: it is {said}" in done.stderr
+    assert f".env: it is {output}" in done.stderr
     assert "Traceback" not in done.stderr
     assert (folder / ".env").read_bytes() == content
 
@@ -242,7 +244,7 @@ def test_an_empty_value_is_named_and_left_alone(service: Service, nothing: str) 
     assert (folder / ".env").read_text() == text
 
 
-def test_a_file_that_others_can_read_is_closed_and_it_says_so(service: Service) -> None:
+def test_a_file_that_others_can_read_is_closed_and_reported(service: Service) -> None:
     folder = service()
     make_secrets(folder)
     (folder / ".env").chmod(0o644)
@@ -254,10 +256,10 @@ def test_a_file_that_others_can_read_is_closed_and_it_says_so(service: Service) 
 
 def test_no_value_is_ever_printed(service: Service) -> None:
     folder = service("postgresql")
-    said = make_secrets(folder) + make_secrets(folder)
+    output = make_secrets(folder) + make_secrets(folder)
     for name in FILES:
         for value in values(folder / name).values():
-            assert value not in said
+            assert value not in output
 
 
 @pytest.mark.parametrize("point", ["os.fdopen", "os.fsync", "pathlib.Path.rename"])
@@ -366,13 +368,18 @@ def test_who_skips_the_tasks_gets_the_same_from_the_script(
     assert values(folder / ".env").keys() == KEYS
 
 
+def committed(template: Path, folder: Path) -> tuple[Path, list[bytes]]:
+    """Return a service under git, and the contents of its files with secrets."""
+    run_copy(str(template), folder, defaults=True, unsafe=True, quiet=True)
+    before = contents(folder)
+    commit(folder)
+    return folder, before
+
+
 def test_no_later_copy_or_update_changes_a_byte(
     own_template: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "service"
-    run_copy(str(own_template), folder, defaults=True, unsafe=True, quiet=True)
-    before = contents(folder)
-    commit(folder)
+    folder, before = committed(own_template, tmp_path / "service")
     for version in ("v9999.0.1", "v9999.0.2"):
         (own_template / "template/SECURITY.md.jinja").write_text(version)
         release(own_template, version)
@@ -389,10 +396,7 @@ def test_a_release_that_makes_no_secrets_any_more_leaves_those_there_are(
     own_template: Path, tmp_path: Path
 ) -> None:
     """Copier deletes what the old release's tasks make and the new one's do not."""
-    folder = tmp_path / "service"
-    run_copy(str(own_template), folder, defaults=True, unsafe=True, quiet=True)
-    before = contents(folder)
-    commit(folder)
+    folder, before = committed(own_template, tmp_path / "service")
     questions = own_template / "copier.yml"
     text = re.sub(r"(?ms)^_tasks:.*?(?=^_message)", "", questions.read_text())
     assert "_migrations" not in text
@@ -405,10 +409,7 @@ def test_a_release_that_makes_no_secrets_any_more_leaves_those_there_are(
 def test_a_key_that_a_new_release_needs_arrives_with_the_update(
     own_template: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "service"
-    run_copy(str(own_template), folder, defaults=True, unsafe=True, quiet=True)
-    before = contents(folder)
-    commit(folder)
+    folder, before = committed(own_template, tmp_path / "service")
 
     script = own_template / "template/bin/secrets"
     last = "]\nDATABASE_PASSWORD"

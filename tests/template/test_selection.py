@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import selection
+from tests.conftest import LONG
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,9 +41,14 @@ def test_each_test_is_needed_by_something() -> None:
     ("path", "needed"),
     [
         ("tests/template/test_copy.py", "tests/template/test_copy.py"),
-        ("tests/support/machine.py", "tests/server/test_install.py"),
+        ("tests/support/machine.py", "tests/server/install/test_units.py"),
+        ("tests/server/proxies/conftest.py", "tests/server/proxies/test_overload.py"),
+        ("template/deploy/apache/apply", "tests/server/proxies/test_overload.py"),
         ("tests/template/edits/models.py", "tests/template/test_updates.py"),
-        ("template/deploy/nginx/site.conf.jinja", "tests/service/test_edge.py"),
+        (
+            "template/deploy/nginx/site.conf.jinja",
+            "tests/service/edge/test_gunicorn.py",
+        ),
         ("template/bulwark/mail/__init__.py", "tests/template/test_matrix.py"),
     ],
 )
@@ -53,6 +59,14 @@ def test_a_change_needs_what_proves_it(path: str, needed: str) -> None:
 def test_a_deeper_folder_decides() -> None:
     nginx = selection.needed("template/deploy/nginx/apply")
     assert "tests/server/test_containers.py" not in nginx
+
+
+def test_what_begins_first_exists() -> None:
+    paths = [ROOT / module for module in selection.modules()]
+    places = {name for path in paths for name in (path.stem, path.parent.name)}
+    texts = [path.read_text() for path in paths]
+    for name in LONG:
+        assert name in places or any(f"def {name}(" in text for text in texts)
 
 
 def test_tests_of_a_group_run_in_one_worker(tmp_path: Path) -> None:
@@ -70,10 +84,10 @@ def test_a(number): ...
 def test_b(number): ...
 """)
     command = ("-m", "pytest", "-v", "-n", "2", "--dist", "loadgroup", str(file))
-    told = subprocess.check_output(
+    output = subprocess.check_output(
         (sys.executable, *command, f"--rootdir={tmp_path}"), cwd=tmp_path, text=True
     )
     for group in ("a", "b"):
-        workers = re.findall(rf"\[(gw\d)\].*::test_{group}\[", told)
+        workers = re.findall(rf"\[(gw\d)\].*::test_{group}\[", output)
         assert len(workers) == 6
-        assert len(set(workers)) == 1, told
+        assert len(set(workers)) == 1, output

@@ -15,6 +15,7 @@ from copier import run_copy
 
 from tests.conftest import RELEASE, ROOT, commit, git, release, run
 from tests.support.place import FIX, NEWS, Place
+from tests.support.quick_copier import IN_PROCESSES
 from tests.support.servers import end_session, eventually
 
 SLOW = """\
@@ -54,6 +55,7 @@ def begun(place: Place, terminal: int | None = None) -> Iterator[subprocess.Pope
     control = [] if terminal is None else ["--ctty"]
     with subprocess.Popen(
         ["setsid", *control, place.service / "bin/update"],
+        env=os.environ | IN_PROCESSES,
         stdin=terminal or subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -66,7 +68,7 @@ def begun(place: Place, terminal: int | None = None) -> Iterator[subprocess.Pope
             end_session(process.pid)
 
 
-def test_the_newest_release_arrives_and_says_what_it_is(place: Place) -> None:
+def test_the_newest_release_arrives_and_is_described(place: Place) -> None:
     secrets = (place.service / ".env").read_bytes()
     done = place.update()
     assert done.returncode == 0, done.stderr
@@ -76,7 +78,16 @@ def test_the_newest_release_arrives_and_says_what_it_is(place: Place) -> None:
     assert (place.service / ".env").read_bytes() == secrets
 
 
-def test_a_service_that_is_current_is_told_so(place: Place) -> None:
+def test_the_quick_copier_of_tests_updates_as_copier_does(place: Place) -> None:
+    done = place.update()
+    quick = done.stdout, place.state()
+    git(place.service, "reset", "-q", "--hard")
+    git(place.service, "clean", "-qfd")
+    done = place.update(PYTHONPATH="")
+    assert (done.stdout, place.state()) == quick
+
+
+def test_a_service_that_is_current_is_reported(place: Place) -> None:
     place.update()
     commit(place.service)
     before = place.state()
@@ -86,7 +97,7 @@ def test_a_service_that_is_current_is_told_so(place: Place) -> None:
     assert place.state() == before
 
 
-def test_a_conflict_is_told_by_the_exit_code(place: Place) -> None:
+def test_a_conflict_has_an_exit_code(place: Place) -> None:
     with (place.service / "bulwark/web/headers.py").open("a") as file:
         file.write("# ours\n")
     commit(place.service)
@@ -121,7 +132,7 @@ def test_unsaved_work_is_named_and_refused(place: Place, file: str) -> None:
     assert "Commit or stash them" in reason
 
 
-def test_work_that_git_was_told_to_hide_is_refused_as_well(place: Place) -> None:
+def test_work_that_git_hides_is_refused_as_well(place: Place) -> None:
     git(place.service, "config", "status.showUntrackedFiles", "no")
     (place.service / "notes.txt").write_text("mine\n")
     assert "notes.txt" in place.refusal()
@@ -150,7 +161,7 @@ def test_an_unfinished_rebase_is_left_to_be_finished(place: Place) -> None:
     assert "(rebase-merge)" in place.refusal()
 
 
-def test_a_machine_without_git_is_told_what_to_install(
+def test_without_git_the_package_to_install_is_named(
     place: Place, tmp_path: Path
 ) -> None:
     commands = tmp_path / "bin"
@@ -177,8 +188,8 @@ def test_uv_has_the_version_that_a_release_names(tmp_path: Path) -> None:
     brought = {"UV": str(tmp_path / ".uv/bin/uv")}
 
     def version(**environment: str) -> str:
-        said = run(command, "--version", cwd=tmp_path, env=os.environ | environment)
-        return said.split()[1]
+        output = run(command, "--version", cwd=tmp_path, env=os.environ | environment)
+        return output.split()[1]
 
     run("python3", "-m", "venv", ".uv", cwd=tmp_path)
     run(".uv/bin/pip", "install", "--quiet", "uv==0.13.8", cwd=tmp_path)
@@ -188,7 +199,7 @@ def test_uv_has_the_version_that_a_release_names(tmp_path: Path) -> None:
     assert set(re.findall(r"\buv==([\d.]+)", dockerfile)) == set(named)
 
 
-def test_a_machine_that_gets_no_uv_is_told(place: Place) -> None:
+def test_a_machine_that_gets_no_uv_sees_why(place: Place) -> None:
     done = place.update(UV=str(place.service / ".uv/bin/uv"), PIP_NO_INDEX="1")
     assert done.returncode == 2
     assert "uv could not be installed. Check the network." in done.stderr
@@ -196,7 +207,7 @@ def test_a_machine_that_gets_no_uv_is_told(place: Place) -> None:
     assert not place.has_news()
 
 
-def test_what_git_says_of_a_repository_that_it_does_not_read_is_shown(
+def test_the_reason_of_git_for_an_unreadable_repository_is_shown(
     place: Place,
 ) -> None:
     (place.service / ".git/HEAD").write_text("damaged\n")
@@ -215,7 +226,7 @@ def test_a_service_that_its_repository_ignores_is_not_in_git(place: Place) -> No
     assert "is not in git" in place.refusal()
 
 
-def test_a_service_outside_git_is_told_how_to_get_in(place: Place) -> None:
+def test_a_service_outside_git_sees_how_to_add_it(place: Place) -> None:
     shutil.rmtree(place.service / ".git")
     done = place.update()
     assert done.returncode == 2
@@ -259,7 +270,7 @@ def test_a_template_that_has_moved_is_found_at_its_new_address(place: Place) -> 
     assert place.has_news()
 
 
-def test_a_release_for_a_newer_copier_says_so(place: Place) -> None:
+def test_a_release_for_a_newer_copier_is_reported(place: Place) -> None:
     least = '_min_copier_version: "9.19.0"'
     place.publish("v9999.2.0", least, least.replace("9.19.0", "99"))
     assert "99" in place.refusal()
@@ -300,9 +311,9 @@ def test_who_ends_an_update_has_changed_nothing(place: Place) -> None:
     before = place.state()
     with begun(place) as process:
         process.terminate()
-        _, said = process.communicate(timeout=60)
+        _, output = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "Nothing was changed." in said
+    assert "Nothing was changed." in output
     assert place.state() == before
 
 
@@ -312,11 +323,11 @@ def test_ctrl_c_at_a_terminal_changes_nothing_however_often(place: Place) -> Non
     with begun(place, terminal) as process:
         for _ in range(3):
             os.write(keys, b"\x03")
-        _, said = process.communicate(timeout=60)
+        _, output = process.communicate(timeout=60)
     os.close(keys)
     os.close(terminal)
     assert process.returncode == 2
-    assert said == "Interrupted. Nothing was changed.\n"
+    assert output == "Interrupted. Nothing was changed.\n"
     assert place.state() == before
 
 

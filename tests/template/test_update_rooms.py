@@ -1,6 +1,7 @@
 """A service from before the base had rooms: its update, and bin/codemod."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 from copier import run_copy
 
 from tests.conftest import ROOT, commit, git, run
+from tests.support.environments import check_types
+from tests.support.quick_copier import IN_PROCESSES
 from tests.template.edits import append, migrate, replace, write
 from tests.template.edits.dependency import FIRST
 from tests.template.edits.models import CHANGE, MODEL
@@ -152,7 +155,7 @@ def updated(
     before = service.with_name("before")
     leave = shutil.ignore_patterns(".venv", ".git", "instance")
     shutil.copytree(service, before, symlinks=True, ignore=leave)
-    report = run("bin/update", cwd=service)
+    report = run("bin/update", cwd=service, env=os.environ | IN_PROCESSES)
     return service, before, report
 
 
@@ -194,7 +197,7 @@ def listed(path: str, text: str, line: str, now: str) -> Iterator[tuple[int, str
 
 
 def test_the_command_brings_the_teams_code_up_to_date(
-    updated: tuple[Path, Path, str],
+    updated: tuple[Path, Path, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     service, *_ = updated
     base = git(service, "status", "--porcelain", "--", "bulwark", "tests/bulwark")
@@ -205,7 +208,7 @@ def test_the_command_brings_the_teams_code_up_to_date(
     run(tools / "ruff", "check", cwd=service)
     run(tools / "ruff", "format", "--check", cwd=service)
     run(tools / "lint-imports", cwd=service)
-    run(tools / "mypy", "app", "tests/app", cwd=service)
+    check_types(service, tmp_path_factory, "app", "tests/app")
     checks = ("tests/app", "tests/bulwark/test_facade.py")
     run("bin/test", "-n0", "-q", *checks, cwd=service)
     assert (

@@ -31,7 +31,6 @@ from tests.support.releases import (
 from tests.support.servers import Postgres
 from tests.support.shared import made_once, shared_folder
 
-MEMORY = Path("/dev/shm")
 HALF = ("app/", "tests/app/", "README.md", "uv.lock", ".gitattributes")
 # A service has one of them as long as it has their CI.
 SEEDED_FOR_CI = (".github/dependabot.yml", "renovate.json")
@@ -81,6 +80,8 @@ class Copies:
 
     def of(self, version: str, answers: dict[str, Any] | None = None) -> Path:
         """Return a copy of a release, under git."""
+        if answers and answers == answers_of(plain := self.of(version)):
+            return plain
         name = hashlib.sha256(f"{version} {answers}".encode()).hexdigest()[:16]
 
         def make(folder: Path) -> None:
@@ -118,14 +119,9 @@ class Team:
             self.conflicts |= set(edit.conflicts)
         commit(self.service)
 
-    def answers(self) -> dict[str, Any]:
-        """Return what Copier was answered."""
-        noted = yaml.safe_load((self.service / ".copier-answers.yml").read_text())
-        return {name: value for name, value in noted.items() if name[0] != "_"}
-
     def bring(self, version: str = VERSIONS[-1], **answers: Any) -> "Outcome":
         """Update, and return what came of it."""
-        had = self.answers()
+        had = answers_of(self.service)
         base = tree(self.copies.of(self.version, had))
         mine = tree(self.service)
         secrets = {name: (self.service / name).read_bytes() for name in SECRETS}
@@ -139,10 +135,11 @@ class Team:
                 unsafe=True,
             )
         self.version = version
-        assert self.answers() == self.answers() | had | answers
+        now = answers_of(self.service)
+        assert now == now | had | answers
         for name, before in secrets.items():
             check_secrets(self.service / name, before, version)
-        fresh = tree(self.copies.of(version, self.answers()))
+        fresh = tree(self.copies.of(version, now))
         waiting = unmerged(self.service)
         report = printed.read_text()
         return Outcome(version, base, mine, fresh, tree(self.service), waiting, report)
@@ -152,6 +149,12 @@ class Team:
         outcome = self.bring(version, **answers)
         assert outcome.waiting == self.conflicts
         outcome.check()
+
+
+def answers_of(service: Path) -> dict[str, Any]:
+    """Return what Copier was answered."""
+    noted = yaml.safe_load((service / ".copier-answers.yml").read_text())
+    return {name: value for name, value in noted.items() if name[0] != "_"}
 
 
 @contextmanager
@@ -298,15 +301,17 @@ def team(copies: Copies, tmp_path: Path) -> Team:
 # --- Each edit, and all of them -----------------------------------------------------
 
 
-class Life(NamedTuple):
+class Life:
     """A service with edits of different files, and what the last release made of it."""
 
-    team: Team
-    touched: dict[str, set[str]]  # the files of each edit, by its name
+    def __init__(self, team: Team) -> None:
+        self.team = team
+        self.touched: dict[str, set[str]] = {}  # the files of each edit, by its name
+        self.files = tree(team.service)
 
     def make(self, edit: Edit) -> bool:
         """Make an edit, unless it touches what another one here has touched."""
-        before = tree(self.team.service)
+        before = self.files
         edit.make(self.team.service)
         now = tree(self.team.service)
         touched = {f for f in {**before, **now} if before.get(f) != now.get(f)}
@@ -314,8 +319,9 @@ class Life(NamedTuple):
         if any(meant & others for others in self.touched.values()):
             git(self.team.service, "reset", "-q", "--hard")
             git(self.team.service, "clean", "-qfd")
+            self.files = tree(self.team.service)  # ignored files stay
             return False
-        self.touched[edit.name] = meant
+        self.touched[edit.name], self.files = meant, now
         commit(self.team.service)
         return True
 
@@ -330,7 +336,7 @@ def lives(
         if not any(life.make(edit) for life in lives):
             team = Team(copies, tmp_path_factory.mktemp("life") / "service")
             team.begin(VERSIONS[0])
-            lives.append(Life(team, {}))
+            lives.append(Life(team))
             assert lives[-1].make(edit), edit.name
     return [(life, life.team.bring()) for life in lives]
 

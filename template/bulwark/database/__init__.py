@@ -1,11 +1,9 @@
 """The database: SQLite or PostgreSQL, one metadata for all models."""
 
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flask import Flask
-from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import DateTime, Dialect, MetaData, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase
@@ -24,11 +22,6 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 
-MERGE = (
-    "To merge migrations that were both based on the same one:"
-    ' bin/flask db merge app@heads -m "join"'
-)
-
 # The kind of data in a column, as in `mapped_column(String(20), info=PERSONAL)`.
 # The log redacts fields with the name of such a column (bulwark/observability/).
 SECRET = {"data": "secret"}
@@ -40,7 +33,6 @@ class _Base(DeclarativeBase):
 
 
 db = SQLAlchemy(model_class=_Base, disable_autonaming=True)
-migrate = Migrate()
 
 if TYPE_CHECKING:
     Model = _Base
@@ -80,33 +72,13 @@ def init_app(app: Flask, config: Config) -> None:
     app.config["SQLALCHEMY_DATABASE_URI"] = url
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(url)
     db.init_app(app)
-    base = Path(__file__).parents[1] / "migrations"
-    # Flask-Migrate does not escape the folder, in which a % would begin an
-    # interpolation. So this is only a name, and the function below sets the folder.
-    migrate.init_app(app, db, directory="migrations")
-    folders = {
-        "bulwark": str(base / "versions"),
-        "app": str(Path(app.root_path) / "migrations"),
-    }
+    # Alembic is large: a start that the settings stop ends without it.
+    from bulwark.database import migrations  # noqa: PLC0415
 
-    @migrate.configure  # type: ignore[untyped-decorator]
-    def _two_branches(alembic: Any) -> Any:
-        alembic.config_file_name = str(base / "alembic.ini")
-        alembic.file_config.read(alembic.config_file_name)
-        alembic.file_config.defaults()["here"] = _escaped(base)
-        alembic.set_main_option("script_location", _escaped(base))
-        alembic.set_main_option("path_separator", "newline")
-        locations = "\n".join(map(_escaped, folders.values()))
-        alembic.set_main_option("version_locations", locations)
-        alembic.attributes["folders"] = folders
-        return alembic
+    migrations.init_app(app, db)
 
 
 def pool_of(app: Flask) -> Pool:
     """Return the pool of the app's connections."""
     with app.app_context():
         return db.engine.pool
-
-
-def _escaped(path: str | Path) -> str:
-    return str(path).replace("%", "%%")

@@ -14,7 +14,8 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from bulwark.database import MERGE, db, model_changes, postgresql_enums
+from bulwark.database import db, model_changes, postgresql_enums
+from bulwark.database.migrations import MERGE
 
 # Check constraints are compared by name: each database stores their text differently.
 PLUGINS = ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"]

@@ -2,11 +2,18 @@
 
 from flask import Flask
 
-from bulwark.ops import backups, exporter, health, prepare, worker
-
 
 def init_app(app: Flask) -> None:
     """Add the health checks and the commands."""
+    # As in `bulwark.init_app`: imported once the settings are accepted.
+    from bulwark.ops import (  # noqa: PLC0415
+        backups,
+        exporter,
+        health,
+        prepare,
+        worker,
+    )
+
     health.init_app(app)
     exporter.init_app(app)
     prepare.init_app(app)

@@ -15,7 +15,8 @@ from flask.cli import with_appcontext
 from flask.typing import ResponseReturnValue
 from sqlalchemy import func, select, text
 
-from bulwark.database import db, migrate, utcnow
+from bulwark.database import db, utcnow
+from bulwark.database.migrations import migrate
 from bulwark.jobs import queue
 from bulwark.jobs.state import recall_time
 from bulwark.mail.outbox import OutgoingMail

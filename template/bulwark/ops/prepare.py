@@ -14,7 +14,8 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from bulwark import settings
 from bulwark.audit import trail
-from bulwark.database import MERGE, db, migrate
+from bulwark.database import db
+from bulwark.database.migrations import MERGE, migrate
 from bulwark.identity import invitations, roles
 from bulwark.jobs import queue
 from bulwark.ops import dev_certificate

@@ -7,24 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from flask import Flask
 
-from bulwark.observability import request_log
 from bulwark.settings import Config
-from bulwark.web import (
-    access_matrix,
-    cors,
-    data_errors,
-    errors,
-    exceptions,
-    form_limits,
-    headers,
-    input_validation,
-    mailbox,
-    pages,
-    proxy,
-    rate_limits,
-    signatures,
-    static_files,
-)
 
 
 def init_app(
@@ -34,6 +17,27 @@ def init_app(
 
     The order is that of a request: each check may rely on the earlier ones.
     """
+    # As in `bulwark.init_app`: imported once the settings are accepted.
+    # ruff: disable[PLC0415]
+    from bulwark.observability import request_log
+    from bulwark.web import (
+        access_matrix,
+        cors,
+        data_errors,
+        errors,
+        exceptions,
+        form_limits,
+        headers,
+        input_validation,
+        mailbox,
+        pages,
+        proxy,
+        rate_limits,
+        signatures,
+        static_files,
+    )
+    # ruff: enable[PLC0415]
+
     signatures.init()
     # Each of these wraps the ones before it, so the proxy's headers are read first.
     exceptions.init_app(app)

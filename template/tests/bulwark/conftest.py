@@ -17,11 +17,13 @@ from sqlalchemy import create_engine, text
 
 from bulwark import settings
 from bulwark.audit.catalogue import CATALOGUE
-from bulwark.database import db, migrate
+from bulwark.database import db
+from bulwark.database.migrations import migrate
 from bulwark.observability import logging as bulwark_logging
 from bulwark.observability.log_schema import schema
 from bulwark.web.access import ADMINISTRATOR
-from tests.conftest import ROOT, Visitor, add_person
+from tests.beginnings import signed_in
+from tests.conftest import ROOT, Visitor
 
 BASE = ROOT / "bulwark/migrations/versions"
 LINE = jsonschema.Draft202012Validator(
@@ -52,10 +54,9 @@ def written(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
 
 
 @pytest.fixture
-def ada(app: Flask, visitor: Visitor) -> Visitor:
+def ada(visitor: Visitor) -> Visitor:
     """An administrator who is signed in."""
-    visitor.sign_in(add_person(app, "ada@example.org", ADMINISTRATOR))
-    return visitor
+    return signed_in(visitor, "ada@example.org", ADMINISTRATOR)
 
 
 @pytest.fixture

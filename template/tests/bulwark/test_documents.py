@@ -1,4 +1,4 @@
-"""docs/asvs.md: what it says of limits, sessions and keys is what the code does."""
+"""docs/asvs.md: its limits, sessions and keys are those of the code."""
 
 from dataclasses import fields
 from datetime import timedelta

@@ -88,7 +88,7 @@ def test_a_name_that_no_header_may_hold_stops_the_start(
 
 @pytest.fixture
 def special_use() -> Iterator[None]:
-    """Domains that no mail goes to, as they are before the service starts."""
+    """Domains that receive no email, as they are before the service starts."""
     names = email_validator.SPECIAL_USE_DOMAIN_NAMES
     before = list(names)
     yield

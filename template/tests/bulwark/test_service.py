@@ -32,12 +32,12 @@ from tests.conftest import GOOD_PASSWORD, ROOT, Visitor, add_person
 from tests.own_settings import leave_out_own_settings
 
 
-def test_the_service_says_that_it_lives_and_is_ready(visitor: Visitor):
+def test_the_service_is_live_and_ready(visitor: Visitor):
     assert visitor.get("/healthz").get_json() == {"status": "ok"}
     assert visitor.get("/readyz").get_json() == {"status": "ok"}
 
 
-def test_without_its_database_it_is_not_ready_and_tells_no_details(
+def test_without_its_database_it_is_not_ready_and_shows_no_details(
     visitor: Visitor, monkeypatch: pytest.MonkeyPatch
 ):
     def away(*_: object) -> None:
@@ -106,10 +106,10 @@ def test_models_without_a_migration_are_named_with_what_to_do(
         raise OperationalError("SELECT", {}, Exception("no such column: users.phone"))
 
     monkeypatch.setattr("bulwark.ops.prepare.roles.make_roles", lacking)
-    said = app.test_cli_runner().invoke(args=["prepare"])
-    assert said.exit_code == 1
-    assert "no such column: users.phone" in said.output
-    assert "bin/flask db migrate" in said.output
+    result = app.test_cli_runner().invoke(args=["prepare"])
+    assert result.exit_code == 1
+    assert "no such column: users.phone" in result.output
+    assert "bin/flask db migrate" in result.output
 
 
 def invite(app: Flask) -> str:
@@ -250,7 +250,7 @@ def test_the_certificate_is_made_once_and_its_key_is_private(tmp_path: Path):
     assert not list(tmp_path.glob("authority.key"))
 
 
-def test_a_certificate_that_ends_soon_is_made_anew(
+def test_a_certificate_that_expires_soon_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     dev_certificate.make(tmp_path, "Café")
@@ -308,7 +308,7 @@ def development(
     queue.init_app(whole_app, whole_app.extensions["bulwark"])
 
 
-def test_development_shows_each_mail_in_its_mailbox(development: Flask):
+def test_development_shows_each_email_in_its_mailbox(development: Flask):
     client = development.test_client()
     mail.send(
         "A <b>bold</b> subject", "zoe@example.org", "Text.\n\nhttps://localhost/x"

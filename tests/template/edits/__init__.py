@@ -1,6 +1,6 @@
 """What teams do to their services: a module for each edit, found by being here.
 
-A module says in its docstring what the team did, and holds
+A module describes in its docstring what the team did, and holds
 
     OWNER      whose files that are, "team" or "template"
     CONFLICTS  files in which a release of tests/support/releases.py changes those lines

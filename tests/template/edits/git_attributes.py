@@ -1,4 +1,4 @@
-"""The team tells git how to treat files."""
+"""The team has attributes of git."""
 
 from pathlib import Path
 

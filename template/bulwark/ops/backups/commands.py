@@ -14,8 +14,9 @@ from flask.cli import with_appcontext
 
 from bulwark import settings
 from bulwark.audit import events
-from bulwark.database import migrate, utcnow
+from bulwark.database import utcnow
 from bulwark.database.engine import database_url
+from bulwark.database.migrations import migrate
 from bulwark.jobs.state import remember_time
 from bulwark.ops.backups import archive, filesystem, postgresql, retention, sqlite
 from bulwark.ops.backups.contents import BackupError, Contents

@@ -162,7 +162,7 @@ def test_a_second_step_without_the_first_leads_to_the_sign_in(
 # --- Hostile words --------------------------------------------------------------------
 
 
-def test_no_page_runs_what_an_address_or_a_name_says(visitor: Visitor, app: Flask):
+def test_no_page_runs_markup_of_an_address_or_a_name(visitor: Visitor, app: Flask):
     add_person(app, HOSTILE)
     visitor.sign_in(HOSTILE)
     give_passkey(app, HOSTILE, '"><img src=x onerror=alert(1)>')

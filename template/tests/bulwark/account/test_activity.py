@@ -36,8 +36,8 @@ def test_a_person_reads_their_own_history_alone(
     add_events(app, other, "authn_recovery_code_used")
     add_events(app, person, "authz_fail", "authn_mfa_enrolled")
     visitor.sign_in(person)
-    told = visitor.get("/account/activity", headers=JSON).get_json()["activity"]
-    assert {event["name"] for event in told} == {
+    activity = visitor.get("/account/activity", headers=JSON).get_json()["activity"]
+    assert {event["name"] for event in activity} == {
         "authn_login_success",
         "authn_mfa_enrolled",
     }
@@ -70,7 +70,7 @@ def test_any_page_of_the_history_can_be_asked_for(
     assert visitor.get(f"/account/activity?before={before}").status_code == 200
 
 
-def test_the_history_says_who_else_did_it_and_not_from_where(
+def test_the_history_shows_who_else_did_it_and_not_from_where(
     visitor: Visitor, app: Flask, person: str
 ):
     visitor.sign_in(person)

@@ -141,7 +141,7 @@ def test_a_script_confirms_it_as_well(zoe: Visitor, app: Flask, link: str):
 
 
 def refuses(visitor: Visitor, link: str) -> bool:
-    """Tell whether a link leads to a page that says why it is none any more."""
+    """Return whether a link leads to a page that explains why it no longer works."""
     answer = visitor.get(link)
     if answer.headers.get("Location") != "/change-email":
         return False
@@ -242,15 +242,15 @@ def test_a_link_to_set_a_password_from_before_ends_with_the_change(
     assert other_visitor.is_signed_in()
 
 
-# --- Who is told, and can stop it -----
+# --- Who is notified, and can stop it -----
 
 
-def test_the_old_address_is_told_at_the_request_and_at_the_change(
+def test_the_old_address_is_notified_of_the_request_and_of_the_change(
     zoe: Visitor, person: str, link: str, stop: str
 ):
     zoe.submit(link, {})
-    told, service = [(m["To"], m["Subject"]) for m in zoe.letters()], name_of(zoe.app)
-    assert told == [
+    sent, service = [(m["To"], m["Subject"]) for m in zoe.letters()], name_of(zoe.app)
+    assert sent == [
         (person, f"Change of your email address requested at {service}"),
         (NEW, f"Confirm your address at {service}"),
         (NEW, f"Your address for {service} was changed"),
@@ -307,7 +307,7 @@ def test_the_database_holds_no_link(zoe: Visitor, app: Flask, link: str, stop: s
         assert hash_of(token) in held
 
 
-# --- How often, and what it tells -----
+# --- How often, and what it reveals -----
 
 
 def test_one_stranger_is_sent_five_emails_an_hour(visitor: Visitor, app: Flask):
@@ -329,7 +329,7 @@ def test_one_account_asks_five_times_an_hour(visitor: Visitor, person: str):
     assert len([m for m in letters if m["To"] == person]) == 5
 
 
-def test_a_taken_address_is_answered_as_a_free_one_and_its_owner_told(
+def test_a_taken_address_gets_the_response_of_a_free_one_and_its_owner_an_email(
     visitor: Visitor, app: Flask, person: str
 ):
     add_person(app, TAKEN)

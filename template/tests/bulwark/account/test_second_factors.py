@@ -44,7 +44,7 @@ def test_an_app_is_set_up_without_a_needless_choice(visitor: Visitor, person: st
     assert '<input type="hidden" name="setup" value="authenticator">' in page
 
 
-def test_codes_by_mail_are_a_choice_where_the_setting_allows_them(
+def test_codes_by_email_are_a_choice_where_the_setting_allows_them(
     visitor: Visitor, app: Flask, person: str, monkeypatch: pytest.MonkeyPatch
 ):
     methods = ["authenticator", "email"]

@@ -95,7 +95,7 @@ def test_a_token_expires_after_the_days_that_were_chosen(
     ],
     ids=["none", "blank", "long", "bidi", "nothing", "unknown", "ages", "never"],
 )
-def test_a_wrong_form_says_what_is_wrong_and_keeps_what_was_typed(
+def test_a_wrong_form_shows_what_is_wrong_and_keeps_what_was_entered(
     visitor: Visitor, app: Flask, ada: str, field: str, value: str, message: str
 ):
     visitor.sign_in(ada)

@@ -203,7 +203,7 @@ def test_a_session_is_ended_through_its_owner_only(
     assert zoe.is_signed_in()
 
 
-def test_somebody_is_invited_by_mail_and_chooses_a_password(
+def test_a_user_is_invited_by_email_and_chooses_a_password(
     app: Flask, ada: Visitor, other_visitor: Visitor
 ):
     ada.submit("/admin/users/invite", {"email": "New@Example.org", **WHY})
@@ -245,13 +245,13 @@ def test_no_act_without_a_plain_reason(app: Flask, ada: Visitor, person: str):
     assert recorded(app) == []
 
 
-def test_looking_changes_nothing(app: Flask, ada: Visitor, person: str):
+def test_opening_pages_changes_nothing(app: Flask, ada: Visitor, person: str):
     for act in ACTS:
         assert ada.get(user_path(app, person, act)).status_code == 200
     assert recorded(app) == []
 
 
-def test_what_is_so_already_is_refused(app: Flask, ada: Visitor, person: str):
+def test_what_is_already_the_case_is_refused(app: Flask, ada: Visitor, person: str):
     answer = ada.submit(user_path(app, person, "unlock"), WHY)
     assert "This account is not locked." in answer.text
     assert recorded(app) == []

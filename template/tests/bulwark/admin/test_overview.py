@@ -56,7 +56,7 @@ def test_the_overview_counts_the_last_day_by_hour(app: Flask, ada: Visitor):
     assert {len(counts) for counts in body["counts"].values()} == {24}
 
 
-def test_the_overview_is_drawn_and_said_in_words(app: Flask, ada: Visitor):
+def test_the_overview_is_a_chart_and_a_text(app: Flask, ada: Visitor):
     happened(app, "authn_login_fail", *[3.5] * 4, 7)
     page = ada.get("/admin").text
     first = status.first_hour()
@@ -99,7 +99,7 @@ def test_nothing_that_is_unknown_is_in_the_way(
     assert ada.get("/admin").text.count("unknown") >= 6
 
 
-def test_the_overview_says_how_things_stand(app: Flask, ada: Visitor):
+def test_the_overview_shows_the_system_status(app: Flask, ada: Visitor):
     now = utcnow()
     with app.app_context():
         checks.check.call_local()
@@ -118,7 +118,7 @@ def test_the_overview_says_how_things_stand(app: Flask, ada: Visitor):
     assert 'class="concern"' not in page
 
 
-def test_the_overview_says_what_needs_a_look(
+def test_the_overview_lists_what_needs_attention(
     app: Flask, ada: Visitor, monkeypatch: pytest.MonkeyPatch
 ):
     now = utcnow()
@@ -127,8 +127,8 @@ def test_the_overview_says_what_needs_a_look(
     long_ago = (now - timedelta(hours=27)).isoformat()
     for what in ("sign of life", "backup"):
         queue.storage.put_data(what.encode(), long_ago.encode())
-    told = {"fault": "row 3 is gone", "head": "", "at": now.isoformat()}
-    queue.put(checks.RESULT_KEY, told)
+    result = {"fault": "row 3 is gone", "head": "", "at": now.isoformat()}
+    queue.put(checks.RESULT_KEY, result)
     waiting = (1, now - timedelta(minutes=16))
     monkeypatch.setattr(system_status, "_mails", lambda: waiting)
     concerns = overview(ada)["concerns"]
@@ -140,7 +140,7 @@ def test_the_overview_says_what_needs_a_look(
         "backup": "None for more than a day.",
     }
     page = ada.get("/admin").text
-    assert all(said in page for said in concerns.values())
+    assert all(text in page for text in concerns.values())
 
 
 def test_the_overview_shows_warnings_that_are_not_counted(

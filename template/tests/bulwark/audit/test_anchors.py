@@ -24,7 +24,7 @@ def test_an_anchor_is_written_when_there_is_something_new(
     assert list(anchors.stored_anchors()) == [ROWS, ROWS + 1]
 
 
-def test_rows_cut_off_the_end_are_betrayed_by_the_anchor(recorded: list[int]):
+def test_the_anchor_reveals_rows_cut_off_the_end(recorded: list[int]):
     anchors.anchor.call_local()
     for table, column in (("security_events", "id"), ("audit_chain", "event_id")):
         tamper(f"DELETE FROM {table} WHERE {column} IN ({recorded[4]}, {recorded[5]})")
@@ -33,7 +33,7 @@ def test_rows_cut_off_the_end_are_betrayed_by_the_anchor(recorded: list[int]):
     assert output == "rows after 4 are gone: an anchor names row 6"
 
 
-def test_a_trail_that_was_written_anew_is_not_the_one_of_the_anchor(
+def test_the_anchor_reveals_a_rewritten_trail(
     recorded: list[int],
 ):
     anchors.anchor.call_local()

@@ -42,7 +42,7 @@ def test_what_somebody_else_wrote_about_a_check_counts_for_nothing(
     assert checks.state().fault.startswith("row 1 is not as it was written")
 
 
-def test_who_can_write_to_the_database_can_t_say_that_all_was_checked(
+def test_write_access_to_the_database_can_t_fake_a_check(
     app: Flask, recorded: list[int]
 ):
     tamper(f"UPDATE security_events SET reason = 'x' WHERE id = {recorded[0]}")

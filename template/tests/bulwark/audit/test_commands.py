@@ -11,7 +11,7 @@ from bulwark.database import db, utcnow
 from tests.bulwark.audit.support import ROWS, tamper
 
 
-def test_the_operator_is_told_what_is_wrong(app: Flask, recorded: list[int]):
+def test_the_operator_sees_what_is_wrong(app: Flask, recorded: list[int]):
     run = app.test_cli_runner().invoke
     good = run(args=["audit", "verify"])
     assert good.exit_code == 0

@@ -40,7 +40,7 @@ def test_changing_the_password(visitor: Visitor, watch: Watch, zoe: str):
     assert watch.new() == [("authn_password_change", "zoe", "zoe", {})]
 
 
-def test_setting_a_new_password_by_mail(visitor: Visitor, watch: Watch, person: str):
+def test_resetting_the_password(visitor: Visitor, watch: Watch, person: str):
     visitor.submit("/reset", {"email": person})
     assert watch.new() == [("authn_reset_requested", "zoe", None, {})]
     visitor.submit(visitor.link_in_last_letter(), {"password": NEW_PASSWORD})

@@ -28,7 +28,7 @@ def test_old_rows_go_and_the_rest_stays_provable(app: Flask, recorded: list[int]
     assert output == "Deleted the rows up to 3.\n"
     head = verification.verify()
     assert head is not None
-    assert head.position == ROWS + 1  # which says what was deleted
+    assert head.position == ROWS + 1  # it records what was deleted
     tamper(f"DELETE FROM security_events WHERE id = {recorded[3]}")
     assert fault() == f"row 4 is gone: event {recorded[3]} was deleted"
     assert "nothing was deleted" in app.test_cli_runner().invoke(args=prune).output

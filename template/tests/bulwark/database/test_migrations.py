@@ -72,7 +72,7 @@ def count_of_roles_given() -> int:
     return db.session.scalar(select(func.count()).select_from(users_roles)) or 0
 
 
-def test_the_migrations_make_what_the_models_say(alembic: Config) -> None:
+def test_the_migrations_match_the_models(alembic: Config) -> None:
     command.upgrade(alembic, "heads")
     command.check(alembic)
 
@@ -292,7 +292,7 @@ def test_a_migration_that_leaves_references_to_nothing_is_refused(
 ) -> None:
     command.upgrade(alembic, "heads")
     add_administrator(app)
-    # SQLite says so at the end, PostgreSQL at once.
+    # SQLite reports it at the end, PostgreSQL at once.
     with pytest.raises((CommandError, IntegrityError)):
         apply(
             alembic, app_folder, 'op.execute("INSERT INTO users_roles VALUES (7, 7)")'

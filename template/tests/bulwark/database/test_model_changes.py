@@ -92,7 +92,7 @@ def models(*tables: tuple[Any, ...]) -> Iterator[list[sa.Table]]:
 
 
 def migrate(alembic: Config, message: str = "models") -> None:
-    """Write a migration, apply it, and see that it made what the models say."""
+    """Write a migration, apply it, and compare the tables with the models."""
     flask_migrate.migrate(message=message)
     command.upgrade(alembic, "heads")
     command.check(alembic)

@@ -38,7 +38,7 @@ def test_a_wrong_password_is_refused(visitor: Visitor, person: str):
     assert not visitor.is_signed_in()
 
 
-def test_two_long_passwords_that_differ_at_the_end_are_told_apart(
+def test_two_long_passwords_that_differ_at_the_end_are_distinguished(
     visitor: Visitor, app: Flask, person: str
 ):
     long = GOOD_PASSWORD * 20
@@ -58,7 +58,7 @@ def test_an_address_is_one_account_in_every_spelling(visitor: Visitor, person: s
     assert visitor.is_signed_in()
 
 
-def test_a_forgotten_password_is_set_anew_by_mail(visitor: Visitor, person: str):
+def test_a_forgotten_password_is_reset_by_email(visitor: Visitor, person: str):
     visitor.submit("/reset", {"email": person})
     link = visitor.link_in_last_letter()
     visitor.submit(link, {"password": NEW_PASSWORD, "password_confirm": NEW_PASSWORD})
@@ -102,7 +102,7 @@ def test_a_changed_password_ends_other_sessions(
     assert not other_visitor.is_signed_in()
 
 
-def test_a_changed_password_is_reported_by_mail(visitor: Visitor, person: str):
+def test_a_changed_password_is_reported_by_email(visitor: Visitor, person: str):
     visitor.sign_in(person)
     visitor.submit(
         "/change",
@@ -150,7 +150,7 @@ def test_a_disabled_account_is_out_at_the_next_request(
     assert not visitor.is_signed_in()
 
 
-def test_an_old_hash_is_made_anew_at_sign_in(visitor: Visitor, app: Flask, person: str):
+def test_an_old_hash_is_replaced_at_sign_in(visitor: Visitor, app: Flask, person: str):
     context = app.extensions["security"].pwd_context
     old = context.using(bcrypt__rounds=5)
     with app.test_request_context():
@@ -227,7 +227,7 @@ def test_known_and_unknown_addresses_cost_the_same_hashing(
 
 
 def test_the_hash_in_a_reset_link_costs_nothing(app: Flask):
-    """A slow one, as it stands by default, would tell a known address by the time."""
+    """The default hash is slow: its time would reveal a known address."""
     with app.test_request_context():
         assert hash_data("stored") == hashlib.sha256(b"stored").hexdigest()
 
@@ -375,8 +375,8 @@ def test_a_proxy_may_leave_out_the_port_that_visitors_use(
     settings = visitor.client.application.extensions
     with_port = replace(settings["bulwark"], base_url=f"{OURS}:8443")
     monkeypatch.setitem(settings, "bulwark", with_port)
-    told = {"Sec-Fetch-Site": "same-origin", "Origin": f"{OURS}:8443"}
-    assert send_with(visitor, told).status_code == 200
+    headers = {"Sec-Fetch-Site": "same-origin", "Origin": f"{OURS}:8443"}
+    assert send_with(visitor, headers).status_code == 200
     assert send_with(visitor, {"Origin": f"{OURS}:444"}).status_code == 400
     elsewhere = replace(with_port, base_url="https://www.localhost:8443")
     monkeypatch.setitem(settings, "bulwark", elsewhere)

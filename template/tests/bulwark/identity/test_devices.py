@@ -104,7 +104,7 @@ def test_a_browser_is_called_what_people_call_it(user_agent: str | None, name: s
     ],
     ids=["html", "header", "controls", "long", "link"],
 )
-def test_a_name_repeats_nothing_of_what_a_browser_says(hostile: str):
+def test_a_name_repeats_nothing_of_the_user_agent(hostile: str):
     known_words = {*devices.BROWSERS.values(), *devices.SYSTEMS.values()}
     browser, _, system = devices.name_of(hostile).partition(" on ")
     assert browser in known_words | {"Unknown browser"}
@@ -195,7 +195,7 @@ def test_a_cookie_that_was_not_made_here_is_replaced(
     assert cookie(visitor.client).value != planted
 
 
-def test_a_new_password_by_mail_makes_other_browsers_new_again(
+def test_a_password_reset_makes_other_browsers_unknown(
     visitor: Visitor, other_visitor: Visitor, app: Flask, person: str
 ):
     visitor.sign_in(person)

@@ -1,4 +1,4 @@
-"""Notices: each change of an account's security is told by mail, with what to do."""
+"""Notifications: emails about each change of an account's security, with what to do."""
 
 import re
 from dataclasses import replace
@@ -56,7 +56,7 @@ def change_password(visitor: Visitor) -> None:
     visitor.submit("/change", {"password": GOOD_PASSWORD, "new_password": NEW_PASSWORD})
 
 
-def test_a_notice_says_what_when_where_and_what_to_do(
+def test_a_notification_contains_what_when_where_and_what_to_do(
     visitor: Visitor, app: Flask, person: str
 ):
     visitor.client.environ_base["HTTP_USER_AGENT"] = LINUX
@@ -83,7 +83,7 @@ def test_a_notice_has_lines_in_html_too(visitor: Visitor, person: str):
     assert 'href="https://localhost/reset"' in html
 
 
-def test_the_first_sign_in_is_not_told_and_a_known_device_neither(
+def test_the_first_sign_in_is_not_reported_and_a_known_device_neither(
     visitor: Visitor, person: str
 ):
     for _ in range(2):
@@ -92,7 +92,7 @@ def test_the_first_sign_in_is_not_told_and_a_known_device_neither(
     assert visitor.letters() == []
 
 
-def test_a_sign_in_with_a_new_device_is_told(
+def test_a_sign_in_with_a_new_device_is_reported(
     visitor: Visitor, other_visitor: Visitor, person: str
 ):
     visitor.sign_in(person)
@@ -100,30 +100,30 @@ def test_a_sign_in_with_a_new_device_is_told(
     assert subjects(visitor) == ["New sign-in to Acme"]
 
 
-def test_a_new_address_is_told_to_the_old_one_and_the_new(
+def test_a_new_address_is_reported_to_the_old_one_and_the_new(
     visitor: Visitor, person: str
 ):
     visitor.sign_in(person)
     visitor.submit("/change-email", {"email": "zoe@example.net"})
     visitor.submit(visitor.link_in_last_letter(), {})
-    told = [
+    sent = [
         letter
         for letter in visitor.letters()
         if letter["Subject"] == "Your address for Acme was changed"
     ]
-    assert {letter["To"] for letter in told} == {person, "zoe@example.net"}
+    assert {letter["To"] for letter in sent} == {person, "zoe@example.net"}
     # A link to set a new password would go to the new address.
-    assert all("https://" not in text_of(letter) for letter in told)
-    assert all("help@example.com" in text_of(letter) for letter in told)
+    assert all("https://" not in text_of(letter) for letter in sent)
+    assert all("help@example.com" in text_of(letter) for letter in sent)
 
 
-def test_a_new_password_by_mail_is_told(visitor: Visitor, person: str):
+def test_a_password_reset_is_reported(visitor: Visitor, person: str):
     visitor.submit("/reset", {"email": person})
     visitor.submit(visitor.link_in_last_letter(), {"password": NEW_PASSWORD})
     assert subjects(visitor)[-1] == "Your password for Acme was set"
 
 
-def test_a_wrong_second_factor_is_told_once_an_hour(visitor: Visitor, app: Flask):
+def test_a_wrong_second_factor_is_reported_once_an_hour(visitor: Visitor, app: Flask):
     email = add_person(app, "zoe@example.org", totp=True)
     wrong = {"code": "000000"}
 
@@ -143,7 +143,7 @@ def test_a_wrong_second_factor_is_told_once_an_hour(visitor: Visitor, app: Flask
     assert guess() == 2
 
 
-def test_what_an_administrator_does_is_told_without_where_they_sit(
+def test_what_an_administrator_does_is_reported_without_their_network(
     visitor: Visitor, app: Flask, person: str
 ):
     admin = add_person(app, "ada@example.org", "administrator")
@@ -159,7 +159,7 @@ def test_what_an_administrator_does_is_told_without_where_they_sit(
     assert "If not, contact help@example.com." in text_of(letter)
 
 
-def test_what_the_operator_does_on_the_machine_is_told(
+def test_what_the_operator_does_on_the_machine_is_reported(
     visitor: Visitor, app: Flask, person: str
 ):
     with app.app_context():
@@ -170,14 +170,14 @@ def test_what_the_operator_does_on_the_machine_is_told(
     assert "authenticator app" in text_of(letter)
 
 
-def test_what_is_rolled_back_is_not_told(visitor: Visitor, app: Flask, person: str):
+def test_what_is_rolled_back_is_not_reported(visitor: Visitor, app: Flask, person: str):
     with app.app_context():
         events.record("authn_login_lock", find_user(app, person))
         db.session.rollback()
     assert visitor.letters() == []
 
 
-def test_an_unknown_account_is_told_nothing(visitor: Visitor, app: Flask):
+def test_an_unknown_account_is_sent_nothing(visitor: Visitor, app: Flask):
     with app.app_context():
         events.record("authn_login_fail_max")
         db.session.commit()
@@ -223,7 +223,7 @@ def test_each_notice_is_of_an_event_that_exists():
 
 LINK = {"link": "https://localhost/x"}
 SOMEBODY = {"user": {"email": "zoe@example.org", "active": True}}
-# What each mail is given by whoever sends it.
+# The context of each email.
 MAILS: dict[str, dict[str, Any]] = {
     "change_email_instructions": LINK | {"within": "1 hour"},
     "change_email_taken": {},
@@ -237,13 +237,13 @@ MAILS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_the_mails_are_those_that_are_tested():
+def test_every_email_is_tested():
     folder = Path(bulwark.__file__).parent / "templates" / "security" / "email"
     assert {path.stem for path in folder.iterdir()} == MAILS.keys()
 
 
 @pytest.mark.parametrize("name", sorted(MAILS))
-def test_each_mail_is_whole_as_text_and_as_a_page(
+def test_each_email_is_complete_as_text_and_as_a_page(
     visitor: Visitor, app: Flask, name: str, monkeypatch: pytest.MonkeyPatch
 ):
     strict = app.jinja_env.overlay(undefined=StrictUndefined)

@@ -62,7 +62,7 @@ def test_the_database_holds_only_a_hash_of_what_the_browser_holds(
     assert hashlib.sha256(token.encode()).hexdigest() in stored
 
 
-def test_the_cookie_of_somebody_says_nothing(visitor: Visitor, person: str):
+def test_the_session_cookie_contains_no_data(visitor: Visitor, person: str):
     visitor.sign_in(person)
     assert len(cookie(visitor)) == 43
     assert "." not in cookie(visitor)
@@ -212,7 +212,7 @@ def test_a_change_of_what_signs_in_ends_all_other_sessions(
     assert len(rows(app)) == 1
 
 
-def test_a_password_set_by_mail_ends_all_sessions(
+def test_a_password_reset_ends_all_sessions(
     visitor: Visitor, other_visitor: Visitor, app: Flask, person: str
 ):
     other_visitor.sign_in(person)

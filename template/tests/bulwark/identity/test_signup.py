@@ -92,7 +92,9 @@ def test_a_link_that_was_changed_is_refused(visitor: Visitor):
         assert visitor.get(changed).headers["Location"] == "/register"
 
 
-def test_somebody_who_has_an_account_is_told_so_by_mail(visitor: Visitor, person: str):
+def test_a_sign_up_with_an_existing_account_is_explained_by_email(
+    visitor: Visitor, person: str
+):
     visitor.submit("/register", {"email": person.upper()})
     body = visitor.letters()[-1].get_body(("plain",))
     assert body

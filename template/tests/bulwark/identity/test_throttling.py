@@ -55,9 +55,8 @@ def events(app: Flask, *names: str) -> list[str]:
 
 def guess(visitor: Visitor, email: str, times: int) -> Any:
     """Try wrong passwords; return the last answer."""
-    for _ in range(times):
-        answer = visitor.submit("/login", {"email": email, "password": WRONG})
-    return answer
+    wrong = {"email": email, "password": WRONG}
+    return visitor.submit("/login", wrong, times=times)
 
 
 def later(monkeypatch: pytest.MonkeyPatch, minutes: int) -> None:
@@ -170,8 +169,8 @@ def test_a_try_is_counted_before_its_hash(
 
 
 def test_the_right_password_is_no_guess(visitor: Visitor, owner: str):
-    for _ in range(PASSWORDS + 2):
-        answer = visitor.submit("/login", {"email": owner, "password": GOOD_PASSWORD})
+    right = {"email": owner, "password": GOOD_PASSWORD}
+    answer = visitor.submit("/login", right, times=PASSWORDS + 2)
     assert answer.headers["Location"].startswith("/login/code")
 
 
@@ -186,8 +185,7 @@ def test_signing_in_forgets_wrong_tries(attacker: Visitor, person: str):
 
 def test_asking_again_counts_the_same_guesses(visitor: Visitor, person: str):
     visitor.sign_in(person)
-    for _ in range(PASSWORDS):
-        answer = visitor.submit("/verify", {"password": WRONG})
+    answer = visitor.submit("/verify", {"password": WRONG}, times=PASSWORDS)
     assert answer.status_code == 200
     refused = visitor.submit("/verify", {"password": GOOD_PASSWORD})
     assert refused.status_code == 429
@@ -198,8 +196,8 @@ def test_changing_the_password_counts_the_same_guesses(
     visitor: Visitor, app: Flask, person: str
 ):
     visitor.sign_in(person)
-    for _ in range(PASSWORDS):
-        visitor.submit("/change", {"password": WRONG, "new_password": NEW_PASSWORD})
+    wrong = {"password": WRONG, "new_password": NEW_PASSWORD}
+    visitor.submit("/change", wrong, times=PASSWORDS)
     right = {"password": GOOD_PASSWORD, "new_password": NEW_PASSWORD}
     assert visitor.submit("/change", right).status_code == 429
     assert len(events(app, "authn_password_change_fail")) == PASSWORDS
@@ -257,7 +255,7 @@ def test_the_owner_gets_in_with_a_passkey_and_the_tries_are_forgotten(
     assert guess(attacker, person, 1).status_code == 200
 
 
-def test_the_owner_gets_in_with_a_new_password_by_mail(
+def test_the_owner_gets_in_with_a_password_reset(
     visitor: Visitor, attacker: Visitor, app: Flask, person: str
 ):
     guess(attacker, person, PASSWORDS + 1)
@@ -267,7 +265,7 @@ def test_the_owner_gets_in_with_a_new_password_by_mail(
     assert visitor.is_signed_in()
 
 
-def test_a_new_password_by_mail_opens_the_way_for_codes_too(
+def test_a_password_reset_resets_the_limit_of_codes_too(
     visitor: Visitor, attacker: Visitor, app: Flask, owner: str
 ):
     guess_codes(attacker, owner, CODES + 1)
@@ -278,7 +276,7 @@ def test_a_new_password_by_mail_opens_the_way_for_codes_too(
     assert visitor.is_signed_in()
 
 
-def test_mails_for_a_new_password_are_few_and_their_links_live_as_long(
+def test_reset_emails_are_limited_for_as_long_as_their_links_last(
     attacker: Visitor, visitor: Visitor, person: str
 ):
     """Whoever fills a mailbox keeps nobody out: what is there works."""
@@ -296,9 +294,7 @@ def test_mails_for_a_new_password_are_few_and_their_links_live_as_long(
 def guess_codes(visitor: Visitor, email: str, times: int) -> Any:
     """Give the right password, then wrong codes; return the last answer."""
     visitor.submit("/login", {"email": email, "password": GOOD_PASSWORD})
-    for _ in range(times):
-        answer = give_code(visitor, "000000")
-    return answer
+    return visitor.submit("/login/code", {"code": "000000"}, times=times)
 
 
 def test_codes_are_tried_so_often_and_then_the_sign_in_ends(
@@ -319,9 +315,7 @@ def test_a_new_sign_in_brings_no_new_codes(attacker: Visitor, app: Flask, owner:
     assert guess_codes(attacker, owner, 1).status_code == 429
 
 
-def test_a_script_is_told_about_codes_in_json(
-    attacker: Visitor, app: Flask, owner: str
-):
+def test_a_script_reads_about_codes_in_json(attacker: Visitor, app: Flask, owner: str):
     guess_codes(attacker, owner, CODES)
     answer = attacker.send("/login/code", {"code": "000000"})
     assert answer.status_code == 429
@@ -468,7 +462,7 @@ def busy() -> Iterator[None]:
         yield
 
 
-def test_who_would_wait_too_long_is_told_to_come_again(
+def test_too_long_a_wait_is_503_with_retry_after(
     visitor: Visitor, person: str, busy: None
 ):
     answer = visitor.submit("/login", {"email": person, "password": GOOD_PASSWORD})
@@ -542,7 +536,7 @@ def test_every_password_waits_its_turn(
     assert answer.status_code == 503
 
 
-def test_asking_for_a_mail_needs_no_turn(visitor: Visitor, person: str, busy: None):
+def test_asking_for_an_email_needs_no_turn(visitor: Visitor, person: str, busy: None):
     """In a storm of sign-ins the way back in stays open."""
     visitor.submit("/reset", {"email": person})
     assert len(visitor.letters()) == 1

@@ -61,7 +61,7 @@ def names(app: Flask) -> list[str]:
 # --- The end of a token -----------------------------------------------------------
 
 
-def test_a_new_password_by_mail_revokes_all(visitor: Visitor, app: Flask, ada: str):
+def test_a_password_reset_revokes_all(visitor: Visitor, app: Flask, ada: str):
     token = make_token(app, ada, "users:read")
     visitor.submit("/reset", {"email": ada})
     visitor.submit(visitor.link_in_last_letter(), {"password": NEW_PASSWORD})
@@ -195,41 +195,39 @@ def test_a_token_that_ended_is_refused_and_recorded(
         )
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        "Bearer",
-        "Bearer ",
-        "Bearer bwk_",
-        f"Bearer bwk_{'x' * 43}",
-        f"Bearer {'x' * 47}",
-        f"Bearer bwk_{'x' * 10_000}",
-        "Bearer bwk_é",
-        "Bearer a=b",
-        "Bearer realm=x, b=c",
-        "Basic YWRhOmFkYQ==",
-        "Basic !",
-        "Digest username=ada",
-        "",
-        " ",
-    ],
-    ids=range(14),
-)
+NO_TOKENS = [
+    "Bearer",
+    "Bearer ",
+    "Bearer bwk_",
+    f"Bearer bwk_{'x' * 43}",
+    f"Bearer {'x' * 47}",
+    f"Bearer bwk_{'x' * 10_000}",
+    "Bearer bwk_é",
+    "Bearer a=b",
+    "Bearer realm=x, b=c",
+    "Basic YWRhOmFkYQ==",
+    "Basic !",
+    "Digest username=ada",
+    "",
+    " ",
+]
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_session_with_an_authorization_that_is_none_gains_nothing(
-    visitor: Visitor, app: Flask, ada: str, header: str, method: str
+    visitor: Visitor, ada: str, method: str, subtests: pytest.Subtests
 ):
     visitor.sign_in(ada)
-    answer = visitor.client.open(
-        READ if method == "GET" else WRITE,
-        method=method,
-        headers={"Authorization": header},
-    )
-    # Without a token that counts, an unsafe request lacks its CSRF token at least.
-    refused = {401} if method == "GET" and header.isascii() else {400, 401}
-    assert answer.status_code in refused
-    assert answer.is_json
-    assert visitor.is_signed_in()
+    path = READ if method == "GET" else WRITE
+    for header in NO_TOKENS:
+        with subtests.test(header=header[:30]):
+            sent = {"Authorization": header}
+            answer = visitor.client.open(path, method=method, headers=sent)
+            # Without a token that counts, a POST lacks its CSRF token at least.
+            refused = {401} if method == "GET" and header.isascii() else {400, 401}
+            assert answer.status_code in refused
+            assert answer.is_json
+            assert visitor.is_signed_in()
 
 
 def test_somebody_elses_session_adds_nothing_to_a_token(
@@ -278,7 +276,7 @@ def test_a_session_wants_a_csrf_token_where_a_token_needs_none(
 # --- Use ------------------------------------------------------------------------------
 
 
-def test_the_last_use_is_written_once_a_minute(visitor: Visitor, app: Flask, ada: str):
+def test_the_last_use_is_stored_once_a_minute(visitor: Visitor, app: Flask, ada: str):
     token = make_token(app, ada, "users:read")
 
     def last_use():

@@ -65,7 +65,7 @@ def waiting() -> int:
 
 
 def make_due() -> None:
-    """Let the time pass that a delayed mail waits."""
+    """Let the time pass that a delayed email waits."""
     db.session.execute(update(outbox.OutgoingMail).values(due_at=utcnow()))
     db.session.commit()
 

@@ -41,7 +41,7 @@ WORD = re.compile(r"=\?utf-8\?b\?([A-Za-z0-9+/=]*)\?=")
 
 
 def decoded(header: bytes, name: str) -> str:
-    """Return the text of a header as RFC 2047 and RFC 5322 say, or fail."""
+    """Return the text of a header as in RFC 2047 and RFC 5322, or fail."""
     assert header.startswith(f"{name}: ".encode())
     assert header.endswith(b"\r\n")
     lines = header[:-2].decode("ascii").split("\r\n")
@@ -97,7 +97,7 @@ def test_a_subject_or_a_name_can_not_add_a_header(text: str) -> None:
         headers.mailbox("From", "no-reply@example.org", text)
 
 
-def test_a_mail_leaves_with_these_headers(
+def test_an_email_is_sent_with_these_headers(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inbox = Inbox()

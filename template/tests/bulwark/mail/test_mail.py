@@ -9,7 +9,7 @@ from tests.bulwark.mail.conftest import send, waiting
 from tests.conftest import Visitor
 
 
-def test_a_mail_has_a_text_and_a_page_made_from_it(visitor: Visitor, app: Flask):
+def test_an_email_has_a_text_and_a_page_made_from_it(visitor: Visitor, app: Flask):
     with app.app_context():
         send()
     letter = visitor.letters()[0]
@@ -30,7 +30,7 @@ def test_an_address_can_not_add_a_header(app: Flask):
         send("zoe@example.org\r\nBcc: all@example.org")
 
 
-def test_a_mail_goes_with_what_it_reports_or_not_at_all(app: Flask):
+def test_an_email_is_sent_if_its_transaction_commits(app: Flask):
     with app.app_context():
         mail.send("Hello", "zoe@example.org", "You have signed up.")
         db.session.rollback()

@@ -27,7 +27,7 @@ from tests.bulwark.mail.conftest import (
 from tests.conftest import Visitor
 
 
-def test_a_stored_mail_shows_nothing(visitor: Visitor, app: Flask, person: str):
+def test_a_stored_email_shows_nothing(visitor: Visitor, app: Flask, person: str):
     visitor.submit("/reset", {"email": person})
     with app.app_context():
         sealed = db.session.scalars(select(outbox.OutgoingMail.sealed_message)).one()
@@ -35,7 +35,7 @@ def test_a_stored_mail_shows_nothing(visitor: Visitor, app: Flask, person: str):
         assert b"/reset/" not in sealed
 
 
-def test_a_mail_that_was_moved_to_another_row_is_not_sent(
+def test_an_email_that_was_moved_to_another_row_is_not_sent(
     visitor: Visitor, app: Flask, caplog: pytest.LogCaptureFixture
 ):
     with app.app_context():
@@ -79,7 +79,7 @@ def test_each_failure_waits_longer_than_the_last(app: Flask, mail_to):
     assert waits == pytest.approx([10, 30, 60, 120, 300, 300, 300], abs=5)
 
 
-def test_a_mail_is_given_up_after_five_days(app: Flask, mail_to, caplog):
+def test_an_email_is_dropped_after_five_days(app: Flask, mail_to, caplog):
     mail_to(f"smtp://localhost:{free_port()}")
     with app.app_context():
         send()
@@ -115,7 +115,7 @@ def test_a_recipient_that_is_rejected_for_now_delays_no_other(
     assert receivers == delivered
 
 
-def test_a_final_refusal_loses_that_mail_alone_and_is_an_event(
+def test_a_final_refusal_loses_that_email_alone_and_is_an_event(
     app: Flask, mail_to, written: Written
 ):
     class Picky(Inbox):
@@ -137,7 +137,7 @@ def test_a_final_refusal_loses_that_mail_alone_and_is_an_event(
     assert event["level"] == "error"
 
 
-def test_a_mail_is_claimed_by_one_worker_only(app: Flask):
+def test_an_email_is_claimed_by_one_worker_only(app: Flask):
     with app.app_context():
         send()
         first = outbox._claim()
@@ -179,9 +179,7 @@ def test_a_queue_that_is_down_loses_no_email(
     assert len(visitor.letters()) == 1
 
 
-def test_a_delayed_mail_is_tried_again_when_its_time_has_come(
-    app: Flask, mail_to, mailbox: Path
-):
+def test_a_delayed_email_is_retried_when_it_is_due(app: Flask, mail_to, mailbox: Path):
     mail_to(f"smtp://localhost:{free_port()}")
     with app.app_context():
         send()
@@ -194,7 +192,7 @@ def test_a_delayed_mail_is_tried_again_when_its_time_has_come(
     assert [later.name for later in queue.scheduled()] == ["deliver_mail"]
 
 
-def test_the_worker_delivers_what_the_commit_wakes_it_for(app: Flask, mailbox: Path):
+def test_a_commit_wakes_the_worker_which_delivers(app: Flask, mailbox: Path):
     with app.app_context():
         send()
     task = queue.dequeue()
@@ -202,7 +200,7 @@ def test_the_worker_delivers_what_the_commit_wakes_it_for(app: Flask, mailbox: P
     assert len(list(mailbox.glob("*.eml"))) == 1
 
 
-def test_each_minute_the_worker_looks_for_mail_that_waits(app: Flask, mailbox: Path):
+def test_each_minute_the_worker_looks_for_waiting_emails(app: Flask, mailbox: Path):
     with app.app_context():
         send()
     queue.flush()
@@ -214,7 +212,9 @@ def test_each_minute_the_worker_looks_for_mail_that_waits(app: Flask, mailbox: P
     assert len(list(mailbox.glob("*.eml"))) == 1
 
 
-def test_a_sealed_mail_survives_a_new_key(app: Flask, visitor: Visitor, monkeypatch):
+def test_an_encrypted_email_survives_a_new_key(
+    app: Flask, visitor: Visitor, monkeypatch
+):
     with app.app_context():
         send()
     old = app.extensions["bulwark"]

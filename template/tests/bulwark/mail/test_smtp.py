@@ -90,7 +90,7 @@ def test_a_mail_server_must_prove_who_it_is(
     assert len(inbox.letters) == (1 if trusted else 0)
 
 
-def test_a_server_elsewhere_without_tls_gets_no_mail(app: Flask, monkeypatch):
+def test_a_remote_server_without_tls_gets_no_email(app: Flask, monkeypatch):
     with app.app_context(), smtp_server(Inbox()) as port:
         monkeypatch.setattr("bulwark.mail.smtp.is_local", lambda _: False)
         with (

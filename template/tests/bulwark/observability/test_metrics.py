@@ -7,13 +7,12 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import pytest
 from flask import Flask
@@ -25,22 +24,33 @@ from bulwark.audit.catalogue import CATALOGUE
 from bulwark.ops import dev_certificate, exporter
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person
 
-# Counts in two processes of its own, one of which is killed while it does.
+# For each line that it reads: starts a service with one worker, both of which count,
+# and prints the id of its group. It loads the code once for all of them.
 COUNTING = """
 import os, sys, time
 from pathlib import Path
 from bulwark.observability.metrics import _counts
 
-counts = _counts(Path(sys.argv[1]))
-counts.events.labels("authn_logout").inc()
-if os.fork() == 0:
-    while True:
-        counts.events.labels("authn_login_fail").inc()
-        counts.pool_in_use.inc()
-        if len(sys.argv) > 2:
-            sys.exit()
-        time.sleep(0.001)
-os.wait()
+def serve(once):
+    os.setpgid(0, 0)
+    counts = _counts(Path(sys.argv[1]))
+    counts.events.labels("authn_logout").inc()
+    if os.fork() == 0:
+        while True:
+            counts.events.labels("authn_login_fail").inc()
+            counts.pool_in_use.inc()
+            if once:
+                os._exit(0)
+            time.sleep(0.001)
+    os.wait()
+    os._exit(0)
+
+for line in sys.stdin:
+    service = os.fork()
+    if service == 0:
+        serve(once=line == "once\\n")
+    print(service, flush=True)
+    os.waitpid(service, 0)
 """
 
 
@@ -209,21 +219,42 @@ def counted(folder: Path, name: str) -> float:
 
 
 def test_a_killed_process_leaves_its_counts_and_its_files_to_the_next(tmp_path: Path):
-    command: list[Any] = [sys.executable, "-c", COUNTING, tmp_path]
     name = "security_events_total"
     seen = 0.0
-    for _ in range(3):
-        with subprocess.Popen(command, start_new_session=True) as counting:
+    with services(tmp_path) as start:
+        for _ in range(3):
+            service = start("until it is killed")
             try:
                 while not _counts_more(tmp_path, seen):
                     time.sleep(0.01)
             finally:
-                os.killpg(counting.pid, signal.SIGKILL)
-        assert counted(tmp_path, name) > seen
-        seen = counted(tmp_path, name)
-    assert len(list(tmp_path.glob("counter_*.db"))) == 2
-    subprocess.run([*command, "once"], check=True)
+                os.killpg(service, signal.SIGKILL)
+            assert counted(tmp_path, name) > seen
+            seen = counted(tmp_path, name)
+        assert len(list(tmp_path.glob("counter_*.db"))) == 2
+        start("once")
     assert counted(tmp_path, name) == seen + 1
+
+
+@contextmanager
+def services(folder: Path) -> Iterator[Callable[[str], int]]:
+    """Start services that count into a folder, and wait for the last one."""
+    with subprocess.Popen(
+        [sys.executable, "-c", COUNTING, folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as starter:
+        assert starter.stdin
+        assert starter.stdout
+        lines, ids = starter.stdin, starter.stdout
+
+        def start(until: str) -> int:
+            lines.write(f"{until}\n")
+            lines.flush()
+            return int(ids.readline())
+
+        yield start
 
 
 def _counts_more(folder: Path, seen: float) -> bool:

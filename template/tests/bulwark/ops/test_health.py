@@ -124,7 +124,7 @@ def test_checks_run_side_by_side(app: Flask, monkeypatch: pytest.MonkeyPatch):
     assert run_health(app) == dict.fromkeys(health.CHECKS, "ok")
 
 
-def test_who_serves_less_well_says_so_and_no_more(
+def test_a_degraded_service_reports_that_and_no_details(
     app: Flask, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(limiter.storage, "check", lambda: False)
@@ -143,7 +143,7 @@ def test_visitors_are_served_without_a_worker(
     assert run_health(app)["worker"] == expected
 
 
-def test_mail_that_waits_is_shown(app: Flask, visitor: Visitor):
+def test_waiting_emails_are_shown(app: Flask, visitor: Visitor):
     with app.test_request_context():
         mail.send("A subject", "zoe@example.org", "A text")
         db.session.execute(

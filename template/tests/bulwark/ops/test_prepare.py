@@ -111,8 +111,8 @@ def test_an_operator_removes_all_factors_of_whoever_lost_them(
 def test_an_invitation_is_printed_and_works_once(
     app: Flask, visitor: Visitor, other_visitor: Visitor
 ):
-    said = run(app, "invite", "New@Example.org", "--role", "administrator").output
-    link = said.splitlines()[-1].removeprefix("https://localhost")
+    output = run(app, "invite", "New@Example.org", "--role", "administrator").output
+    link = output.splitlines()[-1].removeprefix("https://localhost")
     subjects = [str(letter["Subject"]) for letter in visitor.letters()]
     assert not any(subject.startswith("Your account") for subject in subjects)
     visitor.submit(link, {"password": GOOD_PASSWORD})
@@ -139,7 +139,7 @@ def test_accounts_are_listed_with_what_matters(app: Flask, person: str):
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
         (("lock", "nobody@example.org", *WHY), "no account has the email address"),
         (("lock", "zoe@example.org"), "Missing option '--reason'"),
@@ -154,11 +154,11 @@ def test_accounts_are_listed_with_what_matters(app: Flask, person: str):
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
 def test_what_an_operator_gets_wrong_is_explained_and_changes_nothing(
-    app: Flask, person: str, command: tuple[str, ...], said: str
+    app: Flask, person: str, command: tuple[str, ...], message: str
 ):
     answer = run(app, *command)
     assert answer.exit_code != 0
-    assert said in answer.output
+    assert message in answer.output
     assert recorded(app) == []
     with app.app_context():
         found = app.extensions["security"].datastore.find_user(email="a@example.org")

@@ -78,7 +78,7 @@ def test_errors_are_those_since_the_last_count(folder: Path):
     assert count_errors() == [4]
 
 
-def test_counters_that_begin_anew_lose_nothing(folder: Path):
+def test_counters_that_restart_lose_nothing(folder: Path):
     count_errors()
     count(folder, times=2)
     assert count_errors() == [4]

@@ -365,8 +365,9 @@ def test_postgresql_gets_the_password_that_the_service_reads(
 
 def test_a_server_that_must_not_start_ends_at_once_without_a_traceback():
     environ = {k: v for k, v in os.environ.items() if not k.startswith("APP_")}
+    python = [sys.executable, "-X", "importtime"]
     server = subprocess.run(
-        [sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:0", "wsgi:app"],
+        [*python, "-m", "gunicorn", "--bind", "127.0.0.1:0", "wsgi:app"],
         cwd=ROOT,
         env=environ
         | {"APP_ENV": "production", "APP_COLOUR": "red", "ENV_FILE": "/nonexistent"},
@@ -378,3 +379,7 @@ def test_a_server_that_must_not_start_ends_at_once_without_a_traceback():
     assert server.returncode != 0
     assert "APP_COLOUR in the environment is not a setting" in server.stderr
     assert "Traceback" not in server.stderr
+    imported = re.findall(r"^import time:.*\| +(\S+)$", server.stderr, re.MULTILINE)
+    assert "bulwark.settings" in imported
+    # Only what runs needs most of the base, and the packages that it uses.
+    assert not {"bulwark.admin", "bulwark.identity.setup", "alembic"} & {*imported}

@@ -120,7 +120,7 @@ def test_a_password_with_special_characters_works_in_a_url(
 @pytest.mark.parametrize(
     ("name", "url"), [(name, url) for name, given in BROKEN.items() for url in given]
 )
-def test_what_has_two_readings_or_none_stops_the_start_and_shows_no_secret(
+def test_an_ambiguous_or_invalid_url_stops_the_start_and_shows_no_secret(
     production: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -145,7 +145,7 @@ def test_what_has_two_readings_or_none_stops_the_start_and_shows_no_secret(
         ("APP_DATABASE_URL", "postgresql://u:1/2@db.test/shop", "%2F"),
     ],
 )
-def test_a_problem_says_what_to_write_instead(
+def test_a_problem_shows_what_to_write_instead(
     production: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -206,7 +206,7 @@ def test_ordinary_urls_stay_as_they_are(
         ("sqlite:////srv/what%3F%2541/x.db?timeout=9", "/srv/what?%41/x.db"),
     ],
 )
-def test_a_file_of_sqlite_is_where_the_url_says(
+def test_a_file_of_sqlite_is_at_the_path_in_the_url(
     production: Path, monkeypatch: pytest.MonkeyPatch, url: str, file: str | None
 ):
     monkeypatch.setenv("APP_DATABASE_URL", url)

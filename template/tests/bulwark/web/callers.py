@@ -15,6 +15,7 @@ from bulwark.database import db
 from bulwark.identity import tokens
 from bulwark.identity.models import Role
 from bulwark.web.access import permission, signed_in
+from tests.beginnings import begin
 from tests.bulwark.conftest import Written
 from tests.conftest import Visitor, add_person
 
@@ -41,16 +42,22 @@ class Caller:
 
 def member(app: Flask, visitor: Visitor, *, by_token: bool = False) -> Caller:
     """Return an administrator, signed in or with a token."""
-    email = add_person(app, "ada@example.org", "administrator")
-    with app.app_context():
-        user = app.extensions["security"].datastore.find_user(email=email)
-        number = user.id
-        token, _ = tokens.make(user, "Report", ["users:read"], 30)
-        db.session.commit()
+
+    def make() -> tuple[int, str]:
+        email = add_person(app, "ada@example.org", "administrator")
+        with app.app_context():
+            user = app.extensions["security"].datastore.find_user(email=email)
+            number = user.id
+            token, _ = tokens.make(user, "Report", ["users:read"], 30)
+            db.session.commit()
+        if not by_token:
+            visitor.sign_in(email)
+        return number, token
+
+    number, token = begin(visitor, f"member {by_token}", make)
     if by_token:
         bearer = {"Authorization": f"Bearer {token}"}
         return Caller(visitor, permission("users:read"), bearer, number)
-    visitor.sign_in(email)
     return Caller(visitor, signed_in, {}, number)
 
 

@@ -1,4 +1,4 @@
-"""Access: every route says who may call it, and is held to that."""
+"""Access: every route declares who may call it, and the declaration is enforced."""
 
 import re
 
@@ -18,7 +18,7 @@ def small_app() -> Flask:
     return Flask("tests")
 
 
-def test_every_route_of_this_service_says_who_may_call_it(app: Flask):
+def test_every_route_of_this_service_declares_who_may_call_it(app: Flask):
     declared = {
         rule.endpoint: access.declared_for(app, rule.endpoint)
         for rule in app.url_map.iter_rules()

@@ -92,7 +92,7 @@ def locked(folder: Path) -> sqlite3.OperationalError:
 
 
 def wrong(_: Path) -> sqlite3.OperationalError:
-    """Return what SQLite says to a statement that can't be right."""
+    """Return what SQLite raises for an invalid statement."""
     with (
         closing(sqlite3.connect(":memory:")) as connection,
         pytest.raises(sqlite3.OperationalError) as caught,

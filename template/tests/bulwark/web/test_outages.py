@@ -6,7 +6,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 from flask import Flask, g, session
-from sqlalchemy import exc
+from sqlalchemy import exc, text
 from sqlalchemy.orm import Session
 
 from bulwark.database import db, rows
@@ -54,6 +54,20 @@ def test_a_wrong_statement_is_a_server_error(
 ):
     serve(signed_in_user, raises(error))
     monitor.fails(signed_in_user)
+
+
+def test_in_development_a_wrong_statement_reaches_the_debugger(
+    app: Flask,
+    signed_in_user: Caller,
+    serve: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setitem(app.config, "PROPAGATE_EXCEPTIONS", None)
+    monkeypatch.setattr(app, "debug", True)
+    monkeypatch.setattr(app, "testing", False)
+    serve(signed_in_user, lambda: db.session.execute(text("SELECT missing FROM users")))
+    with pytest.raises(exc.DBAPIError, match="missing"):
+        signed_in_user.get()
 
 
 def test_a_session_that_can_not_be_read_is_no_sign_out(

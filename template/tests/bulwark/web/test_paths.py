@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 
 # What lies beside the code: packages, data, settings of this machine.
-BESIDE = shutil.ignore_patterns(".*", "instance", "node_modules", "__pycache__")
+BESIDE = shutil.ignore_patterns(".*", "instance", "node_modules")
 # Of a process that starts whatever your own settings want.
 START = """
 import sys
@@ -20,7 +20,22 @@ import pytest
 from tests.own_settings import leave_out_own_settings
 leave_out_own_settings(pytest.MonkeyPatch())
 """
-FLASK = f"{START}from flask.cli import main; main()"
+COMMANDS = f"""{START}
+from flask.cli import cli
+from wsgi import app
+for command in ("prepare", "db check", "backup instance/backups"):
+    cli(["--app", "wsgi", *command.split()], standalone_mode=False)
+"""
+MAIL = f"""{COMMANDS}
+from bulwark import mail
+from bulwark.database import db
+from bulwark.mail import outbox
+with app.app_context():
+    mail.send("Hello", "zoe@example.org", "Text.")
+    db.session.commit()
+    outbox.deliver_due()
+print(app.test_client().get("/dev/mailbox", base_url="https://localhost").text)
+"""
 
 
 @pytest.fixture
@@ -50,21 +65,7 @@ def run(folder: Path, *command: str) -> str:
 @pytest.mark.parametrize("place", ["100% what?#1 %(here)s %41 ä@b;c"], indirect=True)
 def test_set_up_works_and_the_data_stays_inside(place: Path):
     run(place, "bin/secrets")
-    run(place, "-c", FLASK, "--app", "wsgi", "prepare")
-    run(place, "-c", FLASK, "--app", "wsgi", "db", "check")
-    run(place, "-c", FLASK, "--app", "wsgi", "backup", "instance/backups")
-    mail = START + (
-        "from wsgi import app\n"
-        "from bulwark import mail\n"
-        "from bulwark.database import db\n"
-        "from bulwark.mail import outbox\n"
-        "with app.app_context():\n"
-        "    mail.send('Hello', 'zoe@example.org', 'Text.')\n"
-        "    db.session.commit()\n"
-        "    outbox.deliver_due()\n"
-        "print(app.test_client().get('/dev/mailbox', base_url='https://localhost').text)\n"
-    )
-    assert "zoe@example.org" in run(place, "-c", mail)
+    assert "zoe@example.org" in run(place, "-c", MAIL)
     for name in ("development.db", "development.jobs.db"):
         file = place / "instance" / name
         assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -42,7 +42,7 @@ def test_nothing_else_answers_for_another_host(visitor: Visitor, path: str):
 @pytest.mark.parametrize(
     "header", ["X-Forwarded-Host", "Forwarded", "X-Original-Host", "X-Host"]
 )
-def test_a_link_in_a_mail_never_leads_to_a_host_that_a_header_names(
+def test_a_link_in_an_email_never_leads_to_a_host_that_a_header_names(
     visitor: Visitor, person: str, header: str
 ):
     visitor.submit(

@@ -226,7 +226,7 @@ def test_redis_is_used_again_and_a_second_outage_is_recorded(
 
 
 def test_a_redis_that_does_not_answer_costs_a_moment(app: Flask):
-    """It takes connections and says nothing, as behind a broken network."""
+    """It accepts connections and never responds, as behind a broken network."""
     with socket.create_server(("127.0.0.1", 0), backlog=8) as silent:
         port = silent.getsockname()[1]
         counters = Counters("bulwark://", f"redis://127.0.0.1:{port}")

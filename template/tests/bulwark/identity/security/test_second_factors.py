@@ -197,13 +197,13 @@ def test_the_code_that_added_an_app_does_not_sign_in(
     assert not other_visitor.is_signed_in()
 
 
-def test_codes_by_mail_are_not_offered(visitor: Visitor, person: str):
+def test_codes_by_email_are_not_offered(visitor: Visitor, person: str):
     visitor.sign_in(person)
     assert visitor.send("/account/authenticator", {"setup": "email"}).status_code == 400
     assert visitor.letters() == []
 
 
-def test_where_a_setting_allows_it_a_code_by_mail_is_a_second_factor(
+def test_where_a_setting_allows_it_a_code_by_email_is_a_second_factor(
     visitor: Visitor,
     other_visitor: Visitor,
     app: Flask,
@@ -238,7 +238,7 @@ def code_in_last_letter(visitor: Visitor) -> str:
         body = letter.get_body(("plain",))
         if body and (found := re.search(r"\n(\d{6})\s", body.get_content())):
             return found[1]
-    raise AssertionError("no mail has a code")
+    raise AssertionError("no email has a code")
 
 
 def config_of(app: Flask) -> Config:
@@ -271,7 +271,7 @@ def test_a_link_to_the_code_page_signs_nobody_out(visitor: Visitor, with_app: st
     assert visitor.is_signed_in()
 
 
-def test_nobody_mails_the_administrator_for_help(visitor: Visitor, with_app: str):
+def test_no_page_emails_the_administrator_for_help(visitor: Visitor, with_app: str):
     give_password(visitor, with_app)
     answer = visitor.get("/login/lost")
     assert answer.headers["Location"] == "/login/recovery"
@@ -400,7 +400,7 @@ def test_a_passkey_is_the_second_step_after_a_password(
 def test_any_kind_of_authenticator_is_taken_if_it_verifies_its_user(
     visitor: Visitor, person: str
 ):
-    """Stock, the browser is told to take security keys only, and phones fail."""
+    """By default, browsers accept security keys only, and phones fail."""
     visitor.sign_in(person)
     begun = visitor.send("/account/passkeys", {"name": "Phone"}).get_json()
     wanted = begun["response"]["credential_options"]["authenticatorSelection"]
@@ -422,7 +422,7 @@ def test_a_passkey_that_does_not_verify_its_user_signs_nobody_in(
 def test_an_answer_of_a_passkey_works_once(
     visitor: Visitor, other_visitor: Visitor, person: str
 ):
-    """Passkeys in phones count nothing, so only the challenge tells a replay."""
+    """Passkeys in phones have no counter, so only the challenge reveals a replay."""
     key = SoftwarePasskey(counts=False)
     visitor.sign_in(person)
     register(visitor, key)
@@ -528,7 +528,7 @@ def test_a_removed_passkey_signs_nobody_in(visitor: Visitor, key: SoftwarePasske
     assert not visitor.is_signed_in()
 
 
-def test_asking_for_a_passkey_never_tells_who_has_one(
+def test_asking_for_a_passkey_never_reveals_who_has_one(
     visitor: Visitor, person: str, key: SoftwarePasskey
 ):
     known = visitor.send("/login/passkey", {"identity": person}).get_json()["response"]

@@ -47,7 +47,7 @@ def test_a_bit_that_flipped_is_found_wherever_it_is(
     service.restore(file)
 
 
-def test_a_file_that_was_cut_or_put_together_anew_is_refused(
+def test_a_file_that_was_cut_or_reassembled_is_refused(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(encryption, "CHUNK", 512)

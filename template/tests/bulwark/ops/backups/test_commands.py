@@ -16,7 +16,7 @@ from tests.bulwark.ops.backups.support import (
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person
 
 
-def test_a_restored_service_knows_its_people_their_factors_and_waiting_mail(
+def test_a_restored_service_knows_its_users_their_factors_and_waiting_emails(
     service: Service, visitor: Visitor
 ):
     email = add_person(service.app, "zoe@example.org", totp=True)
@@ -31,7 +31,7 @@ def test_a_restored_service_knows_its_people_their_factors_and_waiting_mail(
     assert [str(letter["Subject"]) for letter in visitor.letters()] == ["Hello"]
 
 
-def test_both_commands_say_what_they_did(service: Service):
+def test_both_commands_report_what_they_did(service: Service):
     done = service.run("backup", service.folder)
     (file,) = service.folder.iterdir()
     rows = sum(
@@ -102,7 +102,7 @@ def test_only_its_owner_may_read_a_backup(service: Service):
         assert stat.S_IMODE(service.file.stat().st_mode) == 0o600
 
 
-def test_data_is_replaced_only_when_one_says_so(service: Service):
+def test_data_is_replaced_only_on_request(service: Service):
     file = service.backup()
     service.execute("CREATE TABLE later (number INTEGER)")
     assert "add --replace" in service.refuses("restore", file)

@@ -50,7 +50,7 @@ def test_programs_newer_than_the_server_do(
     service: Service, instead: Callable[..., None]
 ):
     file = service.backup()
-    # What pg_restore says since version 17, and no server before knows.
+    # What pg_restore emits since version 17, and older servers reject.
     instead("pg_restore", 'echo "SET transaction_timeout = 0;"; real "$@"')
     service.restore(file, "--replace")
 

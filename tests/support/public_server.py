@@ -1,9 +1,7 @@
-"""A server with fail2ban, and visitors from many networks."""
+"""A server that visitors from many networks reach."""
 
-import http.client
 import itertools
 import json
-import re
 import socket
 import ssl
 import subprocess
@@ -11,20 +9,16 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
-from urllib.parse import urlencode
 
-from tests.support.deployed import DOMAIN, HOME, LIVE, NAME, SETTINGS, Server
+from tests.support.deployed import HOME, LIVE, NAME, SETTINGS, Server
 from tests.support.servers import PATIENCE, eventually
-
-FORM = "application/x-www-form-urlencoded"
-
-ADDRESS, PASSWORD = "jo@bulwark-tests.net", "eleven-purple-tractors-sing"
+from tests.support.visitor import DOMAIN, Visitor
 
 LOG = "/var/log/nginx/access.log"
 
 SHORTLY = 2.0  # seconds
 
-# Linux lets a socket have any address of a local IPv6 route only if told so: ipv6(7).
+# With this option a socket may have any address of a local IPv6 route: ipv6(7).
 IPV6_FREEBIND = 78
 
 # Records security events as a request does: name, address and browser in each line.
@@ -44,13 +38,13 @@ for name, address, agent in json.load(sys.stdin):
 """
 
 
-class Town(Server):
-    """A server, and a network in which visitors live at as many addresses as needed."""
+class PublicServer(Server):
+    """A server, and a network with as many addresses of visitors as needed."""
 
     def booted(self) -> None:
         self.numbers, self.open_streams = itertools.count(20), ExitStack()
-        # There is no name server; fail2ban, which looks up the server's own name, would
-        # wait for the one of whoever runs the tests.
+        # There is no name server. fail2ban looks up the server's own name, and would
+        # wait for the name server of the machine that runs the tests.
         self.run("sh", "-c", "echo nameserver 127.0.0.1 >/etc/resolv.conf")
 
     def __exit__(
@@ -63,7 +57,7 @@ class Town(Server):
         super().__exit__(kind, error, trace)
 
     def fresh_address(self, subnet: str = "") -> str:
-        """Return an address that nobody had: of IPv4, or in that /64 of IPv6."""
+        """Return an unused address: of IPv4, or in that /64 of IPv6."""
         number = next(self.numbers)
         if subnet:
             return f"{self.network_6}:{subnet}::{number:x}"
@@ -85,7 +79,7 @@ class Town(Server):
         return plain
 
     def answers(self, address: str, port: int = 443) -> bool:
-        """Tell whether the kernel lets somebody connect."""
+        """Return whether the kernel lets an address connect."""
         try:
             self.open(address, port).close()
         except (ConnectionRefusedError, TimeoutError):
@@ -96,7 +90,7 @@ class Town(Server):
         return "quic" in self.path(f"/etc/nginx/{NAME}/listen.conf").read_text()
 
     def refuses_quic(self, address: str) -> bool:
-        """Tell whether the kernel says so when somebody sends a datagram."""
+        """Return whether the kernel rejects a datagram."""
         with socket.socket(type=socket.SOCK_DGRAM) as visitor:
             visitor.settimeout(0.5)
             visitor.bind((address, 0))
@@ -111,7 +105,7 @@ class Town(Server):
         raise AssertionError("answered what is no QUIC")
 
     def banned(self) -> set[str]:
-        """Return whom the kernel refuses."""
+        """Return the addresses that the kernel rejects."""
         table = json.loads(self.run("nft", "--json", "list", "ruleset"))["nftables"]
         found = [one for part in table for one in part.get("set", {}).get("elem", [])]
         return {
@@ -141,66 +135,37 @@ class Town(Server):
 
     def fail2ban_regex(self, log: str, mode: str) -> list[str]:
         """Return whom fail2ban sees in a log, once for each line that counts."""
-        said = self.run("fail2ban-regex", "-o", "id", log, f"{NAME}[mode={mode}]")
-        return said.split()
+        output = self.run("fail2ban-regex", "-o", "id", log, f"{NAME}[mode={mode}]")
+        return output.split()
 
 
-class Visitor:
-    """Somebody with a browser, at an address."""
+class PublicVisitor(Visitor):
+    """A client with an address of its own, and a connection that stays open."""
 
+    persistent = True
     patience: float = PATIENCE
 
-    def __init__(self, town: Town, address: str = "") -> None:
-        self.town, self.address = town, address or town.fresh_address()
-        self.cookies: dict[str, str] = {}
-        self.token = self.page = ""
-        self.connection = http.client.HTTPConnection(DOMAIN)
+    def __init__(self, server: PublicServer, address: str = "") -> None:
+        super().__init__()
+        self.server, self.address = server, address or server.fresh_address()
 
-    def connect(self) -> ssl.SSLSocket:
+    def connect(self, port: int = 443) -> ssl.SSLSocket:
         trusted = ssl.create_default_context(
-            cadata=self.town.path(f"{LIVE}/fullchain.pem").read_text()
+            cadata=self.server.path(f"{LIVE}/fullchain.pem").read_text()
         )
-        plain = self.town.open(self.address, patience=self.patience)
+        plain = self.server.open(self.address, port, self.patience)
         stream = trusted.wrap_socket(plain, server_hostname=DOMAIN)
-        return self.town.open_streams.enter_context(stream)
+        return self.server.open_streams.enter_context(stream)
 
-    def ask(
-        self, path: str, body: str | None = None, headers: dict[str, str] | None = None
-    ) -> int:
-        """Open a page or send a form, on a connection that stays open."""
-        if self.connection.sock is None:
-            self.connection.sock = self.connect()
-        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        sent = {"Cookie": cookies, "Referer": f"https://{DOMAIN}/"}
-        sent |= headers or {}
-        self.connection.request("POST" if body else "GET", path, body, sent)
-        answer = self.connection.getresponse()
-        self.page = answer.read().decode()
-        for cookie in answer.headers.get_all("Set-Cookie", []):
-            name, _, value = cookie.partition(";")[0].partition("=")
-            self.cookies[name] = value
-        if found := re.search(r'name="csrf_token"[^>]* value="([^"]+)"', self.page):
-            self.token = found[1]
-        return answer.status
-
-    def fill_in(
-        self, path: str, headers: dict[str, str] | None = None, **fields: str
-    ) -> int:
-        """Send a form, whose page was opened before if there was another one."""
-        if not self.token:
-            self.ask(path)
-        body = urlencode({"csrf_token": self.token, **fields})
-        return self.ask(path, body, {"Content-Type": FORM} | (headers or {}))
-
-    def say(self, line: bytes, *headers: bytes) -> bytes:
-        """Send a request as it is; return the first line that comes back."""
+    def send_line(self, line: bytes, *headers: bytes) -> bytes:
+        """Send a request unchanged; return the first line of the response."""
         with self.connect() as stream:
             host = f"Host: {DOMAIN}".encode()
             stream.sendall(b"\r\n".join((line, host, *headers, b"", b"")))
             return stream.recv(65536).partition(b"\r\n")[0]
 
     def attack(self, act: Callable[[int], object]) -> int:
-        """Do it until nobody answers; return how often somebody did."""
+        """Repeat it until the server no longer responds; return how often it did."""
         self.connection.close()
         self.patience = SHORTLY
         number, end = 0, time.monotonic() + PATIENCE
@@ -209,7 +174,7 @@ class Visitor:
                 act(number)
             except OSError:
                 self.connection.close()
-                if not self.town.answers(self.address):
+                if not self.server.answers(self.address):
                     return number
             number += 1
-        raise TimeoutError(f"banned are {self.town.banned()} alone")
+        raise TimeoutError(f"banned are {self.server.banned()} alone")
