@@ -5,7 +5,8 @@ What is behind them may move with any update.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
@@ -20,18 +21,25 @@ from bulwark.web.input_validation import body_limit
 from bulwark.web.json_body import json_object
 from bulwark.web.rate_limits import limit
 
+if TYPE_CHECKING:
+    from bulwark.api import Api, Page, check_match, paginate
+
 __all__ = [
+    "Api",
     "BaseUser",
     "BlindIndex",
     "Encrypted",
     "Model",
+    "Page",
     "UTCDateTime",
     "UnusableError",
     "body_limit",
+    "check_match",
     "db",
     "init_app",
     "json_object",
     "limit",
+    "paginate",
     "permission",
     "public",
     "queue",
@@ -45,6 +53,13 @@ __all__ = [
 ]
 
 
+def __getattr__(name: str) -> Any:
+    """Import the API, and pydantic with it, when a service first uses it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("bulwark.api"), name)
+
+
 def init_app(
     app: Flask,
     *,
@@ -52,6 +67,7 @@ def init_app(
     settings: type[Any] | None = None,
     permissions: Mapping[str, str] | None = None,
     roles: Mapping[str, Sequence[str]] | None = None,
+    everyone: Sequence[str] = (),
     csp_sources: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Set up the base for an app whose blueprints are registered.
@@ -62,6 +78,7 @@ def init_app(
         settings: a dataclass of your settings, read into `app.config`.
         permissions: your permissions, each with a description.
         roles: your roles with their permissions; `flask prepare` creates missing ones.
+        everyone: permissions of yours that every user has, also without a role.
         csp_sources: other hosts that your pages load from, by CSP directive.
 
     Raises:
@@ -89,6 +106,6 @@ def init_app(
     ops.init_app(app)
     account.init_app(app)
     admin.init_app(app)
-    access.init_app(app, permissions or {}, roles or {})  # checks every route
+    access.init_app(app, permissions or {}, roles or {}, everyone)  # every route
     before_request.join(app)
     overrides.init_app(app)  # checks the templates that replace one of the base

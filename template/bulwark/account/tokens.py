@@ -29,7 +29,7 @@ from wtforms.widgets import CheckboxInput, ListWidget
 from bulwark.database import db
 from bulwark.identity import tokens
 from bulwark.identity.form_data import submitted
-from bulwark.identity.models import permissions_of
+from bulwark.identity.models import permissions_for
 from bulwark.identity.tokens import NAME_LENGTH, AccessToken
 from bulwark.web.access import recent, signed_in
 from bulwark.web.errors import wants_json
@@ -120,7 +120,7 @@ def end(token_id: int) -> ResponseReturnValue:
 def _grantable() -> list[str]:
     """Return the permissions that a user may grant to a token: their own."""
     known = current_app.extensions["permissions"]
-    return sorted(permissions_of(current_user.roles) & known.keys())
+    return sorted(permissions_for(current_user) & known.keys())
 
 
 def _to_dict(token: AccessToken) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """CSRF protection of all forms and JSON requests."""
 
-from flask import Flask, g, request
+from flask import Flask, current_app, g, request
+from flask_login import current_user
 from flask_wtf.csrf import CSRFProtect
 
 from bulwark.identity.token_authentication import has_bearer_token
-from bulwark.web import origins
+from bulwark.web import access, origins, problems
 from bulwark.web.proxy import SAFE_METHODS
 
 
@@ -26,10 +27,18 @@ class CSRF(CSRFProtect):  # type: ignore[misc]
             return
         if has_bearer_token():
             g.csrf_valid = True
-        else:
+        elif not _is_refused_anyway():
             super().protect(apply_exemptions)
             if g.get("csrf_valid"):
                 origins.check()
+
+
+def _is_refused_anyway() -> bool:
+    """Return whether the access check responds with 401, which programs expect."""
+    if not problems.apply() or current_user.is_authenticated:
+        return False
+    declared = access.declared_for(current_app, request.endpoint or "")
+    return declared not in (None, access.PUBLIC)
 
 
 csrf = CSRF()

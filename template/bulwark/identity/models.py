@@ -29,7 +29,7 @@ from sqlalchemy.orm import (
 from bulwark import crypto, settings
 from bulwark.database import PERSONAL, SECRET, Model, UTCDateTime, utcnow
 from bulwark.identity import peppers
-from bulwark.web.access import ADMINISTRATOR
+from bulwark.web.access import ADMINISTRATOR, granted_to_everyone
 
 EMAIL_LENGTH = 254  # RFC 5321, 4.5.3.1.3, less the angle brackets
 
@@ -216,9 +216,11 @@ class BaseUser(Model, UserMixin):
         )
 
     def has_permission(self, permission: str) -> bool:
-        """Return whether a role, and the access token if any, grant a permission."""
+        """Return whether the user, and the access token if any, have a permission."""
         limits = self.token_permissions
-        return (limits is None or permission in limits) and super().has_permission(
+        if limits is not None and permission not in limits:
+            return False
+        return permission in granted_to_everyone(current_app) or super().has_permission(
             permission
         )
 
@@ -235,3 +237,8 @@ def place_of_totp_secret(user_id: object) -> str:
 def permissions_of(roles: Sequence[Role]) -> set[str]:
     """Return the permissions that these roles grant together."""
     return {name for role in roles for name in role.get_permissions()}
+
+
+def permissions_for(user: BaseUser) -> set[str]:
+    """Return the permissions of a user: those of their roles, and of everyone."""
+    return permissions_of(user.roles) | granted_to_everyone(current_app)

@@ -6,7 +6,7 @@ permission, and its owner must have it at the time of the request.
 
 from datetime import timedelta
 
-from flask import Flask, Request, current_app, g, jsonify, request
+from flask import Flask, Request, current_app, g, request
 from flask.typing import ResponseReturnValue
 from flask_login import AnonymousUserMixin
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,6 +18,7 @@ from bulwark.identity.models import BaseUser
 from bulwark.identity.session_store import ignore_outage
 from bulwark.identity.tokens import TOKEN, AccessToken
 from bulwark.web import access, attempts
+from bulwark.web.errors import refusal
 
 # The precision of the last use: at most one write a minute for each token.
 TOUCH_AFTER = timedelta(minutes=1)
@@ -65,7 +66,7 @@ def challenge() -> ResponseReturnValue:
         error, hint = "This access token is not valid", 'Bearer error="invalid_token"'
     else:
         error, hint = "Please sign in", "Bearer"
-    return jsonify(error=error), 401, {"WWW-Authenticate": hint}
+    return refusal(401, error, {"WWW-Authenticate": hint})
 
 
 def has_bearer_token() -> bool:

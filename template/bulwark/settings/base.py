@@ -94,6 +94,11 @@ class Config:
         cast=hosts.host_names,
         required=True,
     )
+    cors_origins: tuple[str, ...] = setting(
+        "the origins of other sites whose pages may call the API, with access tokens",
+        default=(),
+        cast=hosts.origins,
+    )
     proxy_hops: int = setting(
         "the number of your own proxies in front, each of which adds one header",
         default=0,

@@ -71,6 +71,32 @@ def base_url(text: str) -> str:
     return f"https://{host_name(host)}{port}"
 
 
+def origins(text: str) -> tuple[str, ...]:
+    """Parse a list of origins, separated by commas or spaces, as browsers send them.
+
+    `http://` is only for this machine.
+    """
+    return tuple(_origin(one) for one in re.split(r"[\s,]+", text) if one)
+
+
+def _origin(text: str) -> str:
+    try:
+        url = urlsplit(text)
+        port = "" if url.port is None else f":{url.port}"
+    except ValueError:
+        url, port = urlsplit(""), ""
+    host = url.hostname or ""
+    safe = url.scheme == "https" or (url.scheme == "http" and is_local(host))
+    written = f"{url.scheme}://{url.netloc}"
+    if not host or not safe or "@" in url.netloc or text.rstrip("/") != written:
+        raise UnusableError(
+            f"{text!r} is not https:// and a host, like https://shop.de"
+        )
+    host = f"[{host}]" if ":" in host else host_name(host)
+    is_default = port == (":443" if url.scheme == "https" else ":80")
+    return f"{url.scheme}://{host}{'' if is_default else port}"
+
+
 def service_url(text: str) -> str:
     """Parse the URL of another service; `http://` is only for this machine."""
     if not text.strip():

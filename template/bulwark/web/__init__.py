@@ -22,6 +22,7 @@ def init_app(
     from bulwark.observability import request_log
     from bulwark.web import (
         access_matrix,
+        cors,
         data_errors,
         errors,
         exceptions,
@@ -45,6 +46,7 @@ def init_app(
     headers.init_app(app, config, csp_sources)
     errors.init_app(app)
     input_validation.init_app(app)
+    cors.init_app(app, config)
     form_limits.init_app(app)
     data_errors.init_app(app)
     pages.init_app(app)

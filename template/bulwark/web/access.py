@@ -20,14 +20,15 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from flask import Flask, abort, current_app, flash, jsonify, redirect, request, url_for
+from flask import Flask, abort, current_app, flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
 from flask_security.utils import check_and_update_authn_fresh, get_message
 
 from bulwark.audit import events
 from bulwark.observability.logging import log
-from bulwark.web.errors import wants_json
+from bulwark.web import problems
+from bulwark.web.errors import refusal, wants_json
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -87,17 +88,31 @@ def declared_for(app: Flask, endpoint: str) -> str | None:
     return found or getattr(app.view_functions.get(endpoint), "access", None)
 
 
+def granted_to_everyone(app: Flask) -> frozenset[str]:
+    """Return the permissions that every user has, also without a role."""
+    granted: frozenset[str] = app.extensions.get("everyone", frozenset())
+    return granted
+
+
 def init_app(
-    app: Flask, permissions: Mapping[str, str], roles: Mapping[str, Sequence[str]]
+    app: Flask,
+    permissions: Mapping[str, str],
+    roles: Mapping[str, Sequence[str]],
+    everyone: Sequence[str] = (),
 ) -> None:
     """Check that every route declares who may call it, and enforce it on requests."""
     declare(app, PUBLIC, ["static"])
     known = PERMISSIONS | dict(permissions)
     app.extensions["permissions"] = known
-    problems = [*_undeclared_routes(app, known), *_undeclared_in(roles, known)]
-    if problems:
+    app.extensions["everyone"] = frozenset(everyone)
+    wrong = [
+        *_undeclared_routes(app, known),
+        *_undeclared_in(roles, known),
+        *_unfit_for_everyone(everyone, permissions),
+    ]
+    if wrong:
         raise UndeclaredAccessError(
-            "the service did not start:\n" + "\n".join(f"- {p}" for p in problems)
+            "the service did not start:\n" + "\n".join(f"- {w}" for w in wrong)
         )
     app.before_request(_enforce)
 
@@ -132,6 +147,17 @@ def _undeclared_in(
                     f"the role {role!r} grants {name!r}, which is not declared: add"
                     " it to PERMISSIONS in app/permissions.py"
                 )
+
+
+def _unfit_for_everyone(
+    everyone: Sequence[str], permissions: Mapping[str, str]
+) -> Iterable[str]:
+    for name in everyone:
+        if name not in permissions:
+            yield (
+                f"every user would have {name!r}, which is not one of your permissions:"
+                " add it to PERMISSIONS in app/permissions.py"
+            )
 
 
 def _enforce() -> ResponseReturnValue | None:
@@ -174,12 +200,14 @@ def _may(user: Any, view: Callable[..., Any], access: str) -> bool:
 def _require_second_factor_setup() -> ResponseReturnValue:
     """Allow nothing but setting up the second factor that the user must have."""
     if wants_json():
-        return jsonify(error="Set up a second factor first"), 403
+        return refusal(403, "Set up a second factor first")
     return redirect(url_for("account.second_factor"))
 
 
 def _reauthenticate() -> ResponseReturnValue:
     """Require reauthentication, then return to a page that supports GET."""
+    if problems.apply():
+        return refusal(401, "Please sign in again, then retry")
     rule = request.url_rule
     if wants_json() or (rule and rule.methods and "GET" in rule.methods):
         response: ResponseReturnValue = current_app.extensions[

@@ -1,7 +1,7 @@
 """Error responses: a page or JSON, with the request id."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from bulwark.audit import events
 from bulwark.database.outages import is_outage, roll_back
 from bulwark.observability import request_log
 from bulwark.observability.logging import log
+from bulwark.web import problems
 from bulwark.web.origins import OriginError
 
 A_FEW_SECONDS = 10
@@ -48,6 +49,13 @@ HINTS = {
     500: "This is our fault. If it happens again, contact us with the details below.",
     503: "Try again in a minute.",
 }
+# What clients of the API read instead, as they have no pages.
+API_DETAILS = {
+    401: TITLES[401],
+    403: TITLES[403],
+    404: "There is nothing at this URL.",
+    500: "This is our fault. If it happens again, contact us with the request_id.",
+}
 
 
 def init_app(app: Flask) -> None:
@@ -60,9 +68,24 @@ def wants_json() -> bool:
     return prefers_json(request)
 
 
+def refusal(
+    code: int, error: str, headers: Mapping[str, str] | None = None
+) -> ResponseReturnValue:
+    """Return the JSON response to a request that is refused before its view.
+
+    Args:
+        code: the HTTP status.
+        error: the reason.
+        headers: other headers of the response.
+    """
+    if problems.apply():
+        return problems.response(code, error), headers or {}
+    return jsonify(error=error), code, headers or {}
+
+
 def prefers_json(sent: Request) -> bool:
     """Return the same for any request, such as one that is no longer current."""
-    if "Authorization" in sent.headers:
+    if "Authorization" in sent.headers or problems.covers(sent.path):
         return True
     best = sent.accept_mimetypes.best_match(["text/html", "application/json"])
     return sent.is_json or best == "application/json"
@@ -120,11 +143,25 @@ def show(error: HTTPException) -> ResponseReturnValue:
         # The page must not load the user again: the database may be unavailable.
         roll_back()
         g._login_user = AnonymousUserMixin()
+    if problems.apply():
+        members = {"errors": getattr(error, "errors", None)}
+        detail = _detail(error, code, title, hint)
+        return problems.response(code, detail, **members), headers
     if wants_json():
         body = jsonify(error=title, hint=hint, request_id=request_log.current_id())
         return body, code, headers
     page = render_template("bulwark/error.html", code=code, title=title, hint=hint)
     return page, code, headers
+
+
+def _detail(error: HTTPException, code: int, title: str, hint: str) -> str:
+    """Return what a client of the API reads about an error."""
+    if isinstance(error, CSRFError):
+        return f"{title}. {hint}"
+    is_own = error.description != type(error).description
+    if is_own or isinstance(getattr(error, "retry_after", None), int):
+        return hint
+    return API_DETAILS.get(code) or hint or str(error.description)
 
 
 def _title_and_hint(error: HTTPException, code: int) -> tuple[str, str]:

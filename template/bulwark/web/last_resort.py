@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader
 from werkzeug.exceptions import InternalServerError, ServiceUnavailable
 
 from bulwark.observability import request_log
-from bulwark.web import errors, headers, streams
+from bulwark.web import errors, headers, problems, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,12 +78,16 @@ def bare_response(sent: Request) -> Response:
     code = ServiceUnavailable.code if is_down else InternalServerError.code
     title, hint = errors.TITLES[code], errors.HINTS[code]
     request_id = sent.environ.get(request_log.ENVIRON, "")
-    if errors.prefers_json(sent):
+    if problems.covers(sent.path):
+        detail = errors.API_DETAILS.get(code, hint)
+        body, kind = problems.body(code, detail, request_id), problems.MIMETYPE
+    elif errors.prefers_json(sent):
         body = json.dumps({"error": title, "hint": hint, "request_id": request_id})
+        kind = "application/json"
     else:
         body = PAGE.render(code=code, title=title, hint=hint, request_id=request_id)
-    response = Response(body, code)
-    response.mimetype = "application/json" if errors.prefers_json(sent) else "text/html"
+        kind = "text/html"
+    response = Response(body, code, mimetype=kind)
     if is_down:
         response.headers["Retry-After"] = str(errors.SOON)
     return response

@@ -109,8 +109,9 @@ def test_a_wrong_form_shows_what_is_wrong_and_keeps_what_was_entered(
 
 
 def test_nobody_gives_a_token_what_they_may_not_do_themselves(
-    visitor: Visitor, app: Flask, person: str
+    visitor: Visitor, app: Flask, person: str, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setitem(app.extensions, "everyone", frozenset())
     visitor.sign_in(person)
     assert "a token would have none" in visitor.get(PAGE).text
     visitor.client.post(

@@ -7,12 +7,9 @@ from typing import Any
 import pytest
 from flask import Flask
 
-import bulwark
-from app.models import User
-from bulwark.database import db
-from bulwark.jobs import queue
 from bulwark.web.access import public
 from tests.bulwark.conftest import Written
+from tests.bulwark.team_app import running
 from tests.bulwark.web.callers import ENDPOINT, Caller, Monitor, View, member
 from tests.bulwark.web.team import blueprint, notes
 from tests.conftest import Visitor
@@ -23,30 +20,9 @@ def team_app(
     whole_app: Flask, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Flask]:
     """A service with the views above, on a database of its own if that is SQLite."""
-    url = whole_app.config["SQLALCHEMY_DATABASE_URI"]
-    queue.storage.close()
-    # The service's own navigation may link to views that are not in this app.
-    templates = tmp_path_factory.mktemp("templates")
-    (templates / "navigation.html").touch()
-    app = Flask("app", template_folder=str(templates))
-    app.register_blueprint(blueprint)
-    with pytest.MonkeyPatch.context() as patch:
-        if url.get_backend_name() == "sqlite":
-            folder = tmp_path_factory.mktemp("team")
-            patch.setenv("APP_DATABASE_URL", f"sqlite:///{folder}/service.db")
-        bulwark.init_app(app, user_model=User)
-    app.config["PROPAGATE_EXCEPTIONS"] = False
-    with app.app_context():
-        db.create_all()
-        notes.create(db.engine)
-        queue.create_tables()
-    yield app
-    with app.app_context():
-        notes.drop(db.engine)
-        db.session.remove()
-        db.engine.dispose()
-    queue.storage.close()
-    queue.init_app(whole_app, whole_app.extensions["bulwark"])
+    folder = tmp_path_factory.mktemp("team")
+    with running(whole_app, folder, [blueprint], notes) as app:
+        yield app
 
 
 @pytest.fixture
