@@ -9,7 +9,18 @@ from typing import Any
 
 from flask import Flask
 
-from bulwark import account, admin, audit, database, identity, jobs, mail, ops, web
+from bulwark import (
+    account,
+    admin,
+    audit,
+    database,
+    identity,
+    jobs,
+    mail,
+    ops,
+    uploads,
+    web,
+)
 from bulwark import settings as base_settings
 from bulwark.audit.catalogue import CATALOGUE
 from bulwark.database import Model, UTCDateTime, db, utcnow
@@ -18,9 +29,12 @@ from bulwark.jobs import queue
 from bulwark.mail import send as send_email
 from bulwark.observability import logging, metrics
 from bulwark.settings.fields import UnusableError, setting, whole_number, words
+from bulwark.uploads.downloads import send_upload
+from bulwark.uploads.models import Upload
+from bulwark.uploads.receiving import receive_uploads
 from bulwark.web import access, overrides
 from bulwark.web.access import permission, public, recent, signed_in
-from bulwark.web.input_validation import body_limit
+from bulwark.web.body_limits import body_limit
 from bulwark.web.json_body import json_object
 from bulwark.web.rate_limits import limit
 
@@ -29,6 +43,7 @@ __all__ = [
     "Model",
     "UTCDateTime",
     "UnusableError",
+    "Upload",
     "body_limit",
     "db",
     "init_app",
@@ -37,8 +52,10 @@ __all__ = [
     "permission",
     "public",
     "queue",
+    "receive_uploads",
     "recent",
     "send_email",
+    "send_upload",
     "setting",
     "signed_in",
     "utcnow",
@@ -79,6 +96,7 @@ def init_app(
     mail.init_app(config)
     audit.init_app(app)
     web.init_app(app, config, csp_sources or {})
+    uploads.init_app(app, config)
     identity.init_app(app, config, user_model, roles or {})
     ops.init_app(app)
     account.init_app(app)

@@ -159,6 +159,10 @@ class Config:
         default=0,
         cast=whole_number(0, 36500),
     )
+    uploads_folder: str = setting(
+        "the folder of uploaded files, which no proxy may serve; it is also where files"
+        " wait while they are received"
+    )
     metrics_folder: str = setting("the folder where processes store their counts")
     metrics_bind: str = setting(
         "where `flask metrics` listens, for Prometheus only; no proxy may expose it",

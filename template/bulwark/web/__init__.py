@@ -11,6 +11,7 @@ from bulwark.observability import request_log
 from bulwark.settings import Config
 from bulwark.web import (
     access_matrix,
+    body_limits,
     data_errors,
     errors,
     exceptions,
@@ -40,6 +41,7 @@ def init_app(
     proxy.init_app(app, config)
     headers.init_app(app, config, csp_sources)
     errors.init_app(app)
+    body_limits.init_app(app)
     input_validation.init_app(app)
     form_limits.init_app(app)
     data_errors.init_app(app)
