@@ -1,9 +1,13 @@
-"""The examples of docs/extend.md, done as a reader would."""
+"""The examples of docs/extend.md and its chapters, done as a reader would."""
 
 import ast
 import os
 import re
+import shutil
 import subprocess
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,11 +37,12 @@ class Block(NamedTuple):
 
 
 class Service:
-    """A service whose files its team changes."""
+    """A service whose files its team changes, as a guide in its docs/ says."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, guide: str = "extend.md") -> None:
         self.folder = folder
-        text = (folder / "docs/extend.md").read_text()
+        text = (folder / "docs" / guide).read_text()
+        self.needs = NEEDS if guide == "extend.md" else {}
         self.examples = [
             [Block(*found.groups()) for found in BLOCK.finditer(section)]
             for section in re.split(r"^## \d+\. ", text, flags=re.MULTILINE)
@@ -47,7 +52,7 @@ class Service:
         """Do what examples say, after what they need."""
         done: list[int] = []
         for example in examples:
-            for number in (*NEEDS.get(example, []), example):
+            for number in (*self.needs.get(example, []), example):
                 if number not in done:
                     for block in self.examples[number]:
                         self._do(block)
@@ -132,6 +137,44 @@ class Service:
             "bin/flask", "db", "migrate", "-m", "none"
         )
         assert self.migrations() == before
+
+
+def files_of_the_template(folder: Path) -> dict[Path, bytes]:
+    """Return what is not the team's, nor made by tools."""
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for pattern in (
+            "bulwark/**/*",
+            "deploy/**/*",
+            "tests/bulwark/*",
+            "bin/*",
+            "*.py",
+        )
+        for path in folder.glob(pattern)
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def settings_of_tools(folder: Path) -> dict[str, object]:
+    content = tomllib.loads((folder / "pyproject.toml").read_text())
+    del content["project"]["dependencies"]
+    return content
+
+
+def copy_of(ready: Path, folder: Path, guide: str = "extend.md") -> Service:
+    """Return a copy of a service that is set up; the two share their packages."""
+    shutil.copytree(ready, folder, symlinks=True, ignore=lambda *_: [".venv"])
+    (folder / ".venv").symlink_to(ready / ".venv")
+    return Service(folder, guide)
+
+
+@contextmanager
+def changing_its_own_files(service: Service) -> Iterator[None]:
+    """Check that a team changes nothing but its own files."""
+    before = files_of_the_template(service.folder), settings_of_tools(service.folder)
+    yield
+    after = files_of_the_template(service.folder), settings_of_tools(service.folder)
+    assert after == before
 
 
 def merge(there: str, added: str) -> str:
