@@ -37,10 +37,12 @@ from bulwark.web.access import permission, public, recent, signed_in
 from bulwark.web.body_limits import body_limit
 from bulwark.web.json_body import json_object
 from bulwark.web.rate_limits import limit
+from bulwark.web.rich_text import RichText, sanitize_html
 
 __all__ = [
     "BaseUser",
     "Model",
+    "RichText",
     "UTCDateTime",
     "UnusableError",
     "Upload",
@@ -54,6 +56,7 @@ __all__ = [
     "queue",
     "receive_uploads",
     "recent",
+    "sanitize_html",
     "send_email",
     "send_upload",
     "setting",

@@ -22,6 +22,7 @@ from bulwark.web import (
     pages,
     proxy,
     rate_limits,
+    rich_text,
     signatures,
     static_files,
 )
@@ -46,6 +47,7 @@ def init_app(
     form_limits.init_app(app)
     data_errors.init_app(app)
     pages.init_app(app)
+    rich_text.init_app(app)
     mailbox.init_app(app, config)
     static_files.init_app(app)
     rate_limits.init_app(app, config)

@@ -9,7 +9,10 @@ import bulwark
 from tests.conftest import ROOT
 
 GUIDE = (ROOT / "docs/extend.md").read_text(encoding="utf-8")
-CHAPTERS = [(ROOT / "docs/uploads.md").read_text(encoding="utf-8")]
+CHAPTERS = [
+    (ROOT / "docs" / name).read_text(encoding="utf-8")
+    for name in ("rich_text.md", "uploads.md")
+]
 OWN = ("app", "tests/app")
 
 
