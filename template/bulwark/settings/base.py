@@ -10,6 +10,7 @@ from bulwark import crypto
 from bulwark.settings import hosts, urls
 from bulwark.settings.fields import (
     UnusableError,
+    absolute_path,
     setting,
     whole_number,
     words,
@@ -162,6 +163,11 @@ class Config:
     uploads_folder: str = setting(
         "the folder of uploaded files, which no proxy may serve; it is also where files"
         " wait while they are received"
+    )
+    virus_scanner: str = setting(
+        "the path of clamd's socket, such as /run/clamav/clamd.ctl: uploaded files are"
+        " scanned, and refused while it does not answer",
+        cast=absolute_path,
     )
     metrics_folder: str = setting("the folder where processes store their counts")
     metrics_bind: str = setting(

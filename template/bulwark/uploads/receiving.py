@@ -10,7 +10,7 @@ from typing import TypeVar
 from flask import abort, request
 from werkzeug.datastructures import FileStorage
 
-from bulwark.uploads import file_types, storage
+from bulwark.uploads import file_types, scanning, storage
 from bulwark.uploads.models import FILENAME_LENGTH, Upload
 from bulwark.web.body_limits import parse_size
 
@@ -28,7 +28,8 @@ def receive_uploads(field: str, model: type[Model]) -> list[Model]:
 
     Add the rows to the session and commit; a file without a row is deleted later. The
     list is empty if the user chose no file. What the model doesn't accept is refused
-    with 400, 413 or 415 and the reason, and then nothing is stored.
+    with 400, 413 or 415 and the reason, and then nothing is stored. While a virus
+    scanner that is set up doesn't answer, the response is 503.
 
     Args:
         field: the name of the form field, which may be `multiple`.
@@ -65,6 +66,7 @@ def _checked(file: FileStorage, model: type[Model]) -> Model:
     if size > most:
         abort(413, f"{name} is too large: a file may have {most / 10**6:,.1f} MB.")
     media_type = file_types.media_type(file.stream, name, model.accepts)
+    scanning.refuse_infected(file.stream, name)
     digest = hashlib.sha256()
     while chunk := file.stream.read(file_types.CHUNK):
         digest.update(chunk)
