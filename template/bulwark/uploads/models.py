@@ -24,6 +24,7 @@ class Upload:
         accepts: the extensions of accepted files; the content must fit, too.
         max_size: the maximum size of one file, such as "10 MB".
         max_files: the maximum number of files in one request.
+        rewrite_images: whether images are written anew, without metadata; see `images`.
         filename: the name that the user gave it, cleaned; only for showing it.
         media_type: the type of its content, such as "image/png".
         size: its size in bytes.
@@ -33,6 +34,7 @@ class Upload:
     accepts: ClassVar[tuple[str, ...]]
     max_size: ClassVar[int | str] = "10 MB"
     max_files: ClassVar[int] = 1
+    rewrite_images: ClassVar[bool] = False
 
     storage_name: Mapped[str] = mapped_column(String(NAME_LENGTH), unique=True)
     filename: Mapped[str] = mapped_column(String(FILENAME_LENGTH))

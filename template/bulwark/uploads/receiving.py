@@ -4,15 +4,16 @@ import errno
 import hashlib
 import re
 import unicodedata
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TypeVar
 
-from flask import abort, request
+from flask import abort, current_app, request
 from werkzeug.datastructures import FileStorage
 
-from bulwark.uploads import file_types, scanning, storage
+from bulwark.uploads import file_types, images, scanning, storage
 from bulwark.uploads.models import FILENAME_LENGTH, Upload
 from bulwark.web.body_limits import parse_size
+from bulwark.web.input_validation import SCRATCH
 
 Model = TypeVar("Model", bound=Upload)
 
@@ -66,6 +67,15 @@ def _checked(file: FileStorage, model: type[Model]) -> Model:
     if size > most:
         abort(413, f"{name} is too large: a file may have {most / 10**6:,.1f} MB.")
     media_type = file_types.media_type(file.stream, name, model.accepts)
+    if model.rewrite_images and media_type.startswith("image/"):
+        folder = str(Path(current_app.config["UPLOADS_FOLDER"], SCRATCH))
+        sent, file.stream = (
+            file.stream,
+            images.rewritten(file.stream, name, media_type, folder),
+        )
+        sent.close()
+        size = file.stream.seek(0, 2)
+        file.stream.seek(0)
     scanning.refuse_infected(file.stream, name)
     digest = hashlib.sha256()
     while chunk := file.stream.read(file_types.CHUNK):

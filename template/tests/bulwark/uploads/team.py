@@ -32,11 +32,28 @@ class Paper(Upload, Base):
         return bool(user.id == self.owner_id)
 
 
+class Picture(Paper):
+    """A picture, written anew; in the same table."""
+
+    rewrite_images = True
+
+
+@blueprint.post("/pictures")
+@signed_in
+@body_limit("3 MB")
+def add_picture() -> ResponseReturnValue:
+    return _add(Picture)
+
+
 @blueprint.post("/")
 @signed_in
 @body_limit("3 MB")
 def add() -> ResponseReturnValue:
-    papers = receive_uploads("paper", Paper)
+    return _add(Paper)
+
+
+def _add(model: type[Paper]) -> ResponseReturnValue:
+    papers = receive_uploads("paper", model)
     for paper in papers:
         paper.owner_id = current_user.id
     db.session.add_all(papers)
