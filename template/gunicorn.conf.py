@@ -18,6 +18,10 @@ wsgi_app = "wsgi:app"
 worker_class = "gthread"
 workers = min(max(2, cores.count()), 8)
 threads = 6
+# A worker accepts no more connections than it can serve at once. The others wait in the
+# socket's queue for any worker. Otherwise the first worker to wake up accepts a burst,
+# and the others idle (docs/decisions/0035-even-workers.md).
+worker_connections = threads
 # Loaded once, then forked: starts in a third of the time, needs a third of the memory,
 # and rejected settings stop gunicorn itself.
 preload_app = True
@@ -28,8 +32,8 @@ max_requests_jitter = 1_000
 # Seconds until an unresponsive worker is replaced, and for a stopping one to finish.
 timeout = 30
 graceful_timeout = 30
-# Longer than nginx keeps an idle connection (60 s), so that nginx closes it.
-keepalive = 75
+# The proxies close each connection, too: an open one would occupy a thread's place.
+keepalive = 0
 # The heartbeat must not wait for a disk.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 

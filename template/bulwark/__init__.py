@@ -32,7 +32,7 @@ from bulwark.settings.fields import UnusableError, setting, whole_number, words
 from bulwark.uploads.downloads import send_upload
 from bulwark.uploads.models import Upload
 from bulwark.uploads.receiving import receive_uploads
-from bulwark.web import access, overrides
+from bulwark.web import access, before_request, overrides
 from bulwark.web.access import permission, public, recent, signed_in
 from bulwark.web.body_limits import body_limit
 from bulwark.web.json_body import json_object
@@ -105,4 +105,5 @@ def init_app(
     account.init_app(app)
     admin.init_app(app)
     access.init_app(app, permissions or {}, roles or {})  # checks every route
+    before_request.join(app)
     overrides.init_app(app)  # checks the templates that replace one of the base

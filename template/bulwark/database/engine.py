@@ -1,7 +1,9 @@
 """Connections to SQLite and PostgreSQL: their URL, options and settings."""
 
 import os
+import select
 import sqlite3
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import Dialect, event
 from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from bulwark.settings import Config, urls
@@ -30,6 +33,8 @@ POSTGRESQL: dict[str, Any] = {
     "tcp_user_timeout": 10_000,
 }
 NO_FILE = ("file:", ":memory:")
+# Seconds after which an idle connection is tested: its other end may be gone silently.
+IDLE = 30
 
 
 def database_url(config: Config) -> URL:
@@ -49,7 +54,6 @@ def engine_options(url: URL) -> dict[str, Any]:
     """Return the options of SQLAlchemy's engine."""
     if url.get_backend_name() == "postgresql":
         return SILENT | {
-            "pool_pre_ping": True,
             "pool_recycle": 1800,
             # Options in the URL take precedence.
             "connect_args": {k: v for k, v in POSTGRESQL.items() if k not in url.query},
@@ -102,3 +106,32 @@ def _fit_connection(connection: Any, record: ConnectionPoolEntry) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
         # WAL is safe with NORMAL: sqlite.org/pragma.html#pragma_synchronous
         connection.execute("PRAGMA synchronous = NORMAL")
+
+
+@event.listens_for(Engine, "checkin")
+def _remember_use(_: Any, record: ConnectionPoolEntry) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+@event.listens_for(Engine, "checkout")
+def _replace_if_lost(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+    """Replace a connection to PostgreSQL that has ended, without a round trip.
+
+    The socket of a connection that the server closed is readable. SQLAlchemy's
+    `pool_pre_ping` sends a statement before each use.
+    """
+    if not isinstance(connection, psycopg.Connection):
+        return
+    idle = time.monotonic() - record.info.get("used_at", time.monotonic())
+    try:
+        if idle > IDLE or _has_unread_input(connection):
+            connection.execute("")
+            connection.rollback()
+    except psycopg.Error as error:
+        raise InvalidatePoolError from error
+
+
+def _has_unread_input(connection: psycopg.Connection[Any]) -> bool:
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))

@@ -28,6 +28,7 @@ from bulwark.identity.security import (
     forms,
     passkeys,
     password_hashing,
+    principal,
     reauthentication,
     second_factors,
     signals,
@@ -82,6 +83,7 @@ def _init_flask_security(app: Flask, user_model: type[BaseUser]) -> None:
     security.render_json(_render_json)
     security.unauthn_handler(lambda *_: make_response(_redirect_to_sign_in()))
     app.login_manager.unauthorized_handler(_redirect_to_sign_in)  # type: ignore[attr-defined]
+    principal.init_app(app, security)
     second_factors.init_app(app)
     password_hashing.init_app(security)
     passkeys.init_app(security)

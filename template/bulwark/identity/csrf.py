@@ -1,10 +1,11 @@
 """CSRF protection of all forms and JSON requests."""
 
-from flask import Flask, g
+from flask import Flask, g, request
 from flask_wtf.csrf import CSRFProtect
 
 from bulwark.identity.token_authentication import has_bearer_token
 from bulwark.web import origins
+from bulwark.web.proxy import SAFE_METHODS
 
 
 def init_app(app: Flask) -> None:
@@ -20,7 +21,9 @@ class CSRF(CSRFProtect):  # type: ignore[misc]
     """
 
     def protect(self, apply_exemptions: bool = False) -> None:
-        """Check the request."""
+        """Check the request, unless its method is safe."""
+        if request.method in SAFE_METHODS:
+            return
         if has_bearer_token():
             g.csrf_valid = True
         else:

@@ -1,15 +1,18 @@
 """Random tokens, of which the database only stores the hash."""
 
 import hashlib
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import Select, bindparam, inspect, select
+from sqlalchemy.orm import Mapper
 
-from bulwark.database import db
+from bulwark.database import db, rows
 from bulwark.identity import users
-from bulwark.identity.models import BaseUser, with_roles
+from bulwark.identity.models import BaseUser, Role, users_roles
 
 TOKEN_BYTES = 32
+T = TypeVar("T")
 
 
 def hash_of(token: str) -> str:
@@ -18,13 +21,40 @@ def hash_of(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def find(kind: Any, token: str) -> tuple[Any, BaseUser] | None:
-    """Return the row of a token, and its user with roles, in one query."""
+def find(kind: type[T], token: str) -> tuple[T, BaseUser] | None:
+    """Return the row of a token, and its user with roles, in one round trip.
+
+    The user is attached to the session. The row is not, and has no relationships.
+    """
     model = users.model()
-    query = (
-        select(kind, model)
-        .join(model, model.id == kind.user_id)
-        .where(kind.token_hash == hash_of(token))
+    found = rows.fetch(
+        _lookup(inspect(kind), inspect(model)), {"token_hash": hash_of(token)}
     )
-    found = db.session.execute(with_roles(query, model)).unique().first()
-    return (found[0], found[1]) if found else None
+    if not found:
+        return None
+    own, users_end = len(rows.columns_of(kind)), 0
+    users_end = own + len(rows.columns_of(model))
+    roles = [
+        rows.instance_of(Role, row[users_end:])
+        for row in found
+        if row[users_end] is not None
+    ]
+    first = found[0]
+    user = rows.instance_of(model, first[own:users_end], roles=roles)
+    db.session.add(user)
+    return rows.instance_of(kind, first[:own]), user
+
+
+@cache
+def _lookup(of_kind: Mapper[Any], of_users: Mapper[BaseUser]) -> Select[Any]:
+    """Return the query for a token, a row for each role of its user."""
+    kind, model = of_kind.class_, of_users.class_
+    held = users_roles.c
+    return (
+        select(*rows.columns_of(kind), *rows.columns_of(model), *rows.columns_of(Role))
+        .select_from(kind)
+        .join(model, model.id == kind.user_id)
+        .outerjoin(users_roles, held.user_id == model.id)
+        .outerjoin(Role, Role.id == held.role_id)
+        .where(kind.token_hash == bindparam("token_hash"))
+    )

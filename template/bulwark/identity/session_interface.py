@@ -21,6 +21,7 @@ from flask import (
 from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask_login import user_logged_in, user_logged_out
 from flask_security.utils import set_request_attr
+from itsdangerous import URLSafeTimedSerializer
 from sqlalchemy.exc import SQLAlchemyError
 
 from bulwark.audit import events
@@ -52,10 +53,20 @@ def init_app(app: Flask) -> None:
 class DatabaseSessionInterface(SecureCookieSessionInterface):
     """Opens and saves the session of a request."""
 
+    _keys: tuple[Any, Any] | None = None
+    _signer: URLSafeTimedSerializer | None = None
+
     @staticmethod
     def digest_method(string: bytes = b"") -> Any:
         """Return what signs sessions: SHA-256, where Flask takes SHA-1."""
         return hashlib.sha256(string)
+
+    def get_signing_serializer(self, app: Flask) -> URLSafeTimedSerializer | None:
+        """Return the signer of cookies; Flask makes a new one for each request."""
+        keys = (app.secret_key, app.config["SECRET_KEY_FALLBACKS"])
+        if keys != self._keys:
+            self._keys, self._signer = keys, super().get_signing_serializer(app)
+        return self._signer
 
     def open_session(  # type: ignore[override]
         self, app: Flask, request: Request
@@ -65,12 +76,18 @@ class DatabaseSessionInterface(SecureCookieSessionInterface):
         if "Authorization" in request.headers:
             # A request with an access token never uses the session of a cookie.
             return self.session_class()
-        if "." not in token:
-            return (token and _load(token)) or self.session_class()
-        session = super().open_session(app, request) or self.session_class()
-        for name in (SIGNED_IN, HALF_SIGNED_IN):
-            # Only a row identifies a user: anyone with the secret key could sign these.
-            session.pop(name, None)
+        session: SessionMixin
+        if not token:
+            session = self.session_class()
+        elif "." not in token:
+            session = _load(token) or self.session_class()
+        else:
+            session = super().open_session(app, request) or self.session_class()
+            for name in (SIGNED_IN, HALF_SIGNED_IN):
+                # Only a row identifies a user: anyone with the secret key could sign
+                # these.
+                session.pop(name, None)
+        _identify(app, session)
         return session
 
     def save_session(
@@ -97,7 +114,10 @@ class DatabaseSessionInterface(SecureCookieSessionInterface):
             session = self.session_class(session)
             session.modified = True
         if not name:
-            super().save_session(app, session, response)
+            if session or session.modified:
+                super().save_session(app, session, response)
+            else:
+                response.vary.add("Cookie")
             return
         response.vary.add("Cookie")
         self._set_cookie(app, response, session_store.insert(name, session))
@@ -136,10 +156,28 @@ def _load(token: str) -> StoredSession | None:
     return StoredSession(row, user) if user.active else None
 
 
+def _identify(app: Flask, session: SessionMixin) -> None:
+    """Set the user of the request for Flask-Login.
+
+    It would load the user when first asked, and compute an identifier of the browser
+    that nothing uses.
+    """
+    manager: Any = app.login_manager  # type: ignore[attr-defined]
+    user = None
+    if isinstance(session, StoredSession):
+        user = _user_of(session, session.get(SIGNED_IN))
+    manager._update_request_context_with_user(user)
+
+
 def _load_user(uniquifier: str) -> BaseUser | None:
     """Return the signed-in user for Flask-Login, like Flask-Security's loader."""
     if not isinstance(session, StoredSession):
         return None
+    return _user_of(session, uniquifier)
+
+
+def _user_of(session: StoredSession, uniquifier: str | None) -> BaseUser | None:
+    """Return the user of a session, if they are signed in by this identifier."""
     user = session.user
     if user.fs_uniquifier != uniquifier:
         return None

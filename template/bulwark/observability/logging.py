@@ -80,6 +80,7 @@ def configure(level: str, *, readable: bool) -> None:
             foreign_pre_chain=[*shared, foreign], processors=[without_meta, *last]
         )
     )
+    _skip_unused_attributes()
     logging.getLogger().setLevel(level)
     for name in CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.root.level))
@@ -92,6 +93,12 @@ def _replace_handler(formatter: "Formatter") -> None:
     for old in [h for h in root.handlers if isinstance(h, Stdout)]:
         root.removeHandler(old)
     root.addHandler(handler)
+
+
+def _skip_unused_attributes() -> None:
+    """Don't look up what no line contains: docs.python.org/3/howto/logging.html."""
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def _readable() -> list[Processor]:

@@ -145,29 +145,30 @@ def _enforce() -> ResponseReturnValue | None:
         # The route was added after the check at startup.
         log.error("access_undeclared", endpoint=request.endpoint)
         abort(403)
-    if not current_user.is_authenticated:
+    user = current_user._get_current_object()
+    if not user.is_authenticated:
         unauthorized: ResponseReturnValue = current_app.login_manager.unauthorized()  # type: ignore[attr-defined]
         return unauthorized
     if not (
         hasattr(view, "while_setting_up")
-        or not current_user.must_have_second_factor
-        or current_user.has_second_factor
+        or not user.must_have_second_factor
+        or user.has_second_factor
     ):
         return _require_second_factor_setup()
-    if not _may(view, access):
-        events.record("authz_fail", current_user, permission=access)
+    if not _may(user, view, access):
+        events.record("authz_fail", user, permission=access)
         abort(403)
     if hasattr(view, "recent") and not _is_recent():
         return _reauthenticate()
     return None
 
 
-def _may(view: Callable[..., Any], access: str) -> bool:
+def _may(user: Any, view: Callable[..., Any], access: str) -> bool:
     """Return whether the caller may call a view; access tokens are for permissions."""
     personal = access == SIGNED_IN or hasattr(view, "recent")
-    if personal and current_user.token_permissions is not None:
+    if personal and user.token_permissions is not None:
         return False
-    return access == SIGNED_IN or bool(current_user.has_permission(access))
+    return access == SIGNED_IN or bool(user.has_permission(access))
 
 
 def _require_second_factor_setup() -> ResponseReturnValue:

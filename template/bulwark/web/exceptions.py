@@ -128,5 +128,10 @@ def _finish_error(app: Flask, response: Response) -> Response:
 
 
 def _check_headers(response: Response) -> None:
-    """Raise if the server could not send the response, as with a broken `Location`."""
-    response.get_wsgi_headers(request.environ)
+    """Raise if the server could not send the response.
+
+    Only a broken location, or a body of which the length is not known yet, can fail.
+    """
+    names = {name.lower() for name, _ in response.headers}
+    if "content-length" not in names or names & {"location", "content-location"}:
+        response.get_wsgi_headers(request.environ)

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 
 from flask import Flask, Response, g, request
-from flask_login import current_user
 from flask_talisman import Talisman
 
 from bulwark.settings import Config, ConfigurationError
@@ -81,11 +80,11 @@ def init_app(
     app.after_request(_set_the_rest)
     Talisman(
         app,
-        content_security_policy=_policy(config.environment, csp_sources),
+        content_security_policy=_joined(_policy(config.environment, csp_sources)),
         content_security_policy_nonce_in=["script-src"],
         force_https_permanent=True,
         frame_options="DENY",
-        permissions_policy=dict.fromkeys(UNUSED_FEATURES, "()"),
+        permissions_policy=", ".join(f"{name}=()" for name in UNUSED_FEATURES),
         referrer_policy="same-origin",
         session_cookie_samesite="Lax",
         # A browser applies HSTS to every port: on localhost to other projects too.
@@ -121,17 +120,27 @@ def _policy(
     return policy
 
 
+def _joined(policy: dict[str, list[str]]) -> dict[str, str]:
+    """Join what has no nonce once, because Talisman joins for each response."""
+    scripts = " ".join(policy.pop("script-src"))
+    first, *others = (" ".join([name, *own]) for name, own in policy.items())
+    name, _, own = first.partition(" ")
+    return {name: "; ".join([own, *others]), "script-src": scripts}
+
+
 def _share_nonce() -> None:
     """Set the nonce in `g`, where Flask-Security's scripts read it."""
     g.csp_nonce = getattr(request, "csp_nonce", "")
 
 
 def _set_the_rest(response: Response) -> Response:
+    headers = response.headers
+    present = {name.lower() for name, _ in headers}  # faster than a search for each
     for name, value in MISSED_BY_TALISMAN.items():
-        response.headers.setdefault(name, value)
+        if name.lower() not in present:
+            headers.add(name, value)
     if hasattr(response, "sandboxed"):
-        response.headers["Content-Security-Policy"] = SANDBOX
-    if request.endpoint != "static" and current_user and current_user.is_authenticated:
-        response.cache_control.no_store = True
-        response.cache_control.private = True
+        headers["Content-Security-Policy"] = SANDBOX
+    if request.endpoint != "static" and getattr(g.get("_login_user"), "id", None):
+        headers["Cache-Control"] = "no-store, private"
     return response

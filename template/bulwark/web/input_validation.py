@@ -23,6 +23,8 @@ from bulwark.web.json_body import INTEGERS, UNFIT, StrictJSON, UnfitError
 # Enough for every form of the base; views with uploads declare their own `body_limit`.
 MAX_BODY = 1024 * 1024
 FILENAME = 255  # characters, the limit of most file systems
+# How WSGI names headers in its environment.
+HEADERS = ("HTTP_", "CONTENT_")
 FORM = "application/x-www-form-urlencoded"
 IN_MEMORY = 500 * 1024  # bytes of a file; the rest waits on the disk
 SCRATCH = ".part"  # in the folder of uploads
@@ -40,22 +42,26 @@ def init_app(app: Flask) -> None:
 
 def _check() -> None:
     """Check everything except the body, and set the maximum body size."""
-    if any("\0" in value for _, value in request.headers):
+    environ = request.environ
+    if "\0" in "".join(v for k, v in environ.items() if k.startswith(HEADERS)):
         abort(400, "Send headers without NUL.")
-    if not request.headers.get("Authorization", "").isascii():
+    if not environ.get("HTTP_AUTHORIZATION", "").isascii():
         abort(400, "Send Authorization in ASCII.")
     for name in ("Referer", "Origin"):
-        if not is_url(request.headers.get(name, "")):
+        if not is_url(environ.get(f"HTTP_{name.upper()}", "")):
             abort(400, f"{name} is not a URL.")
     if "\0" in request.path or not all(map(_may_exist, _path_values())):
         abort(404)
-    _check_encoded(request.query_string)
+    if query := request.query_string:
+        _check_encoded(query)
     if (size := body_limits.limit_of(current_app, request.endpoint)) is not None:
         request.max_content_length = size
 
 
 def is_url(text: str) -> bool:
     """Return whether Python can parse a text as a URL, or as part of one."""
+    if not text:
+        return True
     try:
         for variant in (text, text.replace("\\", "/")):
             _ = urlsplit(variant).port

@@ -135,7 +135,26 @@ def _too_many_requests(breached: RequestLimit) -> Response:
     return current_app.make_response(shown)
 
 
-limiter = Limiter(network, storage_uri="bulwark://", on_breach=_too_many_requests)
+class ViewLimiter(Limiter):
+    """Checks the limits of views.
+
+    These check themselves when they are called. The check before each request is for
+    limits of a blueprint, of all views, or of the whole app.
+    """
+
+    def _check_request_limit(
+        self, callable_name: str | None = None, in_middleware: bool = True
+    ) -> None:
+        manager = self.limit_manager
+        if not in_middleware or (
+            manager._blueprint_limits
+            or manager._default_limits
+            or manager._application_limits
+        ):
+            super()._check_request_limit(callable_name, in_middleware)
+
+
+limiter = ViewLimiter(network, storage_uri="bulwark://", on_breach=_too_many_requests)
 # Limits how often each network may call a view. Put it right above the function.
 limit = limiter.limit
 

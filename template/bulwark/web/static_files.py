@@ -2,7 +2,9 @@
 
 import gzip
 import hashlib
+import os
 import shutil
+import stat
 from base64 import b64encode
 from functools import lru_cache
 from pathlib import Path
@@ -70,13 +72,18 @@ def integrity(endpoint: str, filename: str) -> str:
 
 def _digest_of(endpoint: str, filename: str) -> bytes | None:
     owner = current_app.blueprints.get(endpoint.rpartition(".")[0], current_app)
-    path = Path(owner.static_folder or "", filename)
-    return _digest(path, path.stat().st_mtime_ns) if path.is_file() else None
+    # Not with pathlib, which takes ten times as long, five times a page.
+    path = os.path.join(owner.static_folder or "", filename)  # noqa: PTH118
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return None
+    return _digest(path, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
 
 @lru_cache
-def _digest(path: Path, _changed: int) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+def _digest(path: str, _changed: int) -> bytes:
+    return hashlib.sha256(Path(path).read_bytes()).digest()
 
 
 @click.command()

@@ -12,6 +12,7 @@ from werkzeug.test import TestResponse
 
 from app.models import User
 from bulwark.database import db, utcnow
+from bulwark.database import rows as stored_rows
 from bulwark.identity import session_store, sessions
 from bulwark.identity.sessions import UserSession
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person
@@ -261,7 +262,7 @@ def test_the_database_away_is_no_sign_out(
 
     visitor.sign_in(person)
     with monkeypatch.context() as patch:
-        patch.setattr(db.session, "execute", away)
+        patch.setattr(stored_rows, "fetch", away)
         answer = visitor.get("/account")
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "5"

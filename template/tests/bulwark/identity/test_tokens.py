@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
 from bulwark.audit.events import SecurityEvent
-from bulwark.database import db, utcnow
+from bulwark.database import db, rows, utcnow
 from bulwark.identity import tokens
 from bulwark.identity.tokens import AccessToken
 from bulwark.web import access
@@ -327,7 +327,7 @@ def test_a_script_hears_that_the_database_is_away(
     def away(*_: Any, **__: Any) -> None:
         raise OperationalError("", {}, Exception())
 
-    monkeypatch.setattr(db.session, "execute", away)
+    monkeypatch.setattr(rows, "fetch", away)
     answer = visitor.get(READ, headers=bearer(token))
     assert answer.status_code == 503
     assert answer.headers["Retry-After"]

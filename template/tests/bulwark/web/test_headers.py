@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 from sqlalchemy.exc import OperationalError
 
-from bulwark.database import db
+from bulwark.database import db, rows
 from bulwark.settings import ConfigurationError
 from bulwark.web import headers
 from tests.conftest import Visitor
@@ -75,6 +75,7 @@ def test_without_a_database_the_error_page_has_every_header_too(
         raise OperationalError("SELECT", {}, Exception("gone"))
 
     visitor.sign_in(person)
+    monkeypatch.setattr(rows, "fetch", fail)
     monkeypatch.setattr(db.session, "execute", fail)
     monkeypatch.setattr(db.session, "scalar", fail)
     monkeypatch.setitem(app.config, "PROPAGATE_EXCEPTIONS", False)

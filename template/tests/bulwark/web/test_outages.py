@@ -9,7 +9,7 @@ from flask import Flask, g, session
 from sqlalchemy import exc
 from sqlalchemy.orm import Session
 
-from bulwark.database import db
+from bulwark.database import db, rows
 from bulwark.identity import session_store
 from tests.bulwark.web.callers import (
     OUTAGES,
@@ -69,7 +69,7 @@ def test_a_session_that_can_not_be_read_is_no_sign_out(
         (exc.ProgrammingError("", {}, Exception()), 500),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(db.session, "execute", raises_with(error))
+            patch.setattr(rows, "fetch", raises_with(error))
             response = monitor.fails(signed_in_user, status)
             form = signed_in_user.visitor.client.post("/change", data={"password": "x"})
         assert form.status_code == status, "an unknown session is no expired form"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, url_for
+from flask import Blueprint, Flask, url_for
 from limits.storage import MemoryStorage
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy import select
@@ -271,3 +271,19 @@ def redis_server(port: int, folder: Path) -> Iterator[None]:
             yield
         finally:
             server.kill()
+
+
+@pytest.mark.parametrize("of", ["view", "blueprint", "every view", "app"])
+def test_limits_hold_wherever_they_are_set(of: str):
+    blueprint, app = Blueprint("shop", __name__), Flask("shop")
+    whole = {"every view": "default_limits", "app": "application_limits"}
+    options: dict[str, Any] = {whole[of]: ["1 per minute"]} if of in whole else {}
+    own = rate_limits.ViewLimiter(lambda: "same", storage_uri="memory://", **options)
+    view: Any = lambda: "open"  # noqa: E731
+    blueprint.get("/")(own.limit("1 per minute")(view) if of == "view" else view)
+    if of == "blueprint":
+        own.limit("1 per minute")(blueprint)
+    app.register_blueprint(blueprint)
+    own.init_app(app)
+    client = app.test_client()
+    assert [client.get("/").status_code for _ in range(2)] == [200, 429]
