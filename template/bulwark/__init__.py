@@ -16,10 +16,14 @@ from bulwark.identity.models import BaseUser
 from bulwark.jobs import queue
 from bulwark.mail import send as send_email
 from bulwark.settings.fields import UnusableError, setting, whole_number, words
+from bulwark.uploads.downloads import send_upload
+from bulwark.uploads.models import Upload
+from bulwark.uploads.receiving import receive_uploads
 from bulwark.web.access import permission, public, recent, signed_in
-from bulwark.web.input_validation import body_limit
+from bulwark.web.body_limits import body_limit
 from bulwark.web.json_body import json_object
 from bulwark.web.rate_limits import limit
+from bulwark.web.rich_text import RichText, sanitize_html
 
 if TYPE_CHECKING:
     from bulwark.api import Api, Page, check_match, paginate
@@ -31,8 +35,10 @@ __all__ = [
     "Encrypted",
     "Model",
     "Page",
+    "RichText",
     "UTCDateTime",
     "UnusableError",
+    "Upload",
     "body_limit",
     "check_match",
     "db",
@@ -43,8 +49,11 @@ __all__ = [
     "permission",
     "public",
     "queue",
+    "receive_uploads",
     "recent",
+    "sanitize_html",
     "send_email",
+    "send_upload",
     "setting",
     "signed_in",
     "utcnow",
@@ -89,7 +98,18 @@ def init_app(
     config, own = base_settings.init_app(app, settings)
     # Imported once the settings are accepted: a start that they stop ends sooner.
     # ruff: disable[PLC0415]
-    from bulwark import account, admin, audit, database, identity, jobs, mail, ops, web
+    from bulwark import (
+        account,
+        admin,
+        audit,
+        database,
+        identity,
+        jobs,
+        mail,
+        ops,
+        uploads,
+        web,
+    )
     from bulwark.audit.catalogue import CATALOGUE
     from bulwark.observability import logging, metrics
     from bulwark.web import access, before_request, overrides
@@ -102,6 +122,7 @@ def init_app(
     mail.init_app(config)
     audit.init_app(app)
     web.init_app(app, config, csp_sources or {})
+    uploads.init_app(app, config)
     identity.init_app(app, config, user_model, roles or {})
     ops.init_app(app)
     account.init_app(app)

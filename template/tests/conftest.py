@@ -87,6 +87,7 @@ def whole_app(
     _use_a_database_of_this_worker()
     os.environ["APP_MAIL_URL"] = f"mailbox:{mailbox}"
     os.environ["APP_METRICS_FOLDER"] = str(tmp_path_factory.mktemp("metrics"))
+    os.environ["APP_UPLOADS_FOLDER"] = str(tmp_path_factory.mktemp("uploads"))
     from app import create_app
 
     app = create_app()

@@ -140,6 +140,12 @@ CATALOGUE: dict[str, Kind] = {
     "input_validation_fail": Kind(
         WARNING, "", "A request contained invalid input", audited=False
     ),
+    "upload_malware": Kind(
+        WARNING, "", "An uploaded file contained malware; it was refused", audited=False
+    ),
+    "upload_delete": Kind(
+        INFO, "", "Files that no row refers to were deleted", audited=False
+    ),
     "sys_startup": Kind(INFO, "", "A part of the service started", audited=False),
     "sys_shutdown": Kind(INFO, "", "A part of the service stopped", audited=False),
     "sys_error": Kind(

@@ -10,6 +10,7 @@ from bulwark import crypto
 from bulwark.settings import hosts, urls
 from bulwark.settings.fields import (
     UnusableError,
+    absolute_path,
     setting,
     whole_number,
     words,
@@ -169,6 +170,15 @@ class Config:
         "days to keep rows of the audit trail; 0 keeps them forever",
         default=0,
         cast=whole_number(0, 36500),
+    )
+    uploads_folder: str = setting(
+        "the folder of uploaded files, which no proxy may serve; it is also where files"
+        " wait while they are received"
+    )
+    virus_scanner: str = setting(
+        "the path of clamd's socket, such as /run/clamav/clamd.ctl: uploaded files are"
+        " scanned, and refused while it does not answer",
+        cast=absolute_path,
     )
     metrics_folder: str = setting("the folder where processes store their counts")
     metrics_bind: str = setting(

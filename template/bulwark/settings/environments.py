@@ -29,6 +29,7 @@ class Development(Config):
             "mail_url": urls.of_path("mailbox:", root / "instance" / "mailbox"),
             "audit_anchors": str(root / "instance" / "audit-anchors"),
             "metrics_folder": str(root / "instance" / "metrics"),
+            "uploads_folder": str(root / "instance" / "uploads"),
         }
 
     def cookie(self, name: str) -> str:
@@ -56,6 +57,7 @@ class Testing(Config):
             "mail_url": urls.of_path("mailbox:", root / "instance" / "testing-mailbox"),
             "audit_anchors": str(root / "instance" / "testing-audit-anchors"),
             "metrics_folder": str(root / "instance" / "testing-metrics"),
+            "uploads_folder": str(root / "instance" / "testing-uploads"),
         }
 
 
@@ -83,6 +85,7 @@ class Production(Config):
             "database_url": databases[service.get("database", "sqlite")],
             "audit_anchors": str(root / "instance" / "audit-anchors"),
             "metrics_folder": str(root / "instance" / "metrics"),
+            "uploads_folder": str(root / "instance" / "uploads"),
         }
 
 

@@ -73,6 +73,13 @@ def yes_or_no(text: str) -> bool:
     return text == "yes"
 
 
+def absolute_path(text: str) -> str:
+    """Check that a text is an absolute path, or empty."""
+    if text and not text.startswith("/"):
+        raise ValueError(f"{text!r} is not a path that begins with /")
+    return text
+
+
 def words(text: str) -> tuple[str, ...]:
     """Split a comma-separated list.
 

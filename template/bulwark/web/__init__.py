@@ -22,6 +22,7 @@ def init_app(
     from bulwark.observability import request_log
     from bulwark.web import (
         access_matrix,
+        body_limits,
         cors,
         data_errors,
         errors,
@@ -33,6 +34,7 @@ def init_app(
         pages,
         proxy,
         rate_limits,
+        rich_text,
         signatures,
         static_files,
     )
@@ -45,11 +47,13 @@ def init_app(
     proxy.init_app(app, config)
     headers.init_app(app, config, csp_sources)
     errors.init_app(app)
+    body_limits.init_app(app)
     input_validation.init_app(app)
     cors.init_app(app, config)
     form_limits.init_app(app)
     data_errors.init_app(app)
     pages.init_app(app)
+    rich_text.init_app(app)
     mailbox.init_app(app, config)
     static_files.init_app(app)
     rate_limits.init_app(app, config)

@@ -2,17 +2,14 @@
 
 The headers, path and query string are checked first, the body when it is first read. An
 invalid request gets 400 with a reason, or 404 for a path that can't exist.
-
-@blueprint.post("/photos")
-@signed_in
-@body_limit(12_000_000)
-def add_photo(): ...
 """
 
 import math
-from collections.abc import Callable
+from functools import cached_property
 from io import BytesIO
-from typing import IO, Any, TypeVar
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, cast
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from flask import Flask, Request, abort, current_app, request
@@ -20,9 +17,8 @@ from werkzeug.datastructures import Authorization, FileStorage, MultiDict
 from werkzeug.exceptions import BadRequest
 from werkzeug.formparser import FormDataParser
 
+from bulwark.web import body_limits
 from bulwark.web.json_body import INTEGERS, UNFIT, StrictJSON, UnfitError
-
-View = TypeVar("View", bound=Callable[..., Any])
 
 # Enough for every form of the base; views with uploads declare their own `body_limit`.
 MAX_BODY = 1024 * 1024
@@ -30,19 +26,8 @@ FILENAME = 255  # characters, the limit of most file systems
 # How WSGI names headers in its environment.
 HEADERS = ("HTTP_", "CONTENT_")
 FORM = "application/x-www-form-urlencoded"
-
-
-def body_limit(size: int) -> Callable[[View], View]:
-    """Set the maximum body size of a view in bytes, such as for uploads.
-
-    The proxy has a limit of its own, see docs/extend.md.
-    """
-
-    def declare(view: View) -> View:
-        view.body_limit = size  # type: ignore[attr-defined]
-        return view
-
-    return declare
+IN_MEMORY = 500 * 1024  # bytes of a file; the rest waits on the disk
+SCRATCH = ".part"  # in the folder of uploads
 
 
 def init_app(app: Flask) -> None:
@@ -69,8 +54,7 @@ def _check() -> None:
         abort(404)
     if query := request.query_string:
         _check_encoded(query)
-    view = current_app.view_functions.get(request.endpoint or "")
-    if (size := getattr(view, "body_limit", None)) is not None:
+    if (size := body_limits.limit_of(current_app, request.endpoint)) is not None:
         request.max_content_length = size
 
 
@@ -118,6 +102,39 @@ class CheckedRequest(Request):
     """A request whose body is checked when it is read."""
 
     form_data_parser_class = Forms
+
+    def _get_file_stream(
+        self,
+        total_content_length: int | None,
+        content_type: str | None,
+        filename: str | None = None,
+        content_length: int | None = None,
+    ) -> IO[bytes]:
+        """Return where a file is kept while its request lasts.
+
+        Large files wait beside the uploads: /tmp is in memory in a container. The file
+        has no name there, so that nothing is left behind.
+        """
+        if body_limits.limit_of(current_app, request.endpoint) is None:
+            return super()._get_file_stream(
+                total_content_length, content_type, filename, content_length
+            )
+        folder = Path(current_app.config["UPLOADS_FOLDER"], SCRATCH)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = SpooledTemporaryFile(IN_MEMORY, dir=str(folder))  # noqa: SIM115
+        self.received.append(file)
+        return cast(IO[bytes], file)
+
+    def close(self) -> None:
+        """Close all files, those of a request that was refused halfway too."""
+        super().close()
+        for file in self.received:
+            file.close()
+
+    @cached_property
+    def received(self) -> list[SpooledTemporaryFile[bytes]]:
+        """The files that are being received."""
+        return []
 
     @property
     def authorization(self) -> Authorization | None:

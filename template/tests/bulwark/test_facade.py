@@ -10,7 +10,8 @@ from tests.conftest import ROOT
 
 GUIDE = (ROOT / "docs/extend.md").read_text(encoding="utf-8")
 CHAPTERS = [
-    (ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("api", "data")
+    (ROOT / "docs" / name).read_text(encoding="utf-8")
+    for name in ("api.md", "data.md", "rich_text.md", "uploads.md")
 ]
 OWN = ("app", "tests/app")
 

@@ -28,6 +28,7 @@ from bulwark.jobs import queue
 from bulwark.jobs.task_queue import Queue
 from bulwark.mail import outbox
 from bulwark.ops import dev_certificate
+from bulwark.web.rich_text import render_markdown, sanitize_html
 from tests.conftest import GOOD_PASSWORD, ROOT, Visitor, add_person
 from tests.own_settings import leave_out_own_settings
 
@@ -404,7 +405,11 @@ def test_no_template_lets_text_through_unescaped(app: Flask):
 
 def unescaped(template: nodes.Template) -> list[int]:
     """Return the lines that switch escaping off."""
-    filters = [n for n in template.find_all(nodes.Filter) if n.name == "safe"]
+    filters = [
+        n
+        for n in template.find_all(nodes.Filter)
+        if n.name == "safe" and not is_sanitized(n.node)
+    ]
     blocks = [
         block
         for block in template.find_all(nodes.ScopedEvalContextModifier)
@@ -413,10 +418,21 @@ def unescaped(template: nodes.Template) -> list[int]:
     return sorted(node.lineno for node in (*filters, *blocks))
 
 
+def is_sanitized(value: nodes.Node | None) -> bool:
+    """Return whether a value is the result of one of the base's own filters."""
+    if not isinstance(value, nodes.Filter) or value.name not in ("rich", "markdown"):
+        return False
+    filters = value.environment.filters if value.environment else {}
+    return filters.get(value.name) in (sanitize_html, render_markdown)
+
+
 @pytest.mark.parametrize(
     ("text", "lines"),
     [
         ("{{ text }} |safe", []),
+        ("{{ text | rich | safe }}", []),
+        ("{{ text | markdown | safe }}", []),
+        ("{{ text | rich | replace('a', b) | safe }}", [1]),
         ("{{ text|safe }}", [1]),
         ("\n{{ text | upper\n  |  safe }}", [3]),
         ("{% autoescape false %}{{ text }}{% endautoescape %}", [1]),

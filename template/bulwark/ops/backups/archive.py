@@ -1,7 +1,8 @@
 """The file of a backup: MAGIC, a line of JSON that describes it, and encrypted chunks.
 
-The chunks are a tar of SQLite's files, or the output of pg_dump. `encryption` describes
-how changes are detected.
+The chunks are the uploaded files, then a tar of SQLite's files or the output of pg_dump
+(`payload`). A backup of version 1 has no uploaded files. `encryption` describes how
+changes are detected.
 """
 
 import json
@@ -18,9 +19,10 @@ from bulwark import settings
 from bulwark.crypto import KEY_BYTES
 from bulwark.database.engine import database_url
 from bulwark.ops.backups import encryption, filesystem
-from bulwark.ops.backups.contents import BackupError, Contents
+from bulwark.ops.backups.contents import BackupError, Contents, Files
 
-MAGIC = b"bulwark backup, version 1\n"
+MAGIC = b"bulwark backup, version 2\n"
+WITHOUT_FILES = b"bulwark backup, version 1\n"
 HEADER_LIMIT = 16 * 1024
 
 
@@ -35,15 +37,18 @@ class Header:
     key_mark: str
     salt: str
     contents: Contents
+    files: Files | None = None
 
 
-def write(path: Path, made: str, contents: Contents, payload: IO[bytes]) -> None:
+def write(
+    path: Path, made: str, contents: Contents, files: Files, payload: IO[bytes]
+) -> None:
     """Write a backup, encrypted with the first of APP_ENCRYPTION_KEYS."""
     config = settings.current()
     kind = database_url(config).get_backend_name()
     key_id, key = next(iter(config.encryption_keys.items()))
     salt, mark = secrets.token_bytes(KEY_BYTES), encryption.key_mark(key)
-    header = Header(config.slug, kind, made, key_id, mark, salt.hex(), contents)
+    header = Header(config.slug, kind, made, key_id, mark, salt.hex(), contents, files)
     with filesystem.create_private(path) as target:
         start = MAGIC + json.dumps(asdict(header)).encode() + b"\n"
         cipher = encryption.cipher_for(key, salt, start)
@@ -74,11 +79,14 @@ def _read_header(source: IO[bytes]) -> tuple[Header, bytes]:
     """Return the header, and the bytes before the first chunk."""
     magic = source.readline(len(MAGIC))
     line = source.readline(HEADER_LIMIT)
-    if magic != MAGIC:
+    if magic not in (MAGIC, WITHOUT_FILES):
         raise BackupError(f"{source.name} is not a backup that this release can read.")
     try:
         fields = json.loads(line)
-        header = Header(**fields | {"contents": Contents(*fields["contents"])})
+        fields["contents"] = Contents(*fields["contents"])
+        if magic != WITHOUT_FILES:
+            fields["files"] = Files(*fields["files"])
+        header = Header(**fields)
         bytes.fromhex(header.salt)
     except (KeyError, TypeError, ValueError, RecursionError):
         raise _damaged(source) from None

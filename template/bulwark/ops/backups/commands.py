@@ -18,7 +18,14 @@ from bulwark.database import utcnow
 from bulwark.database.engine import database_url
 from bulwark.database.migrations import migrate
 from bulwark.jobs.state import remember_time
-from bulwark.ops.backups import archive, filesystem, postgresql, retention, sqlite
+from bulwark.ops.backups import (
+    archive,
+    filesystem,
+    payload,
+    postgresql,
+    retention,
+    sqlite,
+)
 from bulwark.ops.backups.contents import BackupError, Contents
 
 
@@ -56,16 +63,18 @@ def backup(folder: Path, keep: int) -> None:
         with filesystem.private_folder(folder / f".{slug}.part") as scratch:
             part = scratch / "unfinished"
             _write(part, now.isoformat(timespec="seconds"))
-            contents = archive.verify(part).contents
+            header = archive.verify(part)
             part.rename(new)
             filesystem.sync(folder)
         retention.delete_oldest(new, slug, keep)
         size = new.stat().st_size
     remember_time("backup")
-    events.emit("sys_backup_created", file=new.name, bytes=size, rows=contents.rows)
+    rows = header.contents.rows
+    events.emit("sys_backup_created", file=new.name, bytes=size, rows=rows)
     click.echo(
-        f"Wrote {new}: {size:,} bytes, {contents}. Only this service's keys can decrypt"
-        " it, and it does not contain them: keep a copy of env.production elsewhere."
+        f"Wrote {new}: {size:,} bytes, {header.contents}, {header.files}. Only"
+        " this service's keys can decrypt it, and it does not contain them: keep a copy"
+        " of env.production elsewhere."
     )
 
 
@@ -80,6 +89,8 @@ def restore(file: Path, replace: bool) -> None:
         _refuse_newer(header.contents)
         with file.open("rb") as source:
             _, chunks = archive.read(source)
+            if header.files is not None:
+                chunks = payload.database_of(chunks)
             _database().restore(chunks, header.contents, replace=replace)
     events.emit("sys_backup_restored", file=file.name, made=header.made)
     click.echo(
@@ -89,8 +100,9 @@ def restore(file: Path, replace: bool) -> None:
 
 
 def _write(path: Path, made: str) -> None:
-    with _database().dump() as (contents, payload):
-        archive.write(path, made, contents, payload)
+    with payload.locked_files(), _database().dump() as (contents, database):
+        files, listed = payload.listed()  # after the snapshot, which may refer to them
+        archive.write(path, made, contents, files, payload.joined(listed, database))
 
 
 def _database() -> Database:

@@ -27,6 +27,16 @@ class Contents(NamedTuple):
         return f"{self.tables} tables, {self.rows} rows"
 
 
+class Files(NamedTuple):
+    """The uploaded files in a backup."""
+
+    number: int
+    bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.number} uploaded files"
+
+
 def refuse_difference(actual: Contents, expected: Contents) -> None:
     """Raise an error unless a database has the contents that its backup lists."""
     if actual != expected:

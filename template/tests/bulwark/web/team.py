@@ -9,7 +9,7 @@ from werkzeug.test import TestResponse
 
 from bulwark.database import db
 from bulwark.web.access import public
-from bulwark.web.input_validation import body_limit
+from bulwark.web.body_limits import body_limit
 from bulwark.web.json_body import json_object
 from bulwark.web.rate_limits import limit
 from tests.conftest import Visitor
@@ -86,7 +86,7 @@ def typed() -> ResponseReturnValue:
 @blueprint.post("/photos")
 @public
 @limit("1000 per minute")
-@body_limit(3 * MEGABYTE)
+@body_limit("3 MiB")
 def add_photo() -> ResponseReturnValue:
     photo = request.files["photo"]
     return jsonify(name=photo.filename, size=len(photo.read()))

@@ -84,7 +84,7 @@ def test_what_is_no_backup_is_refused(service: Service, tmp_path: Path):
         b"",
         b"Dear all,\n",
         os.urandom(5000),
-        b"bulwark backup, version 2\n",
+        b"bulwark backup, version 3\n",
     ):
         file.write_bytes(content)
         output = service.refuses("restore", file, "--replace")

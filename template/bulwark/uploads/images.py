@@ -1,0 +1,71 @@
+"""Writing images anew: only the pixels stay.
+
+What hides beside them goes: the place where a photo was taken, and code for a program
+that reads the file as another type. It needs Pillow, which a service that uses it adds
+to its dependencies.
+"""
+
+import threading
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, cast
+
+from flask import abort
+
+MOST_PIXELS = 25_000_000  # about 100 MB while it is written
+IN_MEMORY = 500 * 1024  # bytes
+FORMATS = {
+    "image/gif": "GIF",
+    "image/jpeg": "JPEG",
+    "image/png": "PNG",
+    "image/webp": "WEBP",
+}
+KEPT = "transparency"  # of a palette; it is no metadata
+
+# One image at a time in each process bounds the memory.
+_one_at_a_time = threading.Lock()
+
+
+def rewritten(file: IO[bytes], name: str, media_type: str, folder: str) -> IO[bytes]:
+    """Return a new file with the pixels of an image, upright, at its beginning.
+
+    Of an animation, the first picture stays.
+
+    Args:
+        file: the image, at its beginning.
+        name: its name, for the reason of a refusal.
+        media_type: its type, which stays.
+        folder: where the new file waits on the disk.
+
+    Raises:
+        RuntimeError: Pillow is not installed.
+    """
+    if media_type not in FORMATS:
+        abort(415, f"{name} is not a GIF, JPEG, PNG or WebP image.")
+    image_module, operations = _pillow()
+    broken = (OSError, SyntaxError, ValueError, image_module.DecompressionBombError)
+    target = SpooledTemporaryFile(IN_MEMORY, dir=folder)  # noqa: SIM115
+    with _one_at_a_time:
+        try:
+            with image_module.open(file, formats=[FORMATS[media_type]]) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    target.close()
+                    megapixels = MOST_PIXELS // 10**6
+                    abort(413, f"{name} has more than {megapixels} megapixels.")
+                upright = operations.exif_transpose(image)
+            upright.info = {k: v for k, v in upright.info.items() if k == KEPT}
+            upright.save(target, FORMATS[media_type])
+        except broken:
+            target.close()
+            abort(415, f"{name} is a broken image.")
+    target.seek(0)
+    return cast(IO[bytes], target)
+
+
+def _pillow() -> tuple[Any, Any]:
+    try:
+        from PIL import Image, ImageOps  # noqa: PLC0415  is the team's to install
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            '`rewrite_images` needs "pillow>=11" in your dependencies'
+        ) from error
+    return Image, ImageOps
