@@ -97,36 +97,15 @@ def init_app(
     """
     config, own = base_settings.init_app(app, settings)
     # Imported once the settings are accepted: a start that they stop ends sooner.
-    # ruff: disable[PLC0415]
-    from bulwark import (
-        account,
-        admin,
-        audit,
-        database,
-        identity,
-        jobs,
-        mail,
-        ops,
-        uploads,
-        web,
-    )
-    from bulwark.audit.catalogue import CATALOGUE
-    from bulwark.observability import logging, metrics
-    from bulwark.web import access, before_request, overrides
-    # ruff: enable[PLC0415]
+    from bulwark import setup  # noqa: PLC0415
 
-    database.init_app(app, config)
-    logging.init_app(config, own, db.metadata)
-    metrics.init_app(app, config, CATALOGUE, database.pool_of(app))
-    jobs.init_app(app, config)
-    mail.init_app(config)
-    audit.init_app(app)
-    web.init_app(app, config, csp_sources or {})
-    uploads.init_app(app, config)
-    identity.init_app(app, config, user_model, roles or {})
-    ops.init_app(app)
-    account.init_app(app)
-    admin.init_app(app)
-    access.init_app(app, permissions or {}, roles or {}, everyone)  # every route
-    before_request.join(app)
-    overrides.init_app(app)  # checks the templates that replace one of the base
+    setup.init_app(
+        app,
+        config,
+        own,
+        user_model,
+        permissions=permissions or {},
+        roles=roles or {},
+        everyone=everyone,
+        csp_sources=csp_sources or {},
+    )
