@@ -49,7 +49,7 @@ def free_port() -> int:
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Return when somebody listens; fail when the process ended or takes too long."""
+    """Wait until something listens; fail if the process ended or takes too long."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         assert process.poll() is None, f"ended with {process.returncode}"

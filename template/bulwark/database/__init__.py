@@ -92,7 +92,7 @@ def init_app(app: Flask, config: Config) -> None:
     app.config["SQLALCHEMY_DATABASE_URI"] = url
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(url)
     db.init_app(app)
-    # Alembic is large: a start that the settings stop ends without it.
+    # Alembic is large: a start that the settings stop doesn't import it.
     from bulwark.database import migrations  # noqa: PLC0415
 
     migrations.init_app(app, db)

@@ -23,7 +23,7 @@ def init_app(
     roles: Mapping[str, Sequence[str]],
 ) -> None:
     """Serve the account pages, and reject unsafe requests without a CSRF token."""
-    # As in `bulwark.init_app`: imported once the settings are accepted.
+    # As in `bulwark.init_app`: imported after the settings are accepted.
     from bulwark.identity import setup  # noqa: PLC0415
 
     setup.init_app(app, config, user_model, roles)

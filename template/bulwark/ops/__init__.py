@@ -5,7 +5,7 @@ from flask import Flask
 
 def init_app(app: Flask) -> None:
     """Add the health checks and the commands."""
-    # As in `bulwark.init_app`: imported once the settings are accepted.
+    # As in `bulwark.init_app`: imported after the settings are accepted.
     from bulwark.ops import (  # noqa: PLC0415
         backups,
         exporter,

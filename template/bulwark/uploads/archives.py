@@ -33,9 +33,9 @@ class RefusedArchiveError(UnsupportedMediaType):
 
 
 def check(file: IO[bytes], extension: str) -> str | None:
-    """Return the media type of a ZIP file, or None if it has not this format.
+    """Return the media type of a ZIP file, or None if it doesn't have this format.
 
-    Nothing is unpacked: an unpacker that trusts the listed sizes stays within them.
+    Nothing is unpacked. The limits apply to the listed sizes, which unpackers enforce.
 
     Raises:
         RefusedArchiveError: it has too many files, is too large when unpacked, or

@@ -17,7 +17,7 @@ def init_app(
 
     The order is that of a request: each check may rely on the earlier ones.
     """
-    # As in `bulwark.init_app`: imported once the settings are accepted.
+    # As in `bulwark.init_app`: imported after the settings are accepted.
     # ruff: disable[PLC0415]
     from bulwark.observability import request_log
     from bulwark.web import (
