@@ -2,7 +2,7 @@
 
 add     a new value that the service accepts but does not use yet
 use     the new value takes the first place; the former one is still accepted
-remove  the former value goes
+remove  the former value is removed
 
 All processes must be restarted after each step: each of them must accept a value before
 another one uses it.
@@ -33,7 +33,7 @@ def rotated(
 
     Args:
         values: the values before the step.
-        number: returns the number of a value, which grows with each rotation.
+        number: returns the number of a value; it grows with each rotation.
         step: one of `STEPS`.
         new: the value to add.
 

@@ -87,7 +87,7 @@ def init_app(
         settings: a dataclass of your settings, read into `app.config`.
         permissions: your permissions, each with a description.
         roles: your roles with their permissions; `flask prepare` creates missing ones.
-        everyone: permissions of yours that every user has, also without a role.
+        everyone: those of your permissions that every user has, even without a role.
         csp_sources: other hosts that your pages load from, by CSP directive.
 
     Raises:
@@ -96,7 +96,7 @@ def init_app(
         overrides.UnknownTemplateError: a template of yours overrides nothing.
     """
     config, own = base_settings.init_app(app, settings)
-    # Imported once the settings are accepted: a start that they stop ends sooner.
+    # Imported after the settings are accepted, so that a refused start ends sooner.
     from bulwark import setup  # noqa: PLC0415
 
     setup.init_app(

@@ -33,7 +33,7 @@ _made: dict[tuple[Flask, str], Beginning] = {}
 
 
 def signed_in(visitor: Visitor, email: str, *roles: str, totp: bool = False) -> Visitor:
-    """Add somebody as `add_person` does, and sign them in."""
+    """Add a user as `add_person` does, and sign them in."""
 
     def make() -> None:
         visitor.sign_in(add_person(visitor.app, email, *roles, totp=totp))

@@ -1,7 +1,8 @@
 """What the Core Rule Set costs, and whom it refuses: python -m tests.benchmarks.crs.
 
-On a Debian 13 server in namespaces, so it needs root. CPU is what nginx and the service
-used for a request, by the kernel's account: it stays true while others use the machine.
+It runs on a Debian 13 server in namespaces, so it needs root. CPU is the processor time
+that nginx and the service used for a request: it stays true while others use the
+machine.
 Rounds with and without the rules take turns. Takes three minutes.
 """
 

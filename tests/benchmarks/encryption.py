@@ -5,9 +5,9 @@ without the server's.
 
     .venv/bin/python -m tests.benchmarks.encryption PYTHON [rows]
 
-PYTHON is that of a service's .venv; the service is beside it. On SQLite and on
-PostgreSQL, so many rows with two texts of 40 characters, 20,000 by default, are stored
-in plain columns, in encrypted ones, and in encrypted ones with a blind index.
+PYTHON is the one in the .venv of a service. On SQLite and on PostgreSQL, it stores rows
+with two texts of 40 characters, 20,000 by default, in plain columns, in encrypted ones,
+and in encrypted ones with a blind index.
 """
 
 import os

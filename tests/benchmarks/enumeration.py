@@ -1,12 +1,12 @@
-"""Tells whether time shows who has an account: 200 known and 200 unknown addresses.
+"""Shows whether response times reveal who has an account.
 
     .venv/bin/python -m tests.benchmarks.enumeration [.venv of a service]
 
-Each address is sent once to the forms of a running service of this template, a known
-and an unknown one always after another, so that both meet the same machine; a test of
-pairs compares them. To show that it would find a leak, delays are added to resamples of
-what was measured, half of the pairs swapped at random; its power is how often each is
-found. Takes some minutes, most of it for hashing.
+It sends 200 known and 200 unknown addresses, each once, to the forms of a running
+service of this template. A known one and an unknown one alternate, so that both meet
+the same load; a test of pairs compares them. To show that it would find a leak, delays
+are added to resamples of what was measured, with half of the pairs swapped at random;
+its power is how often each delay is found. Takes a few minutes, most of it for hashing.
 """
 
 import math

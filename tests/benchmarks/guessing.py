@@ -2,11 +2,11 @@
 
     .venv/bin/python -m tests.benchmarks.guessing [.venv of a service]
 
-A service of this template, behind nginx with TLS. Each network sends 29 wrong
-passwords a minute. Meanwhile 25 people sign in with a browser that they used before,
-and 25 with a new one, each once, from a network of their own, and nobody retries.
-Passwords are hashed as in production, with bcrypt, which is timed first alone and then
-as it goes beside the guesses. Takes two minutes.
+A service of this template, behind nginx with TLS. Each network sends 29 wrong passwords
+a minute. Meanwhile, 25 users sign in with a browser that they used before, and 25 with
+a new one, each once, from a network of their own, and nobody retries. Passwords are
+hashed as in production, with bcrypt, which is timed first alone and then during the
+guesses. Takes two minutes.
 """
 
 import multiprocessing

@@ -4,8 +4,8 @@
 
 In the process of a service with production settings, on SQLite and on PostgreSQL, each
 kind of request takes turns with the same request to a bare app. Figures are medians of
-processor time; a ratio is the median of neighbours' ratios, which stays true on a busy
-machine. Statements and round trips are counted, BEGIN, ROLLBACK and pings included.
+processor time. A ratio is the median of the ratios of neighbors, which stays true on a
+busy machine. Statements and round trips include BEGIN, ROLLBACK and pings.
 `--instructions` also counts instructions, in five minutes, if valgrind is installed.
 """
 

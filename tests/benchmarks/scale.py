@@ -2,9 +2,10 @@
 
     .venv/bin/python -m tests.benchmarks.scale [--service FOLDER] [--json FILE]
 
-On PostgreSQL: among 500, 100,000 and 1,000,000 users with a session and an audit row
-each, where every request has another user's session; in a worker with 1, 2, 4 and 8
-threads; over 100 and 1,000 connections through nginx. Takes three minutes.
+It uses PostgreSQL, and varies one thing at a time: 500, 100,000 and 1,000,000 users
+with a session and an audit row each, where every request has another user's session; 1,
+2, 4 and 8 threads in a worker; 100 and 1,000 connections through nginx. Takes three
+minutes.
 """
 
 import argparse

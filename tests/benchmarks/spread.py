@@ -2,11 +2,11 @@
 
     .venv/bin/python -m tests.benchmarks.spread [--service FOLDER] [--json FILE]
 
-The service with its own gunicorn.conf.py, on a Unix socket and on TCP, at 16 and at 200
-connections. It takes turns with workers that accept more connections than they can
-serve, and with connections that nginx keeps open. A worker's share is its processor
-time. The figures are the largest distance of a worker from the mean, in percent: in the
-median round and in the worst.
+It runs the service with its own gunicorn.conf.py, on a Unix socket and on TCP, with 16
+and with 200 connections. This takes turns with workers that accept more connections
+than they can serve, and with connections that nginx keeps open. A worker's share is its
+processor time. The figures are the largest distance of a worker from the mean, in
+percent: in the median round and in the worst.
 """
 
 import argparse

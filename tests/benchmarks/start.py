@@ -1,4 +1,4 @@
-"""Measures how long a new service takes to answer, and a refused one to say so.
+"""Measures how long a new service takes to respond, and a refused start to fail.
 
     .venv/bin/python tests/benchmarks/start.py
 

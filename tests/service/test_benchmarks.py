@@ -1,4 +1,4 @@
-"""The benchmarks of requests run, and count what they say; nothing here is timed."""
+"""The benchmarks of requests run and count correctly; nothing here is timed."""
 
 import json
 import subprocess

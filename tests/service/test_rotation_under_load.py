@@ -1,4 +1,4 @@
-"""Every key is rotated while people use the service: nothing fails, nobody is out."""
+"""Each key is rotated while the service is used: nothing fails, all stay signed in."""
 
 import random
 import subprocess
@@ -49,7 +49,7 @@ def service(
 
 
 class Visitors:
-    """People who are signed in, and ask for a page all the time."""
+    """Users who are signed in, and request a page all the time."""
 
     def __init__(self, service: Service) -> None:
         self.browsers = [
@@ -120,7 +120,7 @@ def flask(service: Service, *words: str) -> subprocess.Popen[str]:
 
 
 def renew_all_values(service: Service) -> str:
-    """Rotate, killed at any moment; return what the run that ended says."""
+    """Rotate, with kills at any moment; return the output of the run that finished."""
     for seconds in (2.0, 3.0):
         process = flask(service, "keys", "rotate", "encryption")
         time.sleep(seconds)

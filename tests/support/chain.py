@@ -22,7 +22,7 @@ MONITORING = ROOT / "template/deploy/monitoring"
 LOCAL = "http://127.0.0.1"
 LONG = 180  # seconds for what takes one or two minutes where nothing else runs
 
-# What `flask metrics` tells, and Prometheus of itself.
+# What `flask metrics` exposes, and what Prometheus exposes about itself.
 METRICS = {
     *("http_requests_total", "security_events_total", "sign_in_steps_total"),
     *(f"http_request_duration_seconds_{part}" for part in ("bucket", "count", "sum")),

@@ -126,7 +126,7 @@ class Visitor:
         self.send("Sign in", {"Email address": email, "Password": password})
 
     def objections(self) -> list[str]:
-        """Return what is wrong with the page in both colour schemes, on all screens."""
+        """Return what is wrong with the page in both color schemes, on all screens."""
         found = []
         schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
         for scheme, width in itertools.product(schemes, (360, 1280)):

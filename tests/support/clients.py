@@ -41,7 +41,7 @@ class Service:
         )
 
     def person(self, email: str) -> "Browser":
-        """Return the browser of somebody who made an account and signed in."""
+        """Return the browser of a user who created an account and signed in."""
         browser = Browser(self)
         browser.fill_in("/register", email=email)
         browser.fill_in(self.link_to(email), password=PASSWORD)
@@ -117,7 +117,7 @@ def code_of(seed: str, moment: float) -> str:
 
 
 def add_app(person: Browser) -> str:
-    """Give somebody an authenticator app; return its seed."""
+    """Give a user an authenticator app; return its seed."""
     begun = person.send("/account/authenticator", setup="authenticator").values
     seed: str = begun["tf_authr_b32key"]
     path = f"/account/authenticator/{begun['tf_state_token']}"

@@ -23,7 +23,7 @@ EXPOSURE = {
 
 
 class Shared(Server):
-    """One on which each test leaves all as it was."""
+    """A server on which each test leaves everything as it was."""
 
     def booted(self) -> None:
         self.certify()
@@ -61,7 +61,7 @@ def state(server: Server) -> str:
 
 
 def wait_until_all_run_the_release(server: Server) -> None:
-    """Wait for the worker and the metrics to run the code that visitors are shown."""
+    """Wait until the worker and the metrics run the code that serves visitors."""
     for part in ("worker", "metrics"):
         eventually(partial(runs_the_release, server, part))
 

@@ -20,7 +20,7 @@ SECRET = "eleven-purple-tractors-sing"
 MEBIBYTE = 1024 * 1024
 
 
-# The team's half: a page that tells what reached it, one that fails, and files.
+# The team's half: a page that returns what reached it, one that fails, and files.
 VIEWS = f"""
 
 from bulwark import body_limit
@@ -52,7 +52,7 @@ def broken() -> ResponseReturnValue:
 """
 
 
-# Before the proxy is another one, which says in X-Client who asks.
+# Another proxy is in front of this one, and sends the client's address in X-Client.
 TEAM = {
     "nginx": """
 set_real_ip_from 10.0.0.0/8;
@@ -72,7 +72,7 @@ location = /test/own-header {
 """,
     "apache": """
 RemoteIPHeader X-Client
-# Without it, no address counts that lies outside 2000::/3.
+# Without it, addresses outside 2000::/3 don't count.
 RemoteIPInternalProxy 10.0.0.0/8
 SetEnvIf Request_URI "^/test/large$" body_limit=2097152
 ProxyPass /test/file !
@@ -132,7 +132,7 @@ class Site(Server):
             return exchange(stream, method, target, body, sent)
 
     def send_lines(self, *lines: str | bytes, port: int = 443) -> bytes:
-        """Send lines as they are; return all that comes back."""
+        """Send lines unchanged; return all that comes back."""
         sent = b"\r\n".join(x.encode() if isinstance(x, str) else x for x in lines)
         with self.tls() if port == 443 else self.plug(port) as stream:
             stream.sendall(sent + b"\r\n\r\n")
@@ -147,7 +147,7 @@ class Site(Server):
                 received += more
 
     def logged(self, request_id: str | None) -> dict[str, Any]:
-        """Return the line that the proxy wrote about a request, when it is there."""
+        """Wait for the line that the proxy logs about a request, and return it."""
 
         def look() -> dict[str, Any] | None:
             lines = map(json.loads, self.path(self.log).read_text().splitlines())

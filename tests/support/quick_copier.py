@@ -1,10 +1,9 @@
-"""Copier with less of the same work: a third of the processor time.
+"""Copier without its repetitions: a third of the processor time.
 
-Copier asks git for `core.fileMode` after each file, renders and compiles each part of
-each path, and the name of the answers file for each of them, whether or not they hold
-an expression. What it writes is the same: test_copy.py and test_update_command.py
-compare it with Copier as it is. Processes that tests start with IN_PROCESSES are quick
-as well.
+Copier asks git for `core.fileMode` after each file. It renders and compiles each part
+of each path, and each time the name of the answers file, even without an expression.
+What it writes is the same: test_copy.py and test_update_command.py compare it with
+unmodified Copier. Processes that tests start with IN_PROCESSES are quick as well.
 """
 
 import functools

@@ -49,7 +49,7 @@ def free_port() -> int:
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Return when somebody listens; fail when the process ended or takes too long."""
+    """Wait until something listens; fail if the process ended or takes too long."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         assert process.poll() is None, f"ended with {process.returncode}"
@@ -63,9 +63,9 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def eventually(look: Callable[[], T | None], patience: float = PATIENCE) -> T:
-    """Return what somebody sees who looks again and again, once it is there.
+    """Call a function until it returns something true, and return that.
 
-    Looking takes a quarter of the time at most: what costs much is looked at seldom.
+    The calls take at most a quarter of the time: slow ones are repeated less often.
     """
     end = time.monotonic() + patience
     while (begin := time.monotonic()) < end:

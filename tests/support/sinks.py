@@ -130,7 +130,7 @@ class Sink:
             self.streams[stream] = self.streams.pop(plain)
             self.talk(stream)
         except OSError:
-            pass  # somebody hung up
+            pass  # the client hung up
         finally:
             self.streams.pop(stream, None)
             for side in (stream, twin):

@@ -146,7 +146,7 @@ class Stack:
 def visiting(
     stack: Stack, target: str, port: int = 443
 ) -> Iterator[list[ProxyResponse]]:
-    """Have somebody ask again and again while the block lasts."""
+    """Send requests again and again while the block lasts."""
 
     def visit() -> None:
         while not over.wait(0.05):

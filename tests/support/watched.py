@@ -126,7 +126,7 @@ def hasten(service: Path, speed: int, *parts: str) -> None:
 
 
 class Watched(Service):
-    """A service in production, with its worker and with what tells its metrics.
+    """A service in production, with its worker and the exporter of its metrics.
 
     With `proxy` it is reached as by visitors, at a port of this machine.
     """

@@ -1,4 +1,4 @@
-"""What is found in a file: what can be rewritten, and what somebody has to decide."""
+"""What is found in a file: what can be rewritten, and what someone has to decide."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

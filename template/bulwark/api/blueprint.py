@@ -32,9 +32,9 @@ View = TypeVar("View", bound=Callable[..., Any])
 class Api(Blueprint):
     """A blueprint whose views take and return typed values as JSON.
 
-    An argument `body` is the JSON body, `query` the query string, any other one a value
-    of the path. What the request sends must fit the annotations: otherwise the response
-    is 404 for the path, 422 for the rest. The result becomes the JSON response.
+    An argument `body` is the JSON body, `query` the query string, and any other one a
+    value of the path. The request must fit the annotations: otherwise the response is
+    404 for the path, and 422 for the rest. The result becomes the JSON response.
 
     Args:
         name: the name of the blueprint.
@@ -42,7 +42,8 @@ class Api(Blueprint):
         url_prefix: where the API is, such as `/api/v1`.
         title: the name of the API, in its documentation.
         version: the version of the API, in its documentation.
-        limit: how often each token, user or network may call the views together.
+        limit: how often each token, user or network may call the views, all of them
+            together.
         documentation: the decorator that declares who may read `/openapi.json` and
             `/docs`: `public`, `signed_in` or `permission(…)`.
     """
@@ -108,7 +109,7 @@ class Api(Blueprint):
             rule, endpoint, view_func, provide_automatic_options, **options
         )
 
-    # Flask's own accept views that return responses only.
+    # Flask's own methods accept only views that return responses.
 
     def get(self, rule: str, **options: Any) -> Callable[[View], View]:
         """Add a view that reads; the options are those of `add_url_rule`."""

@@ -13,7 +13,7 @@ MISSING = "Send If-Match with the ETag of what you read."
 
 
 def tag(response: Response) -> Response:
-    """Add the tag of a result, and respond with 304 if the client has the same."""
+    """Add the tag of a result; respond with 304 if the client has the same result."""
     if request.method != "GET" or response.status_code != OK or response.is_streamed:
         return response
     response.set_etag(generate_etag(response.get_data()))
@@ -22,7 +22,7 @@ def tag(response: Response) -> Response:
 
 
 def check_match(current: BaseModel, *, required: bool = False) -> None:
-    """Refuse a change if `If-Match` names another state than the current one.
+    """Refuse a change if `If-Match` names a state other than the current one.
 
     Args:
         current: what a GET request returns now. Lock its row first.

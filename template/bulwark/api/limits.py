@@ -1,4 +1,4 @@
-"""Rate limits of an API: each token, user or network has its own counts.
+"""Rate limits of an API, counted separately for each token, user or network.
 
 Responses show them in the fields `RateLimit-Policy` and `RateLimit`, as in the draft
 of the IETF's HTTPAPI group, draft-ietf-httpapi-ratelimit-headers-10.
@@ -16,7 +16,7 @@ from bulwark.web.rate_limits import limiter, network
 
 
 def limited(view: Callable[..., Any], limit: str, scope: str) -> Callable[..., Any]:
-    """Return a view to which a limit applies, which it shares with others.
+    """Return a view with a limit that it shares with others.
 
     Args:
         view: the view.

@@ -77,7 +77,7 @@ class Operation:
             with _invalid_is_refused(_parameter):
                 found[QUERY] = self.query.model_validate(dict(_sent(self.query)))
         if self.body:
-            # Parsed by Flask first, which rejects what databases can't store.
+            # Flask parses it first, and rejects what databases can't store.
             sent = json.dumps(request.get_json())
             with _invalid_is_refused(_pointer):
                 found[BODY] = self.body.validate_json(sent, strict=True)

@@ -1,7 +1,7 @@
-"""Lists in pages: each page continues after the last row of the one before.
+"""Lists in pages: each page continues after the last row of the previous one.
 
-Unlike an offset, this takes as long for the last page as for the first, and skips or
-repeats no row when others are added or deleted (keyset pagination).
+Unlike with an offset, the last page takes as long as the first, and no row is skipped
+or repeated when others are added or deleted (keyset pagination).
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode

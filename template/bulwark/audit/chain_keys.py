@@ -1,8 +1,8 @@
-"""Keys of the audit trail's links, also after their encryption keys were removed.
+"""Keys of the audit trail's links, even after their encryption keys were removed.
 
 The chain's key is derived from an encryption key and doesn't reveal it. Before an
 encryption key is removed, its chain key is stored here, encrypted with the newest key.
-So the links that it made can still be verified.
+So the links that were made with it can still be verified.
 """
 
 from contextlib import suppress
@@ -27,7 +27,7 @@ class ChainKey(Model):
 def chain_keys() -> dict[str, bytes]:
     """Return the chain's keys by the id of the encryption key.
 
-    A stored one that no encryption key can decrypt is missing.
+    Stored keys that no encryption key can decrypt are left out.
     """
     keys = settings.current().encryption_keys
     found: dict[str, bytes] = {}
@@ -43,7 +43,7 @@ def chain_keys() -> dict[str, bytes]:
 def store_former_keys() -> int:
     """Store the chain keys of all encryption keys but the newest.
 
-    It is part of the current transaction. Return how many were not stored yet.
+    It does so in the current transaction. Return how many were not stored yet.
     """
     keys = settings.current().encryption_keys
     stored = set(db.session.scalars(select(ChainKey.key_id)))

@@ -1,8 +1,8 @@
 """Encrypted columns: AES-256-GCM, bound to the table, the column and the row.
 
 `Encrypted(String(200))` is the type of a column whose values the database never has in
-plain text, and `blind_index` finds rows by such a value. `row_binding` encrypts when a
-session is flushed, because only then is the primary key known. A SELECT returns each
+plain text; `blind_index` finds rows by such a value. `row_binding` encrypts when a
+session is flushed, because the primary key is known only then. A SELECT returns each
 value together with the primary key of its row, so that a value that was moved or copied
 is rejected.
 """
@@ -67,7 +67,7 @@ def _hex_of_postgresql(element: _Hex, compiler: SQLCompiler, **options: Any) -> 
 
 
 def is_sql(other: Any) -> bool:
-    """Return whether it is NULL, or a column: SQLAlchemy itself compares columns."""
+    """Return whether it is NULL or SQL: SQLAlchemy itself compares two columns."""
     return other is None or isinstance(other, ClauseElement)
 
 

@@ -33,7 +33,7 @@ POSTGRESQL: dict[str, Any] = {
     "tcp_user_timeout": 10_000,
 }
 NO_FILE = ("file:", ":memory:")
-# Seconds after which an idle connection is tested: its other end may be gone silently.
+# Seconds after which an idle connection is tested: its other end may have vanished.
 IDLE = 30
 
 

@@ -1,7 +1,7 @@
-"""The pepper's versions: each password hash names its own, so the pepper can change.
+"""Generations of the pepper: each password hash names its own, so it can change.
 
-A value that begins with `gen2.` is of the second generation; the first has no mark, and
-neither have its hashes. At a sign-in, a hash of a former pepper is replaced.
+A pepper that begins with `gen2.` is of the second generation. The first has no mark,
+and neither do its hashes. A sign-in replaces a hash that has a former pepper.
 """
 
 import base64
@@ -36,7 +36,7 @@ def known() -> dict[int, str]:
 
 
 def mark(hashed: str) -> str:
-    """Return a hash that was made with the current pepper as it is stored."""
+    """Return the stored form of a hash that was made with the current pepper."""
     generation = generation_of(settings.current().password_pepper)
     return hashed if generation == 1 else MARK.format(generation) + hashed
 
@@ -48,7 +48,7 @@ def split(stored: str) -> tuple[int, str]:
 
 
 def verify_password(password: str | bytes, stored: str) -> bool:
-    """Return whether a password is correct. It takes as long if its pepper is gone."""
+    """Return whether a password is correct, in the same time if its pepper is gone."""
     generation, hashed = split(stored)
     pepper = known().get(generation)
     plain = password.encode() if isinstance(password, str) else password

@@ -159,7 +159,7 @@ def _load(token: str) -> StoredSession | None:
 def _identify(app: Flask, session: SessionMixin) -> None:
     """Set the user of the request for Flask-Login.
 
-    It would load the user when first asked, and compute an identifier of the browser
+    By itself, it would load the user later, and compute an identifier of the browser
     that nothing uses.
     """
     manager: Any = app.login_manager  # type: ignore[attr-defined]

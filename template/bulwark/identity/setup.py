@@ -90,7 +90,7 @@ def _init_flask_security(
 
 
 def sign_with_newest_key(security: Security, config: Config) -> None:
-    """Order the keys of Flask-Security's signatures: by default, the oldest signs."""
+    """Order Flask-Security's signing keys: by default, the oldest one signs."""
     for serializer in vars(security).values():
         if isinstance(serializer, Serializer):
             serializer.secret_keys = [key.encode() for key in config.signing_keys]

@@ -72,7 +72,7 @@ class Config:
         fix=MADE,
     )
     password_pepper_fallbacks: tuple[str, ...] = setting(
-        "former peppers, until the users of their hashes have signed in",
+        "former peppers, needed until all users with older hashes have signed in",
         default=(),
         cast=words,
         secret=True,

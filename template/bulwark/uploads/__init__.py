@@ -13,8 +13,8 @@ def add():
     db.session.commit()
 
 A stored file never changes. A row of the team's own model refers to it by its random
-name; a file without a row is deleted a day later (`cleanup`), and so is the file of a
-row that was deleted.
+name. A file without a row, such as one whose row was deleted, is deleted at night once
+it is a day old (`cleanup`).
 """
 
 from flask import Flask

@@ -33,9 +33,10 @@ class RefusedArchiveError(UnsupportedMediaType):
 
 
 def check(file: IO[bytes], extension: str) -> str | None:
-    """Return the media type of a ZIP file, or None if it has not this format.
+    """Return the media type of a ZIP file, or None if it doesn't have this format.
 
-    Nothing is unpacked: an unpacker that trusts the listed sizes stays within them.
+    Nothing is unpacked. The limits apply to the sizes that the file lists: an unpacker
+    that enforces these stays within the limits.
 
     Raises:
         RefusedArchiveError: it has too many files, is too large when unpacked, or

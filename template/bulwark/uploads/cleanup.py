@@ -1,8 +1,8 @@
 """Files that no row refers to are deleted, but not on the day they were stored.
 
-A request that failed, a rolled back transaction, a deleted row: each leaves a file. To
-delete it later, and not at once, lets a transaction be undone, and a backup copy what
-its snapshot refers to.
+A failed request, a transaction that was rolled back, a deleted row: each leaves a file.
+Because it is deleted later, a transaction can be undone, and a backup can copy what its
+snapshot refers to.
 """
 
 import fcntl
@@ -40,7 +40,7 @@ def delete_unused() -> None:
         used = _used()
         unused = [f for f in files if f.name not in used and f.stored_at < before]
         if len(unused) > max(FEW, len(files) // 2):
-            # More likely a wrong database, or a storage that another service uses.
+            # The database is probably wrong, or another service uses the storage.
             log.error("uploads_not_deleted", unused=len(unused), files=len(files))
             return
         for file in unused:

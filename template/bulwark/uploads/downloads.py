@@ -1,4 +1,4 @@
-"""Sending a stored file: to whom its model allows, and so that no browser runs it."""
+"""Sending stored files to users whom the model allows, so that no browser runs them."""
 
 from flask import Response, abort, send_file
 from flask_login import current_user
@@ -12,8 +12,8 @@ from bulwark.web import headers
 def send_upload(upload: Upload) -> Response:
     """Return a response with a stored file, or 404 unless the user may read it.
 
-    The browser saves the file, and never runs or shows it as a page. An `<img>` of your
-    own pages shows an image.
+    The browser saves the file, and never runs it or shows it as a page. An `<img>` in
+    your own pages shows an image.
 
     Args:
         upload: the row, whose `readable_by` decides.

@@ -82,7 +82,7 @@ def _type_of(file: IO[bytes], extension: str) -> str | None:
     head = file.read(HEAD)
     if extension in archives.CONTENTS:
         return archives.check(file, extension) if head.startswith(ZIP) else None
-    if head.startswith(ZIP):  # a format that puremagic can't tell from another
+    if head.startswith(ZIP):  # puremagic can't distinguish formats that are ZIP files
         return None
     return _signatures(head).get(extension)
 

@@ -1,8 +1,8 @@
-"""Writing images anew: only the pixels stay.
+"""Rewriting images, so that only the pixels stay.
 
-What hides beside them goes: the place where a photo was taken, and code for a program
-that reads the file as another type. It needs Pillow, which a service that uses it adds
-to its dependencies.
+This removes the place where a photo was taken, and code for programs that read the file
+as another type. It requires Pillow, which services that use it add to their
+dependencies.
 """
 
 import threading
@@ -11,7 +11,7 @@ from typing import IO, Any, cast
 
 from flask import abort
 
-MOST_PIXELS = 25_000_000  # about 100 MB while it is written
+MOST_PIXELS = 25_000_000  # about 100 MB while the image is rewritten
 IN_MEMORY = 500 * 1024  # bytes
 FORMATS = {
     "image/gif": "GIF",
@@ -19,7 +19,7 @@ FORMATS = {
     "image/png": "PNG",
     "image/webp": "WEBP",
 }
-KEPT = "transparency"  # of a palette; it is no metadata
+KEPT = "transparency"  # part of a palette, not metadata
 
 # One image at a time in each process bounds the memory.
 _one_at_a_time = threading.Lock()
@@ -28,12 +28,12 @@ _one_at_a_time = threading.Lock()
 def rewritten(file: IO[bytes], name: str, media_type: str, folder: str) -> IO[bytes]:
     """Return a new file with the pixels of an image, upright, at its beginning.
 
-    Of an animation, the first picture stays.
+    Only the first picture of an animation stays.
 
     Args:
         file: the image, at its beginning.
         name: its name, for the reason of a refusal.
-        media_type: its type, which stays.
+        media_type: its type, which stays the same.
         folder: where the new file waits on the disk.
 
     Raises:

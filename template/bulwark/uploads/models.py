@@ -24,8 +24,8 @@ class Upload:
         accepts: the extensions of accepted files; the content must fit, too.
         max_size: the maximum size of one file, such as "10 MB".
         max_files: the maximum number of files in one request.
-        rewrite_images: whether images are written anew, without metadata; see `images`.
-        filename: the name that the user gave it, cleaned; only for showing it.
+        rewrite_images: whether images are rewritten, without metadata; see `images`.
+        filename: the user's name for the file, cleaned; only for showing it.
         media_type: the type of its content, such as "image/png".
         size: its size in bytes.
         sha256: the hash of its content, in hexadecimal.

@@ -28,9 +28,9 @@ def receive_uploads(field: str, model: type[Model]) -> list[Model]:
     """Store the files of a form field, and return a new row for each.
 
     Add the rows to the session and commit; a file without a row is deleted later. The
-    list is empty if the user chose no file. What the model doesn't accept is refused
-    with 400, 413 or 415 and the reason, and then nothing is stored. While a virus
-    scanner that is set up doesn't answer, the response is 503.
+    list is empty if the user chose no file. If the model doesn't accept a file, the
+    response is 400, 413 or 415 with the reason, and nothing is stored. If a virus
+    scanner is set up and doesn't answer, the response is 503.
 
     Args:
         field: the name of the form field, which may be `multiple`.
@@ -46,7 +46,7 @@ def receive_uploads(field: str, model: type[Model]) -> list[Model]:
 
 
 def clean_filename(name: str) -> str:
-    """Return a name without folders, without invisible and without reserved characters.
+    """Return a name without folders, invisible characters and reserved characters.
 
     Characters that change the direction of text could hide the true extension.
     """

@@ -1,4 +1,4 @@
-"""Scanning files for viruses with clamd, if the service has a scanner.
+"""Scanning files for malware with clamd, if the service has a scanner.
 
 The file is sent over clamd's Unix socket (INSTREAM in clamd(8)), so clamd needs no
 access to it. Its TCP port has neither encryption nor passwords, so it is not used.

@@ -64,7 +64,7 @@ def current() -> Storage:
 
 
 class LocalFolder:
-    """A folder with a subfolder for each first two digits of a name."""
+    """A folder, with subfolders for the first two digits of the names."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -89,7 +89,7 @@ def declared_for(app: Flask, endpoint: str) -> str | None:
 
 
 def granted_to_everyone(app: Flask) -> frozenset[str]:
-    """Return the permissions that every user has, also without a role."""
+    """Return the permissions that every user has, even without a role."""
     granted: frozenset[str] = app.extensions.get("everyone", frozenset())
     return granted
 

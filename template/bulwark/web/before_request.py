@@ -1,7 +1,7 @@
 """The functions that run before each request, as one.
 
-Flask inspects each function before each call, as it might be a coroutine. With a dozen
-functions that takes a twentieth of a request.
+Before each call, Flask checks whether the function is a coroutine. For a dozen
+functions, that takes a twentieth of the time of a request.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from flask import Flask
 def join(app: Flask) -> None:
     """Replace the functions registered so far by one that calls them in their order.
 
-    Later ones run after it, and those of blueprints too.
+    Functions that are registered later, and those of blueprints, run after it.
     """
     functions = [app.ensure_sync(f) for f in app.before_request_funcs[None]]
 

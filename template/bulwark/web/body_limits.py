@@ -1,8 +1,8 @@
 """The maximum body size of a view, and the files that make the proxy allow it.
 
-`flask body-limits` shows the proxy's lines. `flask body-limits --write` writes them to
-`app/nginx/body_limits.conf` and `app/apache/body_limits.conf`, those of the two folders
-that exist. A test compares a written file with the views.
+`flask body-limits` shows the lines for the proxy. `flask body-limits --write` writes
+them to `body_limits.conf` in `app/nginx/` and `app/apache/`, if the folder exists. A
+test compares the files with the views.
 """
 
 import re

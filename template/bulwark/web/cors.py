@@ -1,7 +1,7 @@
 """Cross-origin requests: which other sites' pages may call the APIs (Fetch standard).
 
-Only paths of an API, only the origins in APP_CORS_ORIGINS, and never with cookies: such
-a page sends an access token.
+Only for the paths of APIs and the origins in APP_CORS_ORIGINS, and never with cookies:
+these pages send an access token.
 """
 
 from flask import Flask, Response, current_app, request
@@ -22,7 +22,7 @@ PREFLIGHT = "Access-Control-Request-Method"
 
 
 def init_app(app: Flask, config: Config) -> None:
-    """Answer preflights before access is checked, as these have no token."""
+    """Answer preflights before access is checked: they have no token."""
     if not config.cors_origins:
         return
     allowed = frozenset(config.cors_origins)

@@ -49,7 +49,7 @@ HINTS = {
     500: "This is our fault. If it happens again, contact us with the details below.",
     503: "Try again in a minute.",
 }
-# What clients of the API read instead, as they have no pages.
+# The details for clients of an API, which have no pages.
 API_DETAILS = {
     401: TITLES[401],
     403: TITLES[403],

@@ -130,7 +130,7 @@ def _finish_error(app: Flask, response: Response) -> Response:
 def _check_headers(response: Response) -> None:
     """Raise if the server could not send the response.
 
-    Only a broken location, or a body of which the length is not known yet, can fail.
+    This can only fail for a broken location, or a body whose length is not known yet.
     """
     names = {name.lower() for name, _ in response.headers}
     if "content-length" not in names or names & {"location", "content-location"}:

@@ -56,8 +56,8 @@ MISSED_BY_TALISMAN = {
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-# For what users uploaded: a browser that shows it in spite of `attachment` gives it no
-# scripts, no plugins and an origin of its own.
+# For what users uploaded: if a browser shows it in spite of `attachment`, it runs no
+# scripts and no plugins, and has an origin of its own.
 SANDBOX = "default-src 'none'; frame-ancestors 'none'; sandbox"
 # For responses that get no headers from the functions; the proxy adds the rest.
 LAST_RESORT = {
@@ -97,7 +97,7 @@ def init_app(
 
 
 def sandbox(response: Response) -> None:
-    """Give a response, whose content a user chose, the strictest policy."""
+    """Give the strictest policy to a response whose content a user chose."""
     response.sandboxed = True  # type: ignore[attr-defined]
 
 
@@ -121,7 +121,7 @@ def _policy(
 
 
 def _joined(policy: dict[str, list[str]]) -> dict[str, str]:
-    """Join what has no nonce once, because Talisman joins for each response."""
+    """Join what has no nonce now, because Talisman does it for each response."""
     scripts = " ".join(policy.pop("script-src"))
     first, *others = (" ".join([name, *own]) for name, own in policy.items())
     name, _, own = first.partition(" ")

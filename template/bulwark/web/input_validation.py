@@ -126,7 +126,7 @@ class CheckedRequest(Request):
         return cast(IO[bytes], file)
 
     def close(self) -> None:
-        """Close all files, those of a request that was refused halfway too."""
+        """Close all files, even if the request was refused halfway."""
         super().close()
         for file in self.received:
             file.close()

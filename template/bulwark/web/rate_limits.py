@@ -136,9 +136,9 @@ def _too_many_requests(breached: RequestLimit) -> Response:
 
 
 class ViewLimiter(Limiter):
-    """Checks the limits of views.
+    """Leaves out the check before each request if nothing needs it.
 
-    These check themselves when they are called. The check before each request is for
+    Views check their own limits when they are called. The check before a request is for
     limits of a blueprint, of all views, or of the whole app.
     """
 

@@ -2,7 +2,7 @@
 
 Only elements for formatting are kept: no scripts, styles, images, forms, ids or
 classes. So the text runs nothing, loads nothing, and can't look like a part of the
-page. nh3 parses HTML as browsers do, and writes it anew.
+page. nh3 parses HTML as browsers do, and returns new HTML.
 
 {{ note.text }}            a column of the type `RichText`
 {{ text | rich }}          any other HTML
@@ -30,10 +30,10 @@ ATTRIBUTES = {
     "th": {"colspan", "rowspan", "scope"},
 }
 SCHEMES = {"http", "https", "mailto", "tel"}
-# A link of a user's gets no referrer, no handle on this page, and no search rank.
+# Links of users send no referrer, can't control this page, and add no search rank.
 REL = "noopener noreferrer nofollow ugc"
-# Characters. The time to parse grows with the square of some texts, such as unclosed
-# elements; longer ones are shown as they are, unformatted.
+# In characters. For some texts, such as unclosed elements, the time to parse grows with
+# the square of the length. Longer texts are shown unformatted.
 LONGEST_HTML = 50_000
 LONGEST_MARKDOWN = 20_000
 
@@ -41,7 +41,7 @@ LONGEST_MARKDOWN = 20_000
 class RichText(TypeDecorator[Markup]):
     """A column of HTML, which is sanitized when it is written and when it is read.
 
-    What was stored before a rule became stricter is shown by the stricter one.
+    If a rule becomes stricter, it applies to stored text, too.
     """
 
     impl = String

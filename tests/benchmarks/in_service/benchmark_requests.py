@@ -129,7 +129,7 @@ def timed(run: Run, each: int) -> float:
 
 
 def time_all(rounds: int, each: int) -> dict[str, dict[str, float]]:
-    """Return the medians: of both, and of the ratios of neighbours."""
+    """Return the medians: of both, and of the ratios of neighbors."""
     pairs: dict[str, list[tuple[float, float]]] = {}
     requests = kinds()
     for number in range(-1, rounds):  # the first round is to get warm

@@ -65,7 +65,7 @@ def test_a_flood_of_requests_is_refused(site: Site) -> None:
 
 
 class Slow(NamedTuple):
-    """One who began to speak, and goes on as slowly as he can."""
+    """A client that has begun a request, and continues as slowly as it can."""
 
     stream: socket.socket
     drips: bool
@@ -92,7 +92,7 @@ def test_slow_bodies_of_twelve_networks_hold_up_nobody_else(
 
 
 class SlowBodies:
-    """From each of some networks many begin to send a body, and go on byte by byte."""
+    """Many clients in each network begin to send a body, and go on byte by byte."""
 
     def __init__(self, site: Site, networks: int, each: int) -> None:
         self.site, self.each = site, each
@@ -148,7 +148,7 @@ class SlowBodies:
 
 
 def is_silent(stream: socket.socket) -> bool:
-    """Tell whether the other end has neither answered nor closed."""
+    """Return whether the other end has neither responded nor closed."""
     try:
         stream.recv(1)
     except (BlockingIOError, ssl.SSLWantReadError):
@@ -246,7 +246,7 @@ def test_slow_clients_are_disconnected_while_others_are_served(
     where = f"{site.proxy} on {site.suite}"
     times = f"{p99:.3f} s, usually {usual:.3f} s, held {max(held):.1f} s"
     record_property("p99", f"{where}: {times}")
-    # On a machine that is busy otherwise, all is slower.
+    # On a busy machine, everything is slower.
     assert p99 < max(1, 5 * usual)
 
 

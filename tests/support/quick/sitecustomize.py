@@ -1,4 +1,4 @@
-"""Python runs this at its start: once it imports Copier, it makes it quick."""
+"""Python runs this when it starts. When Copier is imported, it is made quick."""
 
 import sys
 from collections.abc import Sequence

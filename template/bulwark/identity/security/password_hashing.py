@@ -168,7 +168,7 @@ class AttemptCounter:
 def init_app(security: Security) -> None:
     """Replace Flask-Security's password context with the limited one.
 
-    Its form to change the password must know former peppers, too.
+    The form that changes a password must accept former peppers, too.
     """
     vars(stock_forms)["verify_password"] = peppers.verify_password
     bounded = BoundedContext()

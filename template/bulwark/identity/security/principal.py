@@ -1,6 +1,6 @@
-"""Flask-Principal's identity, made when something asks for it.
+"""Flask-Principal's identity, created on first use.
 
-Flask-Security's `roles_required` and the like use `g.identity`. Flask-Principal makes
+Flask-Security's `roles_required` and the like use `g.identity`. Flask-Principal creates
 it before each request, from every role and permission of the user, which takes longer
 than looking up the session. Access declarations do not use it.
 """
@@ -12,7 +12,7 @@ from flask_security import Security
 
 
 def init_app(app: Flask, security: Security) -> None:
-    """Make the identity on first use."""
+    """Create the identity on first use."""
     load = security.principal._on_before_request
     app.before_request_funcs[None].remove(load)
     kind: Any = app.app_ctx_globals_class

@@ -75,7 +75,7 @@ class OneTimeTotp(Totp):
         return self._is_newest(user, match.counter)
 
     def renew(self, totp_secret: str) -> str:
-        """Return a seed encrypted with the first key; one without a key unchanged."""
+        """Return a seed encrypted with the first key; an unknown format unchanged."""
         try:
             return str(self._totp.from_source(totp_secret).to_json())
         except (TokenError, ValueError):

@@ -25,7 +25,7 @@ def settings_for(config: Config) -> dict[str, Any]:
         **_passkeys(config),
     }
     return {f"SECURITY_{name}": value for name, value in options.items()} | {
-        # By default, forms of the former key would be rejected during its rotation.
+        # Otherwise, a rotation would invalidate the forms that are open.
         "WTF_CSRF_SECRET_KEY": config.signing_keys,
         "WTF_CSRF_TIME_LIMIT": None,  # A token lives as long as its session.
         "WTF_CSRF_SSL_STRICT": False,  # It only checks the referrer; see `origins`.
@@ -39,8 +39,8 @@ def _features() -> dict[str, Any]:
         "TRACKABLE": True,
         "RETURN_GENERIC_RESPONSES": True,
         "USER_IDENTITY_ATTRIBUTES": [{"email": {"mapper": uia_email_mapper}}],
-        # Its join takes 400 ms in SQLite with 100,000 users, as it nests two joins,
-        # and SQLite evaluates the inner one first, for all users.
+        # Its join takes 400 ms in SQLite with 100,000 users: it nests two joins, and
+        # SQLite evaluates the inner one first, for all users.
         "JOIN_USER_ROLES": False,
         "POST_LOGIN_VIEW": "/account",
         "POST_CHANGE_VIEW": "/account",

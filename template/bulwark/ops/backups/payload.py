@@ -1,9 +1,9 @@
 """What a backup contains: the uploaded files, then the output of the database.
 
-Each file is a line, `name size`, and its content. A line `database` begins the rest.
-The files come first so that the database, whose size is not known, can be the end. They
-are listed after the database's snapshot was taken: a file never changes, and none is
-deleted meanwhile, so every file of the snapshot is there.
+Each file is a line, `name size`, and its content. The line `database` precedes the
+rest. The database comes last because its size is not known. The files are listed after
+the database's snapshot was taken: files never change, and none is deleted meanwhile, so
+every file that the snapshot refers to is there.
 """
 
 import fcntl
@@ -42,7 +42,7 @@ def joined(files: list[StoredFile], database: IO[bytes]) -> IO[bytes]:
 def database_of(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Store the files of a payload, then yield the database's part.
 
-    It begins when the first chunk is asked for, after the database was found ready.
+    It begins when the first chunk is read, after the database was found to be ready.
     """
     payload = cast(IO[bytes], io.BufferedReader(_Joined(chunks), CHUNK))
     _restore_files(payload)

@@ -1,7 +1,7 @@
-"""`flask keys`: which keys there are, how old they are, what needs them; rotation.
+"""`flask keys`: shows the keys, their age and what needs them, and rotates them.
 
-`stores` knows everything that the encryption keys protect, `ages` since when the
-service has had each key, and `lock` keeps a second rotation from starting.
+`stores` lists everything that the encryption keys protect. `ages` records since when
+the service has had each key. `lock` keeps a second rotation from starting.
 """
 
 from flask import Flask

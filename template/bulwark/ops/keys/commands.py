@@ -18,7 +18,7 @@ commands = AppGroup("keys", help="Show the keys of the service, and rotate them.
 
 SHOWN = 5  # unreadable values
 ADD = """There is one encryption key, so there is nothing to rotate. To begin:
-1. bin/secrets rotate encryption add    adds a key that reads; nothing uses it yet
+1. bin/secrets rotate encryption add    adds a key that does not encrypt yet
 2. Restart the web processes and the worker.
 3. bin/secrets rotate encryption use    makes it the key that encrypts
 4. Restart again, then run this command again."""

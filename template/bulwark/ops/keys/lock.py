@@ -17,13 +17,13 @@ class RotationRunningError(Exception):
 
 @contextmanager
 def one_rotation(engine: Engine) -> Iterator[None]:
-    """Hold the lock of the database's rotations.
+    """Hold the database's lock for rotations.
 
     Raises:
         RotationRunningError: another process holds it.
     """
     if engine.dialect.name == "postgresql":
-        # Of the transaction, not of the session: a pooler may share sessions.
+        # A lock of the transaction, not of the session: a pooler may share sessions.
         with engine.begin() as connection:
             query = text("SELECT pg_try_advisory_xact_lock(:lock)")
             if not connection.execute(query, {"lock": PG_LOCK}).scalar():

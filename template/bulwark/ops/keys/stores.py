@@ -1,8 +1,8 @@
 """Everything that is encrypted or signed with the encryption keys.
 
-Each store counts what needs a key, and renews its values with the newest key: in short
-transactions, so that requests are served meanwhile, and only values that nobody changed
-in between. A killed run continues where it stopped.
+Each store counts the values that need a key, and renews them with the newest key. It
+does so in short transactions, so that requests are served meanwhile, and skips values
+that changed in between. After a killed run, the next one skips what is done.
 """
 
 from collections.abc import Callable, Iterator
@@ -63,7 +63,7 @@ class Values:
         of: the column.
         renew_value: returns a value under the newest key.
         source: for a blind index, the encrypted column.
-        look_at_all: whether to also look at values under the newest key.
+        look_at_all: whether to look at values under the newest key, too.
         unreadable: the values that no key decrypts, which stay as they are.
     """
 

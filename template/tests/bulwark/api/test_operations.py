@@ -1,4 +1,4 @@
-"""Typed views: what does not fit the annotations never reaches a view, or a client."""
+"""Typed views: what does not fit the annotations reaches neither view nor client."""
 
 import subprocess
 import sys

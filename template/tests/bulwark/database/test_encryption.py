@@ -1,4 +1,4 @@
-"""Encrypted columns: what the database has, who can read it, and what is refused."""
+"""Encrypted columns: what is stored, who can read it, and what is refused."""
 
 import logging
 import uuid

@@ -54,7 +54,7 @@ def team_app(
 
 @dataclass
 class Owner:
-    """Somebody who is signed in, and sends files."""
+    """A user who is signed in, and sends files."""
 
     visitor: Visitor
 

@@ -28,12 +28,12 @@ class Paper(Upload, Base):
     owner_id: Mapped[int]
 
     def readable_by(self, user: Any) -> bool:
-        """Let the owner only read it."""
+        """Let only the owner read it."""
         return bool(user.id == self.owner_id)
 
 
 class Picture(Paper):
-    """A picture, written anew; in the same table."""
+    """A picture that is rewritten; in the same table."""
 
     rewrite_images = True
 

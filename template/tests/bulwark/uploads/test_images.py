@@ -1,4 +1,4 @@
-"""Pictures that are written anew: their pixels stay, and nothing else."""
+"""Pictures that are rewritten: their pixels stay, and nothing else."""
 
 from io import BytesIO
 from pathlib import Path

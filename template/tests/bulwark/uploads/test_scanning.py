@@ -1,4 +1,4 @@
-"""A virus scanner: what it finds is refused, and so is everything while it is away."""
+"""A virus scanner: what it finds is refused, and so is everything while it is down."""
 
 import os
 import shutil
