@@ -312,6 +312,20 @@ def test_lost_emails_raise_an_alert(whole: Whole, expect_alert: ExpectAlert) -> 
         )
 
 
+def test_a_key_that_is_over_a_year_old_raises_a_ticket(
+    whole: Whole, in_time: ExpectAlert
+) -> None:
+    with in_time("KeyOld"):
+        whole.python(
+            "from datetime import timedelta; from wsgi import app\n"
+            "from bulwark.database import utcnow; from bulwark.ops.keys import ages\n"
+            "with app.app_context():\n"
+            "    ages.record()\n"
+            "    long_ago = (utcnow() - timedelta(days=401)).isoformat()\n"
+            "    ages.queue.put(ages.STORED, dict.fromkeys(ages._stored(), long_ago))"
+        )
+
+
 def test_a_truncated_trail_pages_the_operator(
     whole: Whole, expect_alert: ExpectAlert
 ) -> None:
