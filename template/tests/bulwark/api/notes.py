@@ -75,6 +75,7 @@ class Search(BaseModel):
 
     stars: list[int] = []
     least: int = Field(0, ge=0)
+    titles: list[str] | None = Field(None, validation_alias="title")
 
 
 @api.get("/notes")
@@ -84,6 +85,8 @@ def find(query: Search) -> list[Note]:
     found = select(rows).where(rows.c.stars >= query.least)
     if query.stars:
         found = found.where(rows.c.stars.in_(query.stars))
+    if query.titles:
+        found = found.where(rows.c.title.in_(query.titles))
     return [Note(**row) for row in db.session.execute(found).mappings()]
 
 
@@ -125,6 +128,14 @@ def pages(query: Page) -> list[Note]:
     return [Note(id=row.id, title=row.title, stars=row.stars) for row in found]
 
 
+@api.get("/pages/<title>")
+@permission("notes:read")
+def with_title(title: str, query: Page) -> list[int]:
+    """List notes with a title in pages."""
+    with_title = select(Row).where(Row.title == title)
+    return [row.id for row in paginate(with_title, query, Row.id)]
+
+
 @api.get("/pages/by-time")
 @permission("notes:read")
 def by_time(query: Page) -> list[Note]:
@@ -152,6 +163,12 @@ def lock(note_id: NoteId) -> None:
 @body_limit(1000)
 def bring(body: list[NewNote]) -> None:
     """Import notes."""
+
+
+@api.put("/tags")
+@permission("notes:write")
+def replace_tags(body: list[dict[str, int]]) -> None:
+    """Replace tags."""
 
 
 @api.get("/leak")

@@ -73,6 +73,15 @@ def test_an_error_repeats_no_value_of_the_request(script: Script):
         assert "script" not in response.text
 
 
+@pytest.mark.parametrize("body", [["x"] * 5000, [{"x" * 5000: "y"}] * 20])
+def test_the_errors_of_a_large_body_are_a_short_response(
+    script: Script, body: list[Any]
+):
+    response = script.call("PUT", "/tags", json=body)
+    assert response.status_code == 422
+    assert len(response.data) < 20_000
+
+
 @pytest.mark.parametrize(
     "text", ['{"title": "\\u0000"}', '{"title": "\\ud800"}', '{"title": NaN}']
 )
@@ -88,6 +97,8 @@ def test_a_query_string_is_read_into_its_types(script: Script):
     assert [note["stars"] for note in found] == [2, 3]
     found = script.call("GET", "/notes?stars=1&stars=3").get_json()
     assert [note["stars"] for note in found] == [1, 3]
+    assert script.call("GET", "/notes?title=y").get_json() == []
+    assert len(script.call("GET", "/notes?title=y&title=Milk").get_json()) == 3
 
 
 @pytest.mark.parametrize(
