@@ -73,15 +73,17 @@ def load(model: type[T], values: Sequence[Any], **loaded: Any) -> T | None:
         for column in mapper.primary_key
     )
     known = mapper.identity_key_from_primary_key(key) in session.identity_map
-    if known or not _is_plain(mapper, session):
+    if known or not is_plain(model):
         return session.get(model, key)
     instance = instance_of(model, values, **loaded)
     session.add(instance)
     return instance
 
 
-def _is_plain(mapper: Mapper[Any], session: Session) -> bool:
+def is_plain(model: type[Any]) -> bool:
     """Return whether to load an instance is no more than to set its columns."""
+    mapper: Mapper[Any] = inspect(model)
+    session: Session = db.session()
     listeners = (
         mapper.class_manager.dispatch.load,  # of a reconstructor or a composite, too
         session.dispatch.do_orm_execute,  # it may hide rows

@@ -143,7 +143,7 @@ def test_an_instance_is_as_if_the_session_had_loaded_it(app: Flask, person: str)
         state = inspect(user)
         assert state.persistent
         assert not state.modified
-        assert db.session.scalars(select(User)).one() is user
+        assert db.session.scalars(select(User)).unique().one() is user
         user.email = "changed@example.org"
         db.session.commit()
         assert db.session.scalars(select(User.email)).one() == "changed@example.org"
@@ -255,6 +255,8 @@ def test_a_signed_in_request_takes_one_round_trip(
 ):
     _only_on_postgresql(app)
     with app.app_context():
+        if not rows.is_plain(User):
+            pytest.skip("the ORM loads this service's users")
         db.engine.dispose()  # of several connections, the pool would take each in turn
     visitor.sign_in(person)
     visitor.get("/dev/none")  # prepared statements, and what is made once
