@@ -18,6 +18,7 @@ from bulwark.web.problems import InvalidInput
 BODY, QUERY, RETURN = "body", "query", "return"
 OK, NO_CONTENT = 200, 204
 LISTS = (list, set, tuple, frozenset)
+UNKNOWN_TAG = "Input tag does not match any of the expected tags"
 MOST, LENGTH = 50, 300  # errors in a response, and characters of each text
 
 
@@ -112,9 +113,16 @@ class _invalid_is_refused:  # noqa: N801  used like a function
             # A small body can cause errors of many times its size.
             places = [
                 {name: text[:LENGTH] for name, text in one.items()}
-                for one in ({"detail": e["msg"], **self.place(e)} for e in found[:MOST])
+                for one in (
+                    {"detail": _detail(e), **self.place(e)} for e in found[:MOST]
+                )
             ]
             raise InvalidInput(places) from None
+
+
+def _detail(error: ErrorDetails) -> str:
+    """Return the message, without the tag that one of pydantic's repeats."""
+    return UNKNOWN_TAG if error["type"] == "union_tag_invalid" else error["msg"]
 
 
 def _pointer(error: ErrorDetails) -> dict[str, str]:

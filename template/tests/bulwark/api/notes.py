@@ -1,7 +1,7 @@
 """The API of a team: notes."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from flask import abort
 from pydantic import BaseModel, Field
@@ -51,6 +51,13 @@ PERMISSIONS = {
 EVERYONE = ["notes:read", "notes:write"]
 
 api = Api("notes", __name__, url_prefix="/api/v1", title="Notes", limit="20 per minute")
+teams = Api(
+    "teams",
+    __name__,
+    url_prefix="/teams/<team>/api",
+    title="Teams",
+    documentation=public,
+)
 NoteId = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
@@ -165,6 +172,24 @@ def bring(body: list[NewNote]) -> None:
     """Import notes."""
 
 
+class Circle(BaseModel):
+    """A circle."""
+
+    kind: Literal["circle"]
+
+
+class Square(BaseModel):
+    """A square."""
+
+    kind: Literal["square"]
+
+
+@api.put("/shape")
+@permission("notes:write")
+def draw(body: Annotated[Circle | Square, Field(discriminator="kind")]) -> None:
+    """Draw a shape."""
+
+
 @api.put("/tags")
 @permission("notes:write")
 def replace_tags(body: list[dict[str, int]]) -> None:
@@ -191,3 +216,10 @@ def broken() -> None:
 def mine() -> list[str]:
     """Return what only the user may see."""
     return ["mine"]
+
+
+@teams.get("/name")
+@permission("notes:read")
+def name(team: str) -> str:
+    """Return the name of a team."""
+    return team

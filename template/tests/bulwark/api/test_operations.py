@@ -71,6 +71,9 @@ def test_an_error_repeats_no_value_of_the_request(script: Script):
         response = script.call("POST", "/notes", json=body)
         assert response.status_code == 422
         assert "script" not in response.text
+    response = script.call("PUT", "/shape", json={"kind": "<script>"})
+    assert response.status_code == 422
+    assert "script" not in response.text
 
 
 @pytest.mark.parametrize("body", [["x"] * 5000, [{"x" * 5000: "y"}] * 20])
