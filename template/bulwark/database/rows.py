@@ -67,11 +67,7 @@ def load(model: type[T], values: Sequence[Any], **loaded: Any) -> T | None:
     """
     mapper: Mapper[Any] = inspect(model)
     session: Session = db.session()
-    attributes = dict(zip(_attributes(mapper), values, strict=True))
-    key = tuple(
-        attributes[mapper.get_property_by_column(column).key]
-        for column in mapper.primary_key
-    )
+    key = tuple(values[position] for position in _key_positions(mapper))
     known = mapper.identity_key_from_primary_key(key) in session.identity_map
     if known or not is_plain(model):
         return session.get(model, key)
@@ -103,6 +99,14 @@ def _without_transactions(engine: Engine) -> Engine:
     if engine.dialect.name != "postgresql":
         return engine  # Python's sqlite3 begins none for a SELECT
     return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@cache
+def _key_positions(mapper: Mapper[Any]) -> list[int]:
+    """Return where the values of the primary key are."""
+    names = list(_attributes(mapper))
+    key = map(mapper.get_property_by_column, mapper.primary_key)
+    return [names.index(attribute.key) for attribute in key]
 
 
 @cache
