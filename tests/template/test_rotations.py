@@ -59,6 +59,22 @@ def test_a_rotation_adds_uses_and_removes(service: Path, name: str) -> None:
     assert len({old, new, third}) == 3
 
 
+@pytest.mark.parametrize("name", ["signing", "pepper"])
+@pytest.mark.parametrize("step", ["add", "use", "remove"])
+def test_no_part_of_a_value_is_taken_for_a_value(
+    service: Path, name: str, step: str
+) -> None:
+    file = service / ".env.production"
+    (made,) = values(service, name)
+    file.write_text(file.read_text().replace(made, f"{made},{made}"))
+    before = file.read_bytes()
+    refused = secrets(service, "rotate", name, step)
+    assert refused.returncode == 1
+    assert "comma" in refused.stderr
+    assert made not in refused.stderr
+    assert file.read_bytes() == before
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("done", "wrong", "following"),

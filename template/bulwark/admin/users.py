@@ -7,7 +7,6 @@ from flask import jsonify, render_template
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
 from sqlalchemy import Select, func, select
-from sqlalchemy.orm import selectinload
 
 from bulwark.admin import history
 from bulwark.admin.confirmation import (
@@ -84,7 +83,7 @@ def _matching() -> Select[BaseUser]:
     A complete email address uses the index; a part of one scans all addresses.
     """
     model = users.model()
-    query = select(model)
+    query = users.query()
     if part := argument("q").lower():
         known = users.find(part) if "@" in part else None
         query = query.where(
@@ -110,7 +109,6 @@ def _page(query: Select[BaseUser]) -> tuple[Sequence[BaseUser], int | None]:
     model = users.model()
     found = db.session.scalars(
         query.where(model.id < before(INTEGER))
-        .options(selectinload(model.roles), selectinload(model.webauthn))
         .order_by(model.id.desc())
         .limit(PAGE + 1)
     ).all()

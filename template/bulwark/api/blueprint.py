@@ -142,10 +142,10 @@ class Api(Blueprint):
     def _describe(self, declare: Callable[[Callable[..., Any]], Any]) -> None:
         """Add the document, and a page that shows it without scripts."""
 
-        def openapi() -> ResponseReturnValue:
+        def openapi(**_: str) -> ResponseReturnValue:
             return Response(json.dumps(self._document()), mimetype=JSON)
 
-        def docs() -> ResponseReturnValue:
+        def docs(**_: str) -> ResponseReturnValue:
             return render_template("bulwark/api.html", api=self._document())
 
         super().add_url_rule("/openapi.json", None, declare(openapi))

@@ -4,11 +4,11 @@ import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
-from typing import Any, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from flask import Response, request
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
@@ -18,6 +18,8 @@ from bulwark.web.problems import InvalidInput
 BODY, QUERY, RETURN = "body", "query", "return"
 OK, NO_CONTENT = 200, 204
 LISTS = (list, set, tuple, frozenset)
+UNKNOWN_TAG = "Input tag does not match any of the expected tags"
+MOST, LENGTH = 50, 300  # errors in a response, and characters of each text
 
 
 class UntypedViewError(TypeError):
@@ -94,7 +96,7 @@ class Operation:
 
 
 class _invalid_is_refused:  # noqa: N801  used like a function
-    """Turns pydantic's errors into a response that repeats no value."""
+    """Turns pydantic's errors into a short response that repeats no value."""
 
     def __init__(self, place: Callable[[ErrorDetails], dict[str, str]]) -> None:
         self.place = place
@@ -108,8 +110,19 @@ class _invalid_is_refused:  # noqa: N801  used like a function
             found = error.errors(
                 include_url=False, include_context=False, include_input=False
             )
-            places = [{"detail": e["msg"], **self.place(e)} for e in found]
+            # A small body can cause errors of many times its size.
+            places = [
+                {name: text[:LENGTH] for name, text in one.items()}
+                for one in (
+                    {"detail": _detail(e), **self.place(e)} for e in found[:MOST]
+                )
+            ]
             raise InvalidInput(places) from None
+
+
+def _detail(error: ErrorDetails) -> str:
+    """Return the message, without the tag that one of pydantic's repeats."""
+    return UNKNOWN_TAG if error["type"] == "union_tag_invalid" else error["msg"]
 
 
 def _pointer(error: ErrorDetails) -> dict[str, str]:
@@ -137,15 +150,19 @@ def _query_model(view: Callable[..., Any], hint: Any) -> type[BaseModel] | None:
 def _sent(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
     """Yield the query string: lists for fields with lists, and for repeated names."""
     lists = {
-        field.alias or name
+        alias
         for name, field in model.model_fields.items()
-        if is_list(field)
+        if is_list(field.annotation)
+        for alias in (name, field.alias, field.validation_alias)
     }
     for name, values in request.args.lists():
         is_single = name not in lists and len(values) == 1
         yield name, values[0] if is_single else values
 
 
-def is_list(field: FieldInfo) -> bool:
-    """Return whether a field of a query takes several values."""
-    return get_origin(field.annotation) in LISTS or field.annotation in LISTS
+def is_list(hint: Any) -> bool:
+    """Return whether a field of a query takes several values, if any."""
+    kind = get_origin(hint)
+    if kind in (Annotated, Union, UnionType):
+        return any(map(is_list, get_args(hint)))
+    return (kind or hint) in LISTS

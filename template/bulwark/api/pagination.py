@@ -6,7 +6,7 @@ or repeated when others are added or deleted (keyset pagination).
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from flask import Response, after_this_request, json, request
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -97,7 +97,10 @@ def _link(
     sent = [_adapter(key).dump_python(value, mode="json") for key, value in pairs]
     cursor = urlsafe_b64encode(json.dumps(sent).encode()).decode()
     others = [(n, v) for n, v in request.args.items(multi=True) if n != CURSOR]
-    url = f"{request.base_url}?{urlencode([*others, (CURSOR, cursor)])}"
+    # request.base_url is decoded, and a ">" would end the link.
+    path = quote(request.root_path + request.path)
+    query = urlencode([*others, (CURSOR, cursor)])
+    url = f"{request.scheme}://{request.host}{path}?{query}"
 
     @after_this_request
     def add(response: Response) -> Response:

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 import click
 from flask.cli import AppGroup
 from sqlalchemy import select
-from sqlalchemy.orm import selectinload
 
 from bulwark.database import db
 from bulwark.identity import accounts, invitations, roles, users
@@ -29,8 +28,7 @@ required_reason_option = click.option(
 def list_accounts(role_name: str | None, locked: bool) -> None:
     """List users with their roles and second factors."""
     model = users.model()
-    query = select(model).order_by(model.email)
-    query = query.options(selectinload(model.roles), selectinload(model.webauthn))
+    query = users.query().order_by(model.email)
     if role_name:
         query = query.where(model.roles.any(Role.id == _role(role_name).id))
     if locked:

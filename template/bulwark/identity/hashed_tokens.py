@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Select, bindparam, inspect, select
 from sqlalchemy.orm import Mapper
 
-from bulwark.database import db, rows
+from bulwark.database import rows
 from bulwark.identity import users
 from bulwark.identity.models import BaseUser, Role, users_roles
 
@@ -32,17 +32,14 @@ def find(kind: type[T], token: str) -> tuple[T, BaseUser] | None:
     )
     if not found:
         return None
-    own, users_end = len(rows.columns_of(kind)), 0
+    own = len(rows.columns_of(kind))
     users_end = own + len(rows.columns_of(model))
     roles = [
-        rows.instance_of(Role, row[users_end:])
-        for row in found
-        if row[users_end] is not None
+        rows.load(Role, row[users_end:]) for row in found if row[users_end] is not None
     ]
     first = found[0]
-    user = rows.instance_of(model, first[own:users_end], roles=roles)
-    db.session.add(user)
-    return rows.instance_of(kind, first[:own]), user
+    user = rows.load(model, first[own:users_end], roles=[r for r in roles if r])
+    return (rows.instance_of(kind, first[:own]), user) if user else None
 
 
 @cache

@@ -150,7 +150,7 @@ def _load(token: str) -> StoredSession | None:
     row, user = found
     g.session_mark = row.token_hash[:16]
     if row.expires_at <= utcnow():
-        db.session.delete(row)
+        db.session.delete(db.session.merge(row, load=False))
         g.session_expired_of = user
         return None
     return StoredSession(row, user) if user.active else None

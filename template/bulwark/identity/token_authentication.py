@@ -81,7 +81,6 @@ def _touch(token: AccessToken) -> None:
     now = utcnow()
     if token.last_used_at and now - token.last_used_at <= TOUCH_AFTER:
         return
-    db.session.add(token)
-    token.last_used_at = now
+    db.session.merge(token, load=False).last_used_at = now
     with ignore_outage():
         db.session.commit()

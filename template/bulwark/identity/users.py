@@ -2,7 +2,8 @@
 
 from flask import current_app
 from flask_security import SQLAlchemyUserDatastore
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import lazyload, selectinload
 
 from bulwark.database import db
 from bulwark.identity import peppers
@@ -19,6 +20,16 @@ def model() -> type[BaseUser]:
     """Return the app's user model."""
     user_model: type[BaseUser] = datastore().user_model  # type: ignore[assignment]
     return user_model
+
+
+def query() -> Select[BaseUser]:
+    """Return a query of users with their roles and passkeys.
+
+    What the app's model loads eagerly is not loaded: it could be a lot for many users.
+    """
+    kind = model()
+    eager = selectinload(kind.roles), selectinload(kind.webauthn)
+    return select(kind).options(lazyload("*"), *eager)
 
 
 def datastore() -> SQLAlchemyUserDatastore:

@@ -141,6 +141,8 @@ def _set_the_rest(response: Response) -> Response:
             headers.add(name, value)
     if hasattr(response, "sandboxed"):
         headers["Content-Security-Policy"] = SANDBOX
-    if request.endpoint != "static" and getattr(g.get("_login_user"), "id", None):
+    # Asking for a column could load the user again, who may have been deleted.
+    is_anonymous = getattr(g.get("_login_user"), "is_anonymous", True)
+    if request.endpoint != "static" and not is_anonymous:
         headers["Cache-Control"] = "no-store, private"
     return response

@@ -1,5 +1,6 @@
 """Errors of the JSON API: problem details (RFC 9457), whatever the request accepts."""
 
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -10,6 +11,7 @@ from werkzeug.exceptions import UnprocessableEntity
 
 from bulwark.observability import request_log
 
+VARIABLE = re.compile("<[^>]+>")
 MIMETYPE = "application/problem+json"
 
 
@@ -29,14 +31,19 @@ class InvalidInput(UnprocessableEntity):
 
 
 def serve_under(app: App, prefix: str) -> None:
-    """Answer all errors at a URL prefix, such as `/api/v1`, with problem details."""
-    app.extensions.setdefault("api_prefixes", set()).add(prefix.rstrip("/"))
+    """Answer all errors at a URL prefix, such as `/api/v1`, with problem details.
+
+    A prefix may contain variable parts, such as `/teams/<team>/api`.
+    """
+    pattern = VARIABLE.sub("[^/]+", re.escape(prefix.rstrip("/")))
+    app.extensions.setdefault("api_prefixes", set()).add(re.compile(pattern))
 
 
 def covers(path: str) -> bool:
     """Return whether a path is part of an API."""
-    prefixes: set[str] = current_app.extensions.get("api_prefixes", set())
-    return any(path == p or path.startswith(f"{p}/") for p in prefixes)
+    prefixes: set[re.Pattern[str]] = current_app.extensions.get("api_prefixes", set())
+    found = (prefix.match(path) for prefix in prefixes)
+    return any(match and path[match.end() :][:1] in ("", "/") for match in found)
 
 
 def apply() -> bool:

@@ -11,11 +11,12 @@ from urllib.parse import unquote
 
 import pytest
 from flask import Flask
-from sqlalchemy import event, func, select
+from sqlalchemy import event, func, inspect, select
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, registry, relationship
 from werkzeug.test import TestResponse
 
+from app.models import User
 from bulwark import admin
 from bulwark.admin import history
 from bulwark.audit import events, trail
@@ -23,7 +24,8 @@ from bulwark.audit.events import SecurityEvent
 from bulwark.audit.pending import pending_events
 from bulwark.audit.trail import AuditLink
 from bulwark.database import db, utcnow
-from bulwark.identity import sessions
+from bulwark.identity import sessions, users
+from bulwark.identity.models import Passkey, Role, users_roles
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person
 from tests.support import JSON, user_path
 
@@ -578,3 +580,26 @@ def test_a_search_that_makes_no_sense_exports_and_records_nothing(
     assert answer.status_code == 400
     assert answer.get_json()["hint"] == "Enter a date such as 2026-11-21."
     assert recorded(app) == []
+
+
+class _EagerUser:
+    """The user of a team that loads a list of other objects with each user."""
+
+
+def test_a_list_of_people_loads_no_more_than_it_shows(
+    app: Flask, ada: str, person: str, monkeypatch: pytest.MonkeyPatch
+):
+    def roles(**options: Any) -> Any:
+        return relationship(Role, secondary=users_roles, viewonly=True, **options)
+
+    also = {
+        "roles": roles(),
+        "webauthn": relationship(Passkey, viewonly=True),
+        "more": roles(lazy="joined"),
+    }
+    registry().map_imperatively(_EagerUser, User.__table__, properties=also)
+    with app.app_context():
+        monkeypatch.setattr(users.datastore(), "user_model", _EagerUser)
+        found = db.session.scalars(users.query()).all()
+        assert len(found) == 2
+        assert all("more" in inspect(user).unloaded for user in found)

@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 
 from bulwark.database import db
 from bulwark.web.rate_limits import limiter
-from tests.bulwark.api.notes import EVERYONE, PERMISSIONS, api, rows
+from tests.bulwark.api.notes import EVERYONE, PERMISSIONS, api, rows, teams
 from tests.bulwark.team_app import running
 from tests.conftest import Visitor, add_person
 from tests.support import bearer, make_token
@@ -26,7 +26,7 @@ def notes_app(
     """A service with the API of notes."""
     folder = tmp_path_factory.mktemp("notes")
     options = {"permissions": PERMISSIONS, "everyone": EVERYONE}
-    with running(whole_app, folder, [api], rows, **options) as app:
+    with running(whole_app, folder, [api, teams], rows, **options) as app:
         yield app
 
 

@@ -1,7 +1,7 @@
 """The API of a team: notes."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from flask import abort
 from pydantic import BaseModel, Field
@@ -51,6 +51,13 @@ PERMISSIONS = {
 EVERYONE = ["notes:read", "notes:write"]
 
 api = Api("notes", __name__, url_prefix="/api/v1", title="Notes", limit="20 per minute")
+teams = Api(
+    "teams",
+    __name__,
+    url_prefix="/teams/<team>/api",
+    title="Teams",
+    documentation=public,
+)
 NoteId = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
@@ -75,6 +82,7 @@ class Search(BaseModel):
 
     stars: list[int] = []
     least: int = Field(0, ge=0)
+    titles: list[str] | None = Field(None, validation_alias="title")
 
 
 @api.get("/notes")
@@ -84,6 +92,8 @@ def find(query: Search) -> list[Note]:
     found = select(rows).where(rows.c.stars >= query.least)
     if query.stars:
         found = found.where(rows.c.stars.in_(query.stars))
+    if query.titles:
+        found = found.where(rows.c.title.in_(query.titles))
     return [Note(**row) for row in db.session.execute(found).mappings()]
 
 
@@ -125,6 +135,14 @@ def pages(query: Page) -> list[Note]:
     return [Note(id=row.id, title=row.title, stars=row.stars) for row in found]
 
 
+@api.get("/pages/<title>")
+@permission("notes:read")
+def with_title(title: str, query: Page) -> list[int]:
+    """List notes with a title in pages."""
+    with_title = select(Row).where(Row.title == title)
+    return [row.id for row in paginate(with_title, query, Row.id)]
+
+
 @api.get("/pages/by-time")
 @permission("notes:read")
 def by_time(query: Page) -> list[Note]:
@@ -154,6 +172,30 @@ def bring(body: list[NewNote]) -> None:
     """Import notes."""
 
 
+class Circle(BaseModel):
+    """A circle."""
+
+    kind: Literal["circle"]
+
+
+class Square(BaseModel):
+    """A square."""
+
+    kind: Literal["square"]
+
+
+@api.put("/shape")
+@permission("notes:write")
+def draw(body: Annotated[Circle | Square, Field(discriminator="kind")]) -> None:
+    """Draw a shape."""
+
+
+@api.put("/tags")
+@permission("notes:write")
+def replace_tags(body: list[dict[str, int]]) -> None:
+    """Replace tags."""
+
+
 @api.get("/leak")
 @public
 def leak() -> Note:
@@ -174,3 +216,10 @@ def broken() -> None:
 def mine() -> list[str]:
     """Return what only the user may see."""
     return ["mine"]
+
+
+@teams.get("/name")
+@permission("notes:read")
+def name(team: str) -> str:
+    """Return the name of a team."""
+    return team

@@ -64,6 +64,7 @@ def test_what_a_view_takes_and_returns_is_described(document: dict[str, Any]):
     assert [(p["name"], p["in"], p["required"]) for p in find["parameters"]] == [
         ("stars", "query", False),
         ("least", "query", False),
+        ("title", "query", False),
     ]
     assert "409" in operations(document)["lock"]["responses"]
     path = operations(document)["one"]["parameters"][0]

@@ -71,6 +71,18 @@ def test_an_error_repeats_no_value_of_the_request(script: Script):
         response = script.call("POST", "/notes", json=body)
         assert response.status_code == 422
         assert "script" not in response.text
+    response = script.call("PUT", "/shape", json={"kind": "<script>"})
+    assert response.status_code == 422
+    assert "script" not in response.text
+
+
+@pytest.mark.parametrize("body", [["x"] * 5000, [{"x" * 5000: "y"}] * 20])
+def test_the_errors_of_a_large_body_are_a_short_response(
+    script: Script, body: list[Any]
+):
+    response = script.call("PUT", "/tags", json=body)
+    assert response.status_code == 422
+    assert len(response.data) < 20_000
 
 
 @pytest.mark.parametrize(
@@ -88,6 +100,8 @@ def test_a_query_string_is_read_into_its_types(script: Script):
     assert [note["stars"] for note in found] == [2, 3]
     found = script.call("GET", "/notes?stars=1&stars=3").get_json()
     assert [note["stars"] for note in found] == [1, 3]
+    assert script.call("GET", "/notes?title=y").get_json() == []
+    assert len(script.call("GET", "/notes?title=y&title=Milk").get_json()) == 3
 
 
 @pytest.mark.parametrize(

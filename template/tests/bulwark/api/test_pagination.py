@@ -2,6 +2,7 @@
 
 import re
 from base64 import urlsafe_b64encode
+from urllib.parse import quote
 
 import pytest
 from flask import Flask
@@ -52,6 +53,27 @@ def test_the_links_lead_through_all_rows_in_order(
         assert len(response.get_json()) <= limit
         path = next_path(response)
     assert seen == nine
+
+
+@pytest.mark.parametrize("title", ['a>; rel="next", <b', "ž", "a\r\nb", "a?b=1"])
+def test_a_link_leads_to_the_same_path_whatever_it_contains(
+    notes: Flask, script: Script, title: str
+):
+    with notes.app_context():
+        values = [{"title": title, "stars": 1}] * 2
+        db.session.execute(insert(rows), values)
+        db.session.commit()
+    first = script.call("GET", f"/pages/{quote(title, safe='')}?limit=1")
+    first.headers["Link"].encode("latin-1")  # as servers send it
+    path = next_path(first)
+    assert path
+    assert ids_only(script.call("GET", path)) == [ids_only(first)[0] + 1]
+
+
+def ids_only(response: TestResponse) -> list[int]:
+    assert response.status_code == 200, response.text
+    found: list[int] = response.get_json()
+    return found
 
 
 def test_rows_that_come_and_go_move_no_other(

@@ -9,7 +9,7 @@ from werkzeug.test import TestResponse
 
 from tests.bulwark.api.conftest import ZOE, Script
 from tests.conftest import Visitor, add_person
-from tests.support import make_token
+from tests.support import bearer, make_token
 
 BROWSER = {"Accept": "text/html,*/*;q=0.8"}
 NOTE = {"title": "Milk"}
@@ -67,6 +67,18 @@ def test_no_one_is_redirected_to_sign_in(
     assert response.status_code == 401
     assert problem(response)["detail"] == "Please sign in"
     assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_a_prefix_may_have_variable_parts(script: Script, stranger: Visitor):
+    prefix = "/teams/red/api"
+    assert problem(stranger.get(f"{prefix}/name", headers=BROWSER))["status"] == 401
+    assert problem(stranger.get(f"{prefix}/nothing", headers=BROWSER))["status"] == 404
+    for path in ("/openapi.json", "/docs"):
+        assert stranger.get(prefix + path).status_code == 200
+    response = script.client.get(f"{prefix}/name", headers=bearer(script.token))
+    assert response.get_json() == "red"
+    for path in ("/teams/red/apis", "/teams/red/blue/api"):
+        assert stranger.get(path, headers=BROWSER).mimetype == "text/html"
 
 
 def test_a_token_that_is_not_valid_is_refused_as_such(script: Script):

@@ -1,40 +1,63 @@
 """Rows that are read in one round trip, and the objects made from them."""
 
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 import pytest
-from flask import Flask
+from flask import Flask, g
 from sqlalchemy import (
+    JSON,
     Connection,
     ForeignKey,
     String,
+    column,
     event,
     func,
+    insert,
     inspect,
     select,
     text,
+    update,
 )
-from sqlalchemy.orm import Mapped, deferred, mapped_column
+from sqlalchemy.ext.mutable import MutableDict
+from sqlalchemy.orm import (
+    Mapped,
+    ORMExecuteState,
+    Session,
+    column_property,
+    composite,
+    deferred,
+    mapped_column,
+    reconstructor,
+    relationship,
+    scoped_session,
+    synonym,
+    validates,
+    with_loader_criteria,
+)
 
 from app.models import User
 from bulwark.database import Model, db, rows
 from bulwark.identity.models import Role
+from bulwark.identity.tokens import AccessToken
 from tests.conftest import Visitor
+from tests.support import bearer, find_user, make_token
 
 PROCESS = select(func.pg_backend_pid())
 
 
 class Animal(Model):
-    """A model that the ORM loads by its kind, with a column that is not loaded."""
+    """A model that the ORM loads by its kind."""
 
     __tablename__ = "test_animals"
     __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}  # noqa: RUF012
 
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(String(8))
-    story: Mapped[str] = deferred(mapped_column(String(99)))
 
 
 class Cat(Animal):
@@ -42,25 +65,85 @@ class Cat(Animal):
     __mapper_args__ = {"polymorphic_identity": "cat"}  # noqa: RUF012
 
     id: Mapped[int] = mapped_column(ForeignKey("test_animals.id"), primary_key=True)
+    lives: Mapped[int]
 
 
-Model.metadata.remove(Cat.__table__)  # type: ignore[arg-type]
-Model.metadata.remove(Animal.__table__)  # type: ignore[arg-type]
+@dataclass
+class Size:
+    width: int
+    height: int
 
 
-def first_user(app: Flask) -> User:
-    (row,) = rows.fetch(select(*rows.columns_of(User)), {})
-    return rows.instance_of(User, row, roles=[])
+class Note(Model):
+    """A model whose mapping changes what columns are called, and when they load."""
+
+    __tablename__ = "test_notes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str] = mapped_column("name", String(8))
+    story: Mapped[str] = deferred(mapped_column(String(99)))
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("test_notes.id"))
+    heading: Mapped[str] = column_property("# " + column("name"))
+    parent: Mapped["Note | None"] = relationship(remote_side="Note.id", lazy="joined")
+    name = synonym("title")
+
+    @validates("title")
+    def refuse(self, _: str, title: str) -> str:
+        raise AssertionError(title)  # a value that is stored is not validated again
+
+
+class Shape(Model):
+    """A model of which the ORM makes more than its columns."""
+
+    __tablename__ = "test_shapes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tags: Mapped[dict[str, Any]] = mapped_column(MutableDict.as_mutable(JSON))
+    size: Mapped[Size] = composite(mapped_column("width"), mapped_column("height"))
+    area = 0
+
+    @reconstructor
+    def compute(self) -> None:
+        self.area = self.size.width * self.size.height
+
+
+TABLES: list[Any] = [m.__table__ for m in (Animal, Cat, Note, Shape)]
+for table in reversed(TABLES):
+    Model.metadata.remove(table)
+
+
+@pytest.fixture
+def session(app: Flask) -> Iterator[scoped_session[Any]]:
+    """A session, with the tables of these models."""
+    with app.app_context():
+        for table in TABLES:
+            table.create(db.engine)
+        yield db.session
+        db.session.remove()
+        for table in reversed(TABLES):
+            table.drop(db.engine)
+
+
+def load_first(model: type[Any]) -> Any:
+    """Load a row in the way of a request, with nothing in the session."""
+    db.session.remove()
+    row = rows.fetch(select(*rows.columns_of(model)), {})[0]
+    return rows.load(model, row)
+
+
+def first_user() -> User:
+    user = load_first(User)
+    assert isinstance(user, User)
+    return user
 
 
 def test_an_instance_is_as_if_the_session_had_loaded_it(app: Flask, person: str):
     with app.app_context():
-        user = first_user(app)
-        db.session.add(user)
+        user = first_user()
         state = inspect(user)
         assert state.persistent
         assert not state.modified
-        assert db.session.scalars(select(User)).one() is user
+        assert db.session.scalars(select(User)).unique().one() is user
         user.email = "changed@example.org"
         db.session.commit()
         assert db.session.scalars(select(User.email)).one() == "changed@example.org"
@@ -68,29 +151,91 @@ def test_an_instance_is_as_if_the_session_had_loaded_it(app: Flask, person: str)
 
 def test_an_instance_loads_what_it_lacks(app: Flask, person: str):
     with app.app_context():
-        user = first_user(app)
-        db.session.add(user)
+        user = first_user()
         assert list(user.webauthn) == []
 
 
+def test_a_request_uses_the_user_that_the_session_has_already(
+    app: Flask, visitor: Visitor, person: str
+):
+    visitor.sign_in(person)
+    with app.app_context():
+        user = find_user(app, person)
+        assert visitor.get("/account").status_code == 200
+        assert g._login_user is user
+
+
+def test_a_request_uses_the_token_that_the_session_has_already(
+    app: Flask, visitor: Visitor, person: str
+):
+    with app.app_context():
+        made = make_token(app, person, "users:read")
+        token = db.session.scalars(select(AccessToken)).one()
+        assert visitor.get("/admin/users", headers=bearer(made)).status_code == 403
+        assert token.last_used_at
+
+
 def test_listeners_for_loaded_instances_are_called(app: Flask, person: str):
-    loaded: list[User] = []
+    loaded: list[Any] = []
 
-    def remember(user: User, _: object) -> None:
-        loaded.append(user)
+    def remember(user: User, context: Any) -> None:
+        loaded.append((user, context.session))
 
-    event.listen(User, "load", remember)
-    try:
-        with app.app_context():
-            assert loaded == [first_user(app)]
-    finally:
-        event.remove(User, "load", remember)
+    with app.app_context(), listening(User, "load", remember):
+        assert loaded == [(first_user(), db.session())]
 
 
-def test_an_instance_has_the_class_of_its_kind():
-    assert [c.key for c in rows.columns_of(Animal)] == ["id", "kind"]
-    assert type(rows.instance_of(Animal, (1, "cat"))) is Cat
-    assert type(rows.instance_of(Animal, (1, "animal"))) is Animal
+def test_a_session_that_hides_users_ends_their_sessions(
+    app: Flask, visitor: Visitor, person: str
+):
+    def hide(state: ORMExecuteState) -> None:
+        hidden = with_loader_criteria(User, User.email != person)
+        state.statement = state.statement.options(hidden)
+
+    visitor.sign_in(person)
+    with listening(Session, "do_orm_execute", hide):
+        assert visitor.get("/account").status_code == 302
+    assert visitor.get("/account").status_code == 200
+
+
+def test_an_instance_has_the_class_of_its_kind(session):
+    session.add_all([Cat(lives=9)])
+    session.commit()
+    cat = load_first(Animal)
+    assert (type(cat), cat.lives) == (Cat, 9)
+
+
+def test_an_instance_has_the_attributes_of_its_mapping(session):
+    values = {"title": "a", "story": "b"}
+    session.execute(insert(Note).values(id=1, **values))
+    session.execute(insert(Note).values(id=2, parent_id=1, **values))
+    session.commit()
+    note = load_first(Note)
+    assert {"title", "parent_id"} <= vars(note).keys()  # in the look-up itself
+    assert (note.title, note.name, note.heading) == ("a", "a", "# a")
+    assert (note.story, note.parent) == ("b", None)
+
+
+def test_an_instance_has_what_the_orm_makes_of_its_columns(session):
+    session.execute(insert(Shape).values(tags={}, width=2, height=3))
+    session.commit()
+    shape = load_first(Shape)
+    assert (shape.size, shape.area) == (Size(2, 3), 6)
+    shape.tags["new"] = True
+    session.commit()
+    assert load_first(Shape).tags == {"new": True}
+
+
+def test_a_user_is_loaded_again_after_a_rollback(app: Flask, person: str):
+    with app.app_context():
+        user = first_user()
+        user.email = "other@example.org"
+        db.session.flush()
+        db.session.rollback()
+        assert user.email == person
+        db.session.execute(update(User).values(active=False))
+        db.session.commit()
+        assert not user.active
 
 
 def test_nothing_is_left_open_after_a_look_up(app: Flask):
@@ -109,6 +254,10 @@ def test_a_signed_in_request_takes_one_round_trip(
     app: Flask, visitor: Visitor, person: str
 ):
     _only_on_postgresql(app)
+    with app.app_context():
+        if not rows.is_plain(User):
+            pytest.skip("the ORM loads this service's users")
+        db.engine.dispose()  # of several connections, the pool would take each in turn
     visitor.sign_in(person)
     visitor.get("/dev/none")  # prepared statements, and what is made once
     with app.app_context(), tempfile.TemporaryFile() as trace:
@@ -151,6 +300,15 @@ def test_a_look_up_is_repeated_once_on_a_broken_connection(app: Flask, person: s
             assert rows.fetch(select(User.email), {})[0][0] == person
         finally:
             event.remove(db.engine, "before_cursor_execute", end_first)
+
+
+@contextmanager
+def listening(target: Any, name: str, listener: Callable[..., Any]) -> Iterator[None]:
+    event.listen(target, name, listener)
+    try:
+        yield
+    finally:
+        event.remove(target, name, listener)
 
 
 def _only_on_postgresql(app: Flask) -> None:

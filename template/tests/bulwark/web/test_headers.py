@@ -4,11 +4,13 @@ import re
 
 import pytest
 from flask import Flask
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from bulwark.database import db, rows
 from bulwark.settings import ConfigurationError
 from bulwark.web import headers
+from bulwark.web.access import signed_in
 from tests.conftest import Visitor
 
 EXPECTED = {
@@ -131,6 +133,22 @@ def test_pages_of_a_signed_in_user_are_not_cached(visitor: Visitor, person: str)
     visitor.sign_in(person)
     for path in ("/", "/account", "/change", "/nowhere"):
         assert "no-store" in visitor.get(path).headers["Cache-Control"]
+
+
+def test_a_user_who_was_deleted_meanwhile_gets_the_answer_of_the_view(
+    app: Flask, visitor: Visitor, person: str, monkeypatch: pytest.MonkeyPatch
+):
+    @signed_in
+    def leave() -> str:
+        db.session.execute(text("DELETE FROM users"))
+        db.session.commit()
+        return "Goodbye"
+
+    visitor.sign_in(person)
+    monkeypatch.setitem(app.view_functions, "account.index", leave)
+    answer = visitor.get("/account")
+    assert answer.text == "Goodbye"
+    assert "no-store" in answer.headers["Cache-Control"]
 
 
 def test_pages_with_a_form_of_accounts_are_not_stored(visitor: Visitor):
