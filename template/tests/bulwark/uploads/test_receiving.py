@@ -6,7 +6,6 @@ import random
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
@@ -124,15 +123,14 @@ def test_the_end_of_that_list_cannot_be_hidden(owner: Owner):
     assert owner.keep("a.zip", zipped_list(1000))
 
 
-@pytest.mark.parametrize("at", [*range(22), *range(22, 68)])
+@pytest.mark.parametrize("at", range(68))
 def test_a_damaged_zip_file_is_refused_and_breaks_nothing(at: int):
     sent = zipped("a")
     for value in (0, 1, 0x7F, 0xFF):
         damaged = bytearray(sent)
         damaged[-1 - at] = value
-        with TemporaryFile() as file, suppress(archives.RefusedArchiveError):
-            file.write(damaged)
-            archives.check(file, ".zip")
+        with suppress(archives.RefusedArchiveError):
+            archives.check(BytesIO(damaged), ".zip")
 
 
 @pytest.mark.parametrize(
