@@ -5,7 +5,7 @@ from flask_login import current_user
 from flask_wtf.csrf import CSRFProtect
 
 from bulwark.identity.token_authentication import has_bearer_token
-from bulwark.web import access, origins, problems
+from bulwark.web import access, body_limits, origins, problems
 from bulwark.web.proxy import SAFE_METHODS
 
 
@@ -34,10 +34,15 @@ class CSRF(CSRFProtect):  # type: ignore[misc]
 
 
 def _is_refused_anyway() -> bool:
-    """Return whether the access check responds with 401, which programs expect."""
-    if not problems.apply() or current_user.is_authenticated:
+    """Return whether the access check refuses the request, without reading its body.
+
+    Programs expect 401. A large body of somebody unknown would be stored and parsed.
+    """
+    endpoint = request.endpoint or ""
+    large = body_limits.limit_of(current_app, endpoint) is not None
+    if not (large or problems.apply()) or current_user.is_authenticated:
         return False
-    declared = access.declared_for(current_app, request.endpoint or "")
+    declared = access.declared_for(current_app, endpoint)
     return declared not in (None, access.PUBLIC)
 
 

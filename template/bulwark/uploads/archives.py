@@ -2,7 +2,7 @@
 
 import stat
 import struct
-from typing import IO
+from typing import IO, cast
 from zipfile import BadZipFile, LargeZipFile, ZipFile, ZipInfo
 
 from werkzeug.exceptions import UnsupportedMediaType
@@ -22,10 +22,14 @@ CONTENTS = {
     ".xlsx": (f"{OFFICE}spreadsheetml.sheet", "xl/workbook.xml"),
     ".zip": ("application/zip", ""),
 }
-MACROS = "vbaProject.bin"
-END = struct.Struct("<4s4H2LH")  # the record at the end of a ZIP file (APPNOTE, 4.3.16)
-END_MARK = b"PK\x05\x06"
-COMMENT = 2**16
+VISUAL_BASIC = "vbaproject.bin"
+# Folders with macros: of Excel before it had Visual Basic, and of OpenDocument.
+MACROS = {
+    **dict.fromkeys((".docx", ".pptx", ".xlsx"), frozenset({"macrosheets"})),
+    **dict.fromkeys((".odp", ".ods", ".odt"), frozenset({"basic", "scripts"})),
+}
+# What ZipFile raises for what is no ZIP file, or one that it can't read.
+UNREADABLE = (BadZipFile, LargeZipFile, NotImplementedError, ValueError, struct.error)
 
 
 class RefusedArchiveError(UnsupportedMediaType):
@@ -43,40 +47,41 @@ def check(file: IO[bytes], extension: str) -> str | None:
             contains links, paths outside its folder, or macros.
     """
     media_type, part = CONTENTS[extension]
-    _check_directory(file)
     try:
-        with ZipFile(file) as archive:
+        with ZipFile(cast(IO[bytes], _ShortReads(file))) as archive:
             entries = archive.infolist()
-    except (BadZipFile, LargeZipFile, ValueError, struct.error, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     if len(entries) > MOST_FILES:
         raise RefusedArchiveError(f"Send a ZIP file with {MOST_FILES} files at most.")
     if sum(entry.file_size for entry in entries) > MOST_UNPACKED:
         raise RefusedArchiveError("The file is too large when it is unpacked.")
     for entry in entries:
-        _check_entry(entry)
+        _check_entry(entry, MACROS.get(extension, frozenset()))
     names = {entry.filename for entry in entries}
     return media_type if not part or part in names else None
 
 
-def _check_directory(file: IO[bytes]) -> None:
-    """Refuse a list of files that would need much memory to read."""
-    size = file.seek(0, 2)
-    file.seek(max(0, size - END.size - COMMENT))
-    tail = file.read()
-    at = tail.rfind(END_MARK)
-    if at < 0 or len(tail) - at < END.size:
-        return
-    directory = END.unpack_from(tail, at)[5]
-    if directory > MOST_DIRECTORY:
-        raise RefusedArchiveError("The ZIP file lists too many files.")
+class _ShortReads:
+    """A file whose list of files ZipFile can't read if it would need much memory."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        most = MOST_DIRECTORY + 1
+        content = self.file.read(most if size < 0 else min(size, most))
+        if len(content) == most:
+            raise RefusedArchiveError("The ZIP file lists too many files.")
+        return content
 
 
-def _check_entry(entry: ZipInfo) -> None:
+def _check_entry(entry: ZipInfo, macros: frozenset[str]) -> None:
     if stat.S_ISLNK(entry.external_attr >> 16):
         raise RefusedArchiveError("Send a ZIP file without links.")
     parts = entry.filename.replace("\\", "/").split("/")
     if ".." in parts or parts[0] == "" or ":" in parts[0]:
         raise RefusedArchiveError("Send a ZIP file whose paths stay in its folder.")
-    if parts[-1] == MACROS:
+    lower = [part.lower() for part in parts]
+    if lower[-1] == VISUAL_BASIC or not macros.isdisjoint(lower[:-1]):
         raise RefusedArchiveError("Send a document without macros.")

@@ -22,9 +22,10 @@ from bulwark.jobs import queue
 from bulwark.observability.logging import log
 from bulwark.uploads import storage
 from bulwark.uploads.models import Upload
+from bulwark.uploads.storage import StoredFile
 
 GRACE = timedelta(days=1)
-FEW = 100  # files; of more, at most half are deleted at a time
+FEW = 100  # files, which are deleted in any case
 
 
 @queue.periodic_task(crontab(hour="4", minute="13"), name="delete_unused_uploads")  # type: ignore[untyped-decorator]
@@ -39,8 +40,7 @@ def delete_unused() -> None:
         files = list(storage.current().files())  # before the rows, which come later
         used = _used()
         unused = [f for f in files if f.name not in used and f.stored_at < before]
-        if len(unused) > max(FEW, len(files) // 2):
-            # The database is probably wrong, or another service uses the storage.
+        if len(unused) > FEW and not _belong_together(files, used):
             log.error("uploads_not_deleted", unused=len(unused), files=len(files))
             return
         for file in unused:
@@ -57,9 +57,15 @@ def models() -> list[type[Upload]]:
 
 @contextmanager
 def lock(operation: int) -> Iterator[bool]:
-    """Lock the files, shared or exclusively; yield whether that succeeded."""
+    """Lock the files, shared or exclusively; yield whether that succeeded.
+
+    Without the folder there is nothing to lock: a service without uploads may have no
+    place for it.
+    """
     folder = Path(settings.current().uploads_folder)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not folder.is_dir():
+        yield True
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -70,6 +76,15 @@ def lock(operation: int) -> Iterator[bool]:
             yield True
     finally:
         os.close(handle)
+
+
+def _belong_together(files: list[StoredFile], used: set[str]) -> bool:
+    """Return whether most rows have their file, unlike in a wrong database or folder.
+
+    The number of unused files shows nothing: a user can store and delete many.
+    """
+    missing = used.difference(file.name for file in files)
+    return len(missing) < len(used) / 2
 
 
 def _used() -> set[str]:

@@ -55,6 +55,8 @@ def _check() -> None:
     if query := request.query_string:
         _check_encoded(query)
     if (size := body_limits.limit_of(current_app, request.endpoint)) is not None:
+        if request.mimetype == FORM:  # parsing takes fifty times its size in memory
+            size = min(size, request.max_content_length or MAX_BODY)
         request.max_content_length = size
 
 

@@ -2,13 +2,15 @@
 
 Only elements for formatting are kept: no scripts, styles, images, forms, ids or
 classes. So the text runs nothing, loads nothing, and can't look like a part of the
-page. nh3 parses HTML as browsers do, and returns new HTML.
+page. nh3 parses HTML as browsers do, and returns new HTML. The result contains no quotes,
+so it also stays inside a quoted attribute.
 
 {{ note.text }}            a column of the type `RichText`
 {{ text | rich }}          any other HTML
 {{ text | markdown }}      Markdown; add markdown-it-py to your dependencies
 """
 
+import re
 from functools import cache
 from typing import Any
 
@@ -36,6 +38,21 @@ REL = "noopener noreferrer nofollow ugc"
 # the square of the length. Longer texts are shown unformatted.
 LONGEST_HTML = 50_000
 LONGEST_MARKDOWN = 20_000
+# Sanitizing closes and repeats elements, and Markdown repeats addresses and cells.
+LONGEST_RESULT = 4 * LONGEST_HTML
+MOST_CELLS = 10_000  # of a table: each costs as much as a hundred characters
+# A parser repeats an open element of these kinds in each paragraph that follows, but at
+# most three that are alike. With attributes, they are not.
+DECORATED = re.compile(
+    r"<(b|big|code|em|font|i|nobr|s|small|strike|strong|tt|u)[\s/][^>]*>?",
+    re.IGNORECASE,
+)
+MOST_COPIES = 200_000
+# A start tag as nh3 writes it, or a quote outside of tags.
+TAG_OR_QUOTE = re.compile(r"""<[^<>"]*(?:"[^"]*"[^<>"]*)*>|["']""")
+VALUE = re.compile(r'="([^"]*)"')
+# What would end an attribute's value, with or without quotes.
+ENDING = str.maketrans({c: f"&#{ord(c)};" for c in "\t\n\f\r \"'<=>`"})
 
 
 class RichText(TypeDecorator[Markup]):
@@ -53,7 +70,7 @@ class RichText(TypeDecorator[Markup]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Markup | None:
         """Return the text to show, which templates don't escape."""
-        return value if value is None else sanitize_html(value)
+        return value if value is None else _sanitized(value, LONGEST_RESULT)
 
 
 def init_app(app: Flask) -> None:
@@ -68,9 +85,7 @@ def sanitize_html(html: str) -> Markup:
     Args:
         html: any text. One of more than 50,000 characters is returned unformatted.
     """
-    if len(html) > LONGEST_HTML:
-        return escape(str(html))
-    return Markup(_clean(html))  # noqa: S704  it is clean
+    return _sanitized(html, LONGEST_HTML)
 
 
 def render_markdown(text: str) -> Markup:
@@ -81,20 +96,50 @@ def render_markdown(text: str) -> Markup:
     Args:
         text: any text. One of more than 20,000 characters is returned unformatted.
     """
-    if len(text) > LONGEST_MARKDOWN:
+    lines = text.splitlines()
+    cells = max((line.count("|") for line in lines), default=0) * len(lines)
+    if len(text) > LONGEST_MARKDOWN or cells > MOST_CELLS:
         return escape(str(text))
-    return Markup(_clean(_markdown().render(text)))  # noqa: S704  it is clean
+    return _limited(_markdown().render(text), text)
+
+
+def _sanitized(html: str, longest: int) -> Markup:
+    """Return HTML sanitized, or unformatted if it is longer."""
+    if len(html) > longest and "<" in html:  # without elements, no text takes long
+        return escape(str(html))
+    if len(DECORATED.findall(html)) * html.count("<") > MOST_COPIES:
+        html = DECORATED.sub(r"<\1>", html)
+    return _limited(html, html)
+
+
+def _limited(html: str, source: str) -> Markup:
+    """Return HTML sanitized, or its source if that is too long."""
+    if len(html) <= LONGEST_RESULT or "<" not in html:
+        clean = _clean(html)
+        if len(clean) <= LONGEST_RESULT or "<" not in clean:
+            return Markup(clean)  # noqa: S704  it is clean
+    return escape(str(source))
 
 
 def _clean(html: str) -> str:
     import nh3  # noqa: PLC0415  for services with rich text only
 
-    return nh3.clean(
+    clean = nh3.clean(
         html,
         tags=set(TAGS),
         attributes=ATTRIBUTES,
         url_schemes=SCHEMES,
         link_rel=REL,
+    )
+    return TAG_OR_QUOTE.sub(_without_quotes, clean)
+
+
+def _without_quotes(found: re.Match[str]) -> str:
+    """Return a tag with values that need no quotes, or an encoded quote."""
+    if len(found[0]) == 1:
+        return found[0].translate(ENDING)
+    return VALUE.sub(
+        lambda value: f"={value[1].translate(ENDING)}" if value[1] else "", found[0]
     )
 
 

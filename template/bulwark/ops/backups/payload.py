@@ -52,17 +52,14 @@ def database_of(chunks: Iterator[bytes]) -> Iterator[bytes]:
 def _restore_files(payload: IO[bytes]) -> None:
     """Store the files, and leave the stream at the database.
 
-    Those that exist are not changed. Until the database is restored no row refers to
-    the others, so a restore that fails later has changed nothing.
+    Those that exist are written again, as they may be damaged. Until the database is
+    restored no row refers to the others, so a restore that fails later has changed
+    nothing.
     """
-    there = {file.name: file.size for file in storage.current().files()}
     while (line := payload.readline(LINE)) != DATABASE:
         name, size = _parsed(line)
         file = _Part(payload, size)
-        if there.get(name) != size:
-            storage.current().write(name, cast(IO[bytes], io.BufferedReader(file)))
-        while file.read(CHUNK):
-            pass
+        storage.current().write(name, cast(IO[bytes], io.BufferedReader(file)))
 
 
 def _rest(payload: IO[bytes]) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """Small files of several types, and hostile ones."""
 
 import stat
+import struct
 from io import BytesIO
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
@@ -31,6 +32,14 @@ def zipped_link(target: str) -> bytes:
     with ZipFile(file, "w") as archive:
         archive.writestr(link, target)
     return file.getvalue()
+
+
+def zipped_list(length: int) -> bytes:
+    """Return a ZIP file whose list of files hides the mark of its end in itself."""
+    entry = b"PK\1\2" + struct.pack("<4B4HL2L5H2L", 20, 0, 20, *[0] * 8, 1, *[0] * 6)
+    listed, mark = (entry + b"a") * length, b"PK\5\6"
+    counts = struct.pack("<2H2LH", length, length, len(listed), 30, 0)
+    return b"PK\3\4" + bytes(26) + listed + mark + mark + counts
 
 
 DOCX = zipped("[Content_Types].xml", "word/document.xml")

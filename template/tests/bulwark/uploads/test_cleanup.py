@@ -60,19 +60,36 @@ def test_nothing_goes_while_a_backup_is_written(
     assert len(names_in(papers)) == 1
 
 
-def test_nothing_goes_if_most_would(
+@pytest.mark.parametrize("rows", [0, 1])
+def test_nothing_goes_if_the_rows_are_not_those_of_the_files(
     owner: Owner,
     team_app: Flask,
     papers: Path,
     monkeypatch: pytest.MonkeyPatch,
+    rows: int,
 ):
     """Such as when the service is connected to another database."""
     monkeypatch.setattr(cleanup, "FEW", 1)
+    for _ in range(rows):
+        owner.keep("x.txt", b"x")
+        papers.joinpath(*next(papers.glob("??/*")).parts[-2:]).unlink()
     for name in ("a.txt", "b.txt"):
         owner.send((name, b"a"), path="/papers/failing")
     make_older(papers)
     clean_up(team_app)
     assert len(names_in(papers)) == 2
+
+
+def test_a_user_who_leaves_many_files_does_not_stop_the_clean_up(
+    owner: Owner, team_app: Flask, papers: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cleanup, "FEW", 1)
+    owner.keep("x.txt", b"x")
+    for name in ("a.txt", "b.txt", "c.txt"):
+        owner.send((name, b"a"), path="/papers/failing")
+    make_older(papers)
+    clean_up(team_app)
+    assert len(names_in(papers)) == 1
 
 
 def test_a_service_without_uploads_deletes_nothing(

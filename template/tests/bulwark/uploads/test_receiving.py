@@ -2,6 +2,9 @@
 
 import errno
 import os
+import random
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from tests.bulwark.uploads.contents import (
     PROGRAM,
     zipped,
     zipped_link,
+    zipped_list,
 )
 
 # --- Types ----------------------------------------------------------------------------
@@ -114,6 +118,41 @@ def test_a_zip_file_whose_list_is_too_long_is_not_read(
     assert "lists too many" in owner.is_refused("a.zip", long)
 
 
+def test_the_end_of_that_list_cannot_be_hidden(owner: Owner):
+    assert "lists too many" in owner.is_refused("a.zip", zipped_list(30_000))
+    assert owner.keep("a.zip", zipped_list(1000))
+
+
+@pytest.mark.parametrize("at", range(68))
+def test_a_damaged_zip_file_is_refused_and_breaks_nothing(at: int):
+    sent = zipped("a")
+    for value in (0, 1, 0x7F, 0xFF):
+        damaged = bytearray(sent)
+        damaged[-1 - at] = value
+        with suppress(archives.RefusedArchiveError):
+            archives.check(BytesIO(damaged), ".zip")
+
+
+@pytest.mark.parametrize(
+    ("extension", "macro"),
+    [
+        (".docx", "word/VBAProject.BIN"),
+        (".xlsx", "xl/macrosheets/sheet1.xml"),
+        (".odt", "Basic/Standard/Module1.xml"),
+        (".ods", "Scripts/python/run.py"),
+    ],
+)
+def test_a_document_with_macros_is_refused(extension: str, macro: str):
+    part = archives.CONTENTS[extension][1]
+    assert archives.check(BytesIO(zipped(part, "scripts.xml")), extension)
+    with pytest.raises(archives.RefusedArchiveError, match="without macros"):
+        archives.check(BytesIO(zipped(part, macro)), extension)
+
+
+def test_a_zip_file_may_have_a_folder_of_scripts():
+    assert archives.check(BytesIO(zipped("scripts/run.py")), ".zip")
+
+
 # --- Sizes and counts -----------------------------------------------------------------
 
 
@@ -143,6 +182,29 @@ def test_a_body_without_a_length_is_limited_too(owner: Owner, papers: Path):
     )
     assert response.status_code == 413
     assert names_in(papers) == []
+
+
+def test_only_files_may_be_larger_than_the_bodies_of_other_views(owner: Owner):
+    response = owner.visitor.client.post(
+        "/papers/",
+        data=b"a&" * 600_000,
+        content_type="application/x-www-form-urlencoded",
+        headers={"X-CSRFToken": owner.visitor.csrf_token("/change")},
+    )
+    assert response.status_code == 413
+
+
+def test_the_body_of_somebody_unknown_is_not_read(team_app: Flask, papers: Path):
+    body = BytesIO(b"--x\r\n" + b"x" * 100_000)
+    response = team_app.test_client().post(
+        "/papers/",
+        input_stream=body,
+        content_type="multipart/form-data; boundary=x",
+        content_length=100_005,
+        base_url="https://localhost",
+    )
+    assert response.status_code == 302
+    assert body.tell() == 0
 
 
 def test_more_files_than_the_model_allows_are_refused(owner: Owner, papers: Path):
@@ -221,6 +283,15 @@ def test_the_stored_name_has_nothing_of_the_sent_one(owner: Owner, papers: Path)
     assert path.parent.parent == papers
     assert path.stat().st_mode & 0o777 == 0o600
     assert papers.joinpath(path.name[:2]).stat().st_mode & 0o777 == 0o700
+
+
+def test_the_stored_name_cannot_be_guessed():
+    names = set()
+    for _ in range(100):
+        random.seed(4711)
+        names.add(storage.new_name())
+    assert len(names) == 100
+    assert all(len(set(digits)) > 4 for digits in zip(*names, strict=True))
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "", "a" * 32 + "/", "G" * 32])

@@ -10,23 +10,28 @@ import pytest
 from flask import Flask, render_template_string
 from markupsafe import Markup
 from sqlalchemy import Column, Integer, MetaData, Table, insert, select, text
+from sqlalchemy.dialects import sqlite
 
 from bulwark import RichText, db, sanitize_html
 from bulwark.web.rich_text import (
     ATTRIBUTES,
     LONGEST_HTML,
     LONGEST_MARKDOWN,
-    SCHEMES,
+    LONGEST_RESULT,
     TAGS,
     render_markdown,
 )
 from tests.bulwark.web.payloads import PAYLOADS
 
+SCHEMES = {"http", "https", "mailto", "tel"}
+ACTIVE = """
+    base button embed form frame iframe img input link math meta noscript object script
+    select style svg template textarea video
+    action class formaction id name onclick src srcset style target xlink:href
+"""
 HARMLESS = ("lang", "title", "rel")  # on every element
-FORMATTED = (
-    '<p><b>bold</b> <a href="https://example.com/" '
-    'rel="noopener noreferrer nofollow ugc">link</a></p>'
-)
+REL = "rel=noopener&#32;noreferrer&#32;nofollow&#32;ugc"
+FORMATTED = f"<p><b>bold</b> <a href=https://example.com/ {REL}>link</a></p>"
 
 
 def markdown(source: str) -> Markup:
@@ -78,10 +83,39 @@ def test_nothing_active_is_left(show: Callable[[str], Markup], payload: str):
     assert Active(show(f"<b>{payload}</b>\n\n{payload}")).found == []
 
 
+@pytest.mark.parametrize("quote", ['"', "'"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *PAYLOADS,
+        "\" onmouseover=alert(1) x='",
+        "' onmouseover=alert(1) x=\"",
+        '<a href="https://example.com/ onmouseover=alert(1) ">x</a>',
+        "<b title=' onmouseover=alert(1) '>x</b>",
+        "<b title='>' lang=''>x</b>",
+    ],
+)
+def test_it_stays_inside_a_quoted_attribute(quote: str, text: str):
+    for shown in (sanitize_html(text), markdown(text)):
+        assert Active(f"<abbr title={quote}{shown}{quote}>").found == []
+        assert '"' not in shown
+        assert "'" not in shown
+
+
+@pytest.mark.parametrize("text", [*PAYLOADS, FORMATTED, "<b title='a\nb' lang=''>x"])
+def test_text_that_was_sanitized_stays_as_it_is(text: str):
+    assert sanitize_html(sanitize_html(text)) == sanitize_html(text)
+
+
+def test_what_is_kept_is_not_active():
+    attributes = {name for names in ATTRIBUTES.values() for name in names}
+    assert (TAGS | attributes).isdisjoint(ACTIVE.split())
+
+
 def test_formatting_stays():
     assert sanitize_html(FORMATTED) == FORMATTED
     shown = markdown("# Title\n\n*a* ~~b~~\n\n|x|\n|-|\n|1|\n\n<https://example.com>")
-    for kept in ("<em>a</em>", "<s>b</s>", "<td>1</td>", 'href="https://example.com"'):
+    for kept in ("<em>a</em>", "<s>b</s>", "<td>1</td>", "href=https://example.com"):
         assert kept in shown
 
 
@@ -91,7 +125,7 @@ def test_html_in_markdown_is_shown_as_it_was_written():
 
 def test_a_link_gives_the_other_site_neither_referrer_nor_rank():
     shown = sanitize_html("<a href=https://example.com/ rel=opener target=_blank>x</a>")
-    assert 'rel="noopener noreferrer nofollow ugc"' in shown
+    assert REL in shown
     assert "target" not in shown
 
 
@@ -126,6 +160,63 @@ def test_a_column_is_sanitized_when_it_is_written_and_when_it_is_read(app: Flask
         assert read == [Markup("<b>x</b>"), None]
         assert isinstance(read[0], Markup)
         notes.drop(connection)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<p>" + "".join(f"<b title={n}>" for n in range(1500)) + "<p>x" * 6000,
+        "<p>" + "".join(f"<I/lang={n}>" for n in range(1500)) + "<p>x" * 6000,
+        "<p>" + "<b><i><u><s><em><code>" * 3 + "<p>x" * 12_000,
+    ],
+)
+def test_html_that_a_parser_repeats_stays_short(text: str):
+    assert len(text) <= LONGEST_HTML
+    start = time.process_time()
+    assert len(sanitize_html(text)) <= LONGEST_RESULT
+    assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ("|a" * 490 + "|\n" + "|-" * 490 + "|\n" + "a\n" * 490 + "\n") * 6,
+        "[a]: /" + "x" * 9000 + "\n\n" + "[a]" * 3300,
+    ],
+)
+def test_markdown_that_a_parser_repeats_stays_short(text: str):
+    assert len(text) <= LONGEST_MARKDOWN
+    start = time.process_time()
+    assert len(markdown(text)) <= LONGEST_RESULT
+    assert time.process_time() - start < 3
+
+
+def test_a_long_table_stays_one():
+    rows = "|a|b|c|\n" * 300
+    assert markdown(f"|x|y|z|\n|-|-|-|\n{rows}").count("<td>") == 900
+
+
+def test_text_that_grows_when_it_is_stored_stays_formatted():
+    sent = '<p><a href="https://example.com/">x</a></p>' * 1000
+    column = RichText()
+    stored = column.process_bind_param(sent, sqlite.dialect())
+    assert len(sent) < LONGEST_HTML < len(stored or "")
+    assert column.process_result_value(stored, sqlite.dialect()) == stored
+
+
+def test_text_that_was_stored_unformatted_is_not_escaped_again():
+    column = RichText()
+    sent = "<b>" * LONGEST_HTML
+    stored = column.process_bind_param(sent, sqlite.dialect())
+    assert column.process_result_value(stored, sqlite.dialect()) == stored
+    assert Markup(stored).unescape() == sent
+
+
+@pytest.mark.parametrize("piece", ["<b ", "<b x='", "<b/", "<a x='\""])
+def test_no_unclosed_tag_takes_long(piece: str):
+    start = time.process_time()
+    sanitize_html(piece * (LONGEST_HTML // len(piece)))
+    assert time.process_time() - start < 3
 
 
 @pytest.mark.parametrize("piece", ["<div><p>", "<b><i><a href=x>", "&", "<!--", "<"])

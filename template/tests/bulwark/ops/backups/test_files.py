@@ -60,10 +60,19 @@ def test_a_restore_keeps_later_files_and_mends_broken_ones(
     kept = keep(service, 5000, 5000)
     file = service.backup()
     later = keep(service, 10)
-    broken = next(iter(kept))
-    (folder / broken[:2] / broken).write_bytes(b"cut")
+    cut, encrypted = kept
+    (folder / cut[:2] / cut).write_bytes(b"cut")
+    (folder / encrypted[:2] / encrypted).write_bytes(b"x" * 5000)
     service.restore(file, "--replace")
     assert stored(folder) == kept | later
+
+
+def test_a_service_without_uploads_needs_no_place_for_them(
+    service: Service, folder: Path
+):
+    file = service.backup()
+    service.restore(file, "--replace")
+    assert not folder.exists()
 
 
 def test_a_refused_restore_stores_no_file(service: Service, folder: Path):
@@ -104,8 +113,14 @@ def test_a_file_that_is_cut_short_fails_the_backup(service: Service, folder: Pat
     assert service.files() == []
 
 
-@pytest.mark.parametrize("line", [b"../../../app/views.py 5\n", b"x\n", b"", b"a" * 32])
-def test_a_name_that_is_a_path_is_not_restored(
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"../../../app/views.py 5\n", b"x\n", b"", b"a" * 32),
+        *(b"a" * 32 + b" -1\n", b"a" * 32 + b" 5x\n", b"a" * 32 + b" \xb2\n"),
+    ],
+)
+def test_a_name_that_is_a_path_or_a_wrong_size_is_not_restored(
     service: Service, folder: Path, line: bytes
 ):
     chunks = iter([line + b"hello", payload.DATABASE])
