@@ -2,8 +2,8 @@
 
 Only elements for formatting are kept: no scripts, styles, images, forms, ids or
 classes. So the text runs nothing, loads nothing, and can't look like a part of the
-page. nh3 parses HTML as browsers do, and returns new HTML. The result contains no quotes,
-so it also stays inside a quoted attribute.
+page. nh3 parses HTML as browsers do, and returns new HTML. The result contains no
+quotes, so it also stays inside a quoted attribute.
 
 {{ note.text }}            a column of the type `RichText`
 {{ text | rich }}          any other HTML
