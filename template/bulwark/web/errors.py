@@ -54,7 +54,7 @@ HINTS = {
     401: "Sign in, then try again.",
     403: "If you need access, ask an administrator for the permission.",
     404: "Check the URL, or start from the home page.",
-    413: "Send a smaller request.",
+    413: "Send less at once, such as a smaller file.",
     429: "Wait a few minutes, then try again.",
     500: "This is our fault. If it happens again, contact us with the details below.",
     503: "Try again in a minute.",
