@@ -4,6 +4,7 @@ It is generated from the routes, their annotations and their access declarations
 """
 
 import inspect
+import json
 import re
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -21,6 +22,7 @@ from bulwark.web.access_matrix import IMPLIED
 
 OPENAPI = "3.1.1"
 SCHEMAS = "#/components/schemas/"
+REFERENCE = re.compile(f'"{SCHEMAS}([^"]+)"')
 PROBLEM = {"$ref": "#/components/responses/Problem"}
 VARIABLE = re.compile(r"<(?:[^<>:]*:)?([^<>]+)>")
 JSON = "application/json"
@@ -56,7 +58,7 @@ PROBLEM_SCHEMA: dict[str, Any] = {
         "title": TEXT | {"description": "The name of the status."},
         "status": {"type": "integer"},
         "detail": TEXT | {"description": "What is wrong with this request."},
-        "request_id": TEXT | {"description": "Names the request to its operator."},
+        "request_id": TEXT | {"description": "Identifies this request in the logs."},
         "errors": {
             "type": "array",
             "description": "Each value that does not fit.",
@@ -114,9 +116,20 @@ def document(
         "components": {
             **COMPONENTS,
             "securitySchemes": schemes,
-            "schemas": {**definitions, "Problem": PROBLEM_SCHEMA},
+            "schemas": {**_used(paths, definitions), "Problem": PROBLEM_SCHEMA},
         },
     }
+
+
+def _used(paths: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schemas that paths refer to, also through other schemas."""
+    names: set[str] = set()
+    waiting: list[Any] = [paths]
+    while waiting:
+        found = set(REFERENCE.findall(json.dumps(waiting.pop())))
+        waiting += [definitions[name] for name in (found & definitions.keys()) - names]
+        names |= found
+    return {name: schema for name, schema in definitions.items() if name in names}
 
 
 def _routes(

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import TypeVar
 
 from flask import abort, current_app, request
+from jinja2.filters import do_filesizeformat
 from werkzeug.datastructures import FileStorage
 
 from bulwark.uploads import file_types, images, scanning, storage
@@ -65,7 +66,8 @@ def _checked(file: FileStorage, model: type[Model]) -> Model:
     size = file.stream.seek(0, 2)
     file.stream.seek(0)
     if size > most:
-        abort(413, f"{name} is too large: a file may have {most / 10**6:,.1f} MB.")
+        limit = do_filesizeformat(most)
+        abort(413, f"{name} is too large: a file may have at most {limit}.")
     media_type = file_types.media_type(file.stream, name, model.accepts)
     if model.rewrite_images and media_type.startswith("image/"):
         folder = str(Path(current_app.config["UPLOADS_FOLDER"], SCRATCH))

@@ -5,7 +5,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from flask import Flask, Request, g, jsonify, render_template, request
+from flask import (
+    Flask,
+    Request,
+    current_app,
+    g,
+    jsonify,
+    render_template,
+    request,
+    url_for,
+)
 from flask.typing import ResponseReturnValue
 from flask_login import AnonymousUserMixin
 from flask_wtf.csrf import CSRFError
@@ -36,6 +45,7 @@ TITLES = {
     404: "Page not found",
     405: "Method not allowed",
     413: "Request too large",
+    415: "Type not accepted",
     429: "Too many requests",
     500: "Something went wrong",
     503: "Service temporarily unavailable",
@@ -44,7 +54,7 @@ HINTS = {
     401: "Sign in, then try again.",
     403: "If you need access, ask an administrator for the permission.",
     404: "Check the URL, or start from the home page.",
-    413: "Send a smaller request.",
+    413: "Send less at once, such as a smaller file.",
     429: "Wait a few minutes, then try again.",
     500: "This is our fault. If it happens again, contact us with the details below.",
     503: "Try again in a minute.",
@@ -150,8 +160,24 @@ def show(error: HTTPException) -> ResponseReturnValue:
     if wants_json():
         body = jsonify(error=title, hint=hint, request_id=request_log.current_id())
         return body, code, headers
-    page = render_template("bulwark/error.html", code=code, title=title, hint=hint)
+    page = render_template(
+        "bulwark/error.html",
+        code=code,
+        title=title,
+        hint=hint,
+        form_url=_form_url() if code in UNFIT else None,
+    )
     return page, code, headers
+
+
+def _form_url() -> str | None:
+    """Return the URL of the sent form, if it is also the URL of its page."""
+    adapter = current_app.create_url_adapter(request)
+    if request.method != "POST" or not request.endpoint or not adapter:
+        return None
+    if "GET" not in adapter.allowed_methods():
+        return None
+    return url_for(request.endpoint, **(request.view_args or {}))
 
 
 def _detail(error: HTTPException, code: int, title: str, hint: str) -> str:

@@ -66,3 +66,11 @@ def test_each_name_is_explained_and_used_in_an_example():
     seeds = [path.read_text(encoding="utf-8") for path in (ROOT / "app").rglob("*.py")]
     code = "".join([*examples, *CHAPTERS, *seeds])
     assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", code)] == []
+
+
+def test_each_class_that_stays_has_a_style():
+    (_, section) = GUIDE.split("\n## 7. A style\n")
+    classes = re.findall(r"^\| `(\w+)` \|", section.split("\n## ")[0], re.MULTILINE)
+    style = (ROOT / "bulwark/static/bulwark.css").read_text(encoding="utf-8")
+    assert classes
+    assert [name for name in classes if not re.search(rf"\.{name}\b", style)] == []

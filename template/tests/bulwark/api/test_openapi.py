@@ -55,6 +55,11 @@ def test_each_reference_and_each_schema_is_valid(document: dict[str, Any]):
         Draft202012Validator.check_schema(schema)
 
 
+def test_the_model_of_a_query_is_described_only_as_parameters(document: dict[str, Any]):
+    for name in document["components"]["schemas"]:
+        assert f'"#/components/schemas/{name}"' in json.dumps(document), name
+
+
 def test_what_a_view_takes_and_returns_is_described(document: dict[str, Any]):
     add, find = operations(document)["add"], operations(document)["find"]
     assert add["summary"] == "Add a note"

@@ -30,17 +30,17 @@ class Base(DeclarativeBase):
 
 
 class Ward(Base):
-    __tablename__ = "wards"
+    __tablename__ = "test_wards"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(20), unique=True)
 
 
 class Patient(Base):
-    __tablename__ = "patients"
+    __tablename__ = "test_patients"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    ward_id: Mapped[int | None] = mapped_column(ForeignKey("wards.id"))
+    ward_id: Mapped[int | None] = mapped_column(ForeignKey("test_wards.id"))
     number: Mapped[str | None] = mapped_column(Encrypted(String(20)))
     number_index: Mapped[Digest | None] = mapped_column(
         BlindIndex("number", normalize=str.casefold), unique=True
@@ -49,7 +49,7 @@ class Patient(Base):
 
 
 class Sample(Base):
-    __tablename__ = "samples"
+    __tablename__ = "test_samples"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     text: Mapped[str] = mapped_column(Encrypted(String))

@@ -42,7 +42,9 @@ def add(number: str | None = "A-42", diagnosis: str | None = "flu") -> int:
 
 def stored(column: str, row: int) -> Any:
     """Return what the table contains."""
-    found = db.session.execute(text(f"SELECT {column} FROM patients WHERE id = {row}"))
+    found = db.session.execute(
+        text(f"SELECT {column} FROM test_patients WHERE id = {row}")
+    )
     value = found.scalar()
     return None if value is None else bytes(value)
 
@@ -115,7 +117,8 @@ def test_a_default_is_encrypted(hospital):
     db.session.commit()
     assert sample.state == "new"
     assert (
-        b"new" not in db.session.execute(text("SELECT state FROM samples")).scalar_one()
+        b"new"
+        not in db.session.execute(text("SELECT state FROM test_samples")).scalar_one()
     )
 
 
@@ -125,7 +128,7 @@ def test_a_key_that_the_service_assigns_needs_one_statement(hospital, statements
     db.session.add(Patient(diagnosis="x"))
     db.session.flush()
     kinds = sorted(
-        (s.split()[0], "samples" in s)
+        (s.split()[0], "test_samples" in s)
         for s in statements
         if " INTO " in s or "UPDATE" in s
     )
@@ -138,7 +141,7 @@ def test_many_rows_are_bound_in_one_statement(hospital, statements):
     )
     statements.clear()
     db.session.commit()
-    assert sum(s.startswith("UPDATE patients") for s in statements) == 1
+    assert sum(s.startswith("UPDATE test_patients") for s in statements) == 1
     found = db.session.execute(select(Patient.number, Patient.diagnosis))
     assert {(n, d) for n, d in found} == {(str(n), f"{n} colds") for n in range(50)}
 
@@ -171,7 +174,7 @@ def test_the_same_value_again_writes_nothing(hospital, statements):
 def swap(column: str, one: int, other: int) -> None:
     first, second = stored(column, one), stored(column, other)
     for row, value in ((one, second), (other, first)):
-        statement = text(f"UPDATE patients SET {column} = :value WHERE id = {row}")
+        statement = text(f"UPDATE test_patients SET {column} = :value WHERE id = {row}")
         db.session.execute(statement, {"value": value})
     db.session.commit()
 
@@ -186,13 +189,13 @@ def test_swapped_values_of_two_rows_are_detected(hospital):
         select(select(Patient.id, Patient.diagnosis).subquery().c.diagnosis),
     ]
     for query in queries:
-        with pytest.raises(crypto.DecryptionError, match=r"patients\.diagnosis:"):
+        with pytest.raises(crypto.DecryptionError, match=r"test_patients\.diagnosis:"):
             db.session.execute(query).all()
 
 
 def test_a_value_of_another_column_is_detected(hospital):
     row = add("1", "flu")
-    db.session.execute(text("UPDATE patients SET diagnosis = number"))
+    db.session.execute(text("UPDATE test_patients SET diagnosis = number"))
     with pytest.raises(crypto.DecryptionError):
         read(row)
 
@@ -202,7 +205,7 @@ def test_a_changed_value_is_detected(hospital):
     changed = bytearray(stored("diagnosis", row))
     changed[-1] ^= 1
     db.session.execute(
-        text("UPDATE patients SET diagnosis = :v"), {"v": bytes(changed)}
+        text("UPDATE test_patients SET diagnosis = :v"), {"v": bytes(changed)}
     )
     with pytest.raises(crypto.DecryptionError):
         read(row)
@@ -210,7 +213,7 @@ def test_a_changed_value_is_detected(hospital):
 
 def test_a_row_with_another_number_is_detected(hospital):
     row = add()
-    db.session.execute(text(f"UPDATE patients SET id = {row + 1}"))
+    db.session.execute(text(f"UPDATE test_patients SET id = {row + 1}"))
     with pytest.raises(crypto.DecryptionError):
         read(row + 1)
 
@@ -229,10 +232,10 @@ def test_values_stay_bound_to_the_former_name_of_a_renamed_column(hospital):
         pass
 
     class Person(Renamed):
-        __tablename__ = "patients"
+        __tablename__ = "test_patients"
         id: Mapped[int] = mapped_column(primary_key=True)
         ailment: Mapped[str | None] = mapped_column(
-            "diagnosis", Encrypted(String(200), place="patients.diagnosis")
+            "diagnosis", Encrypted(String(200), place="test_patients.diagnosis")
         )
 
     person = db.session.get(Person, row)
@@ -319,7 +322,7 @@ def test_a_table_needs_a_key_with_a_fixed_text(hospital):
         pass
 
     class Visit(Other):
-        __tablename__ = "visits"
+        __tablename__ = "test_visits"
         patient: Mapped[int] = mapped_column(primary_key=True)
         day: Mapped[int] = mapped_column(primary_key=True)
         note: Mapped[str] = mapped_column(Encrypted(String))
@@ -439,7 +442,7 @@ def test_a_blind_index_needs_an_encrypted_column(hospital):
         pass
 
     class Visit(Other):
-        __tablename__ = "visits"
+        __tablename__ = "test_visits"
         id: Mapped[int] = mapped_column(primary_key=True)
         note_index: Mapped[bytes] = mapped_column(BlindIndex("note"))
 
@@ -461,13 +464,14 @@ def test_one_type_serves_two_columns(hospital):
         pass
 
     class Visit(Other):
-        __tablename__ = "visits"
+        __tablename__ = "test_visits"
         id: Mapped[int] = mapped_column(primary_key=True)
         a: Mapped[int] = mapped_column(shared)
         b: Mapped[int] = mapped_column(shared)
 
     columns = Visit.__table__.c
-    assert (columns.a.type.place, columns.b.type.place) == ("visits.a", "visits.b")  # type: ignore[attr-defined]
+    places = [column.type.place for column in (columns.a, columns.b)]  # type: ignore[attr-defined]
+    assert places == ["test_visits.a", "test_visits.b"]
 
 
 def test_a_logged_error_has_no_plain_value(hospital, caplog):
@@ -482,4 +486,4 @@ def test_other_models_are_not_slowed_down(hospital, statements):
     statements.clear()
     db.session.add(Ward(name="x"))
     db.session.commit()
-    assert len([s for s in statements if "wards" in s]) == 1
+    assert len([s for s in statements if "test_wards" in s]) == 1

@@ -84,11 +84,11 @@ def test_status_shows_what_needs_each_key(hospital, use_keys):
     code, out = run(hospital, "status")
     assert code == 0
     new, old = out.partition("key 2 encrypts")[2].split("key 1 only reads")
-    assert "1 patients.diagnosis" in new
+    assert "1 test_patients.diagnosis" in new
     for line in (
-        "3 patients.number\n",
-        "3 patients.number_index",
-        "3 patients.diagnosis",
+        "3 test_patients.number\n",
+        "3 test_patients.number_index",
+        "3 test_patients.diagnosis",
     ):
         assert line in old
 
@@ -185,7 +185,7 @@ def test_a_value_that_changes_meanwhile_is_kept(hospital, use_keys, monkeypatch)
     add_patients(1)
     use_keys(key_2=NEW, key_1=OLD)
     of_diagnosis: Any = next(
-        store for store in stores.stores() if store.name == "patients.diagnosis"
+        store for store in stores.stores() if store.name == "test_patients.diagnosis"
     )
     renew = of_diagnosis.renew_value
 
@@ -210,7 +210,7 @@ def test_values_of_a_process_with_the_former_key_are_reported(hospital, use_keys
     db.session.add(Patient(diagnosis="late"))
     db.session.commit()
     use_keys(key_2=NEW, key_1=OLD)
-    (store,) = [s for s in stores.stores() if s.name == "patients.diagnosis"]
+    (store,) = [s for s in stores.stores() if s.name == "test_patients.diagnosis"]
     assert store.count("1") == 1
     renewed(["1"])
     assert store.count("1") == 0
@@ -219,13 +219,16 @@ def test_values_of_a_process_with_the_former_key_are_reported(hospital, use_keys
 def test_an_unreadable_value_is_named_and_stays(hospital, use_keys):
     add_patients(2)
     row = db.session.scalars(select(Patient.id)).first()
-    db.session.execute(text(f"UPDATE patients SET diagnosis = number WHERE id = {row}"))
+    db.session.execute(
+        text(f"UPDATE test_patients SET diagnosis = number WHERE id = {row}")
+    )
     db.session.commit()
     use_keys(key_2=NEW, key_1=OLD)
     code, out = run(hospital, "rotate", "encryption")
     assert code == 1
     assert (
-        f"unreadable: patients.diagnosis:{row} was changed or belongs elsewhere" in out
+        f"unreadable: test_patients.diagnosis:{row} was changed or belongs elsewhere"
+        in out
     )
     assert "1 values still need a former key" in out
 
@@ -239,7 +242,7 @@ def test_equal_values_that_were_stored_meanwhile_stop_a_unique_index(
     db.session.commit()
     code, out = run(hospital, "rotate", "encryption")
     assert code == 1
-    assert "patients.number_index: two rows have equal values" in out
+    assert "test_patients.number_index: two rows have equal values" in out
 
 
 def test_one_key_is_not_rotated(hospital, use_keys):

@@ -39,6 +39,15 @@ def test_a_body_that_is_too_large_is_refused(visitor: Visitor):
     assert visitor.client.post("/login", data=data).status_code == 413
 
 
+def test_the_page_of_a_refused_form_links_back_to_it(visitor: Visitor):
+    back = '<a href="{}">Back to the form</a>'
+    assert back.format("/login") in visitor.client.post("/login").text
+    only_post = visitor.client.post("/logout")
+    assert only_post.status_code == 400
+    assert "Back to the form" not in only_post.text
+    assert "Back to the form" not in visitor.get("/nowhere").text
+
+
 def test_a_405_names_the_allowed_methods(visitor: Visitor):
     assert "POST" in visitor.get("/logout").headers["Allow"]
 
