@@ -16,7 +16,9 @@ def certify(domain: str, certificate: Path, key: Path, *, left: float = 0.96) ->
     """
     authority = trustme.CA()
     begin = datetime.now(UTC) - LIFE * (1 - left)
-    issued = authority.issue_cert(domain, not_before=begin, not_after=begin + LIFE)
+    issued = authority.issue_cert(
+        domain, common_name=domain, not_before=begin, not_after=begin + LIFE
+    )
     _write(issued, certificate, key)
     authority.cert_pem.write_to_path(certificate, append=True)
 
