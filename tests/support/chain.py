@@ -35,6 +35,7 @@ METRICS = {
     *("web_up", "limiter_up", "database_up"),
     *("database_pool_in_use", "database_pool_size"),
     *("mail_waiting", "mail_oldest_seconds", "mail_failed", "jobs_waiting"),
+    "key_used_since_timestamp_seconds",
     "jobs_heartbeat_timestamp_seconds",
     "certificate_life_left_ratio",
     "certificate_expires_timestamp_seconds",
