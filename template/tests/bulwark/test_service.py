@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from flask import Flask
-from jinja2 import nodes
+from jinja2 import Environment, nodes
+from markupsafe import Markup
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
@@ -439,8 +440,16 @@ def is_sanitized(value: nodes.Node | None) -> bool:
         ("{% autoescape true %}{{ text }}{% endautoescape %}", []),
     ],
 )
-def test_what_switches_escaping_off_is_found(app: Flask, text: str, lines: list[int]):
-    assert unescaped(app.jinja_env.parse(text)) == lines
+def test_what_switches_escaping_off_is_found(text: str, lines: list[int]):
+    environment = Environment(autoescape=True)
+    environment.filters |= {"rich": sanitize_html, "markdown": render_markdown}
+    assert unescaped(environment.parse(text)) == lines
+
+
+def test_a_filter_of_the_team_does_not_count_as_sanitizing():
+    environment = Environment(autoescape=True)
+    environment.filters["rich"] = Markup
+    assert unescaped(environment.parse("{{ text | rich | safe }}")) == [1]
 
 
 def test_no_page_asks_anything_of_a_foreign_host(visitor: Visitor, person: str):
