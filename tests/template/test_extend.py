@@ -345,15 +345,3 @@ def test_a_service_with_all_of_it_passes_all_tests_on_postgresql(
     url = postgres.database()
     team.run("bin/flask", "prepare", APP_DATABASE_URL=url)
     team.run("bin/test", APP_DATABASE_URL=url)
-
-
-CHAPTERS = ("api.md", "uploads.md", "rich_text.md", "data.md")
-
-
-@pytest.mark.timeout(1200)  # it runs the whole suite of a service
-def test_a_service_with_all_chapters_passes_all_tests(service: Service) -> None:
-    for chapter in CHAPTERS:
-        guide = Service(service.folder, chapter)
-        guide.follow(*range(1, len(guide.examples)))
-    service.is_fully_migrated()
-    service.run("bin/test", "-q")
