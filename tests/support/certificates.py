@@ -6,6 +6,7 @@ from pathlib import Path
 import trustme
 
 LIFE = timedelta(hours=25)
+COMMON_NAME_LENGTH = 64  # characters at most, RFC 5280, appendix A.1
 
 
 def certify(domain: str, certificate: Path, key: Path, *, left: float = 0.96) -> None:
@@ -15,9 +16,10 @@ def certify(domain: str, certificate: Path, key: Path, *, left: float = 0.96) ->
     includes its authority, so clients can trust that file.
     """
     authority = trustme.CA()
+    name = domain if len(domain) <= COMMON_NAME_LENGTH else None
     begin = datetime.now(UTC) - LIFE * (1 - left)
     issued = authority.issue_cert(
-        domain, common_name=domain, not_before=begin, not_after=begin + LIFE
+        domain, common_name=name, not_before=begin, not_after=begin + LIFE
     )
     _write(issued, certificate, key)
     authority.cert_pem.write_to_path(certificate, append=True)

@@ -1,9 +1,9 @@
 """Real servers for tests, each on a free port, in a folder of its own, ended by id."""
 
+import fcntl
 import json
 import os
 import pwd
-import random
 import re
 import secrets
 import shutil
@@ -37,15 +37,27 @@ PATH = os.pathsep.join(
     ]
 )
 PATIENCE = 90
+PORTS = range(10_000, 32_000)  # Linux gives clients those from 32,768
+LAST_PORT = Path(tempfile.gettempdir(), f"bulwark-tests-port-{os.getuid()}")
 T = TypeVar("T")
 
 
 def free_port() -> int:
-    """Return a port that no server has, and that no client is given meanwhile."""
-    while True:
-        port = random.randint(10_000, 32_000)  # Linux gives clients those from 32,768
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+    """Return a port that no server has, and that nobody else is given meanwhile.
+
+    All processes that run tests take them in turn, so that none gets the same twice.
+    """
+    with LAST_PORT.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        port = int(file.read() or PORTS[0])
+        while True:
+            port = port + 1 if port < PORTS[-1] else PORTS[0]
+            with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                break
+        file.truncate(0)
+        file.write(str(port))
+    return port
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:

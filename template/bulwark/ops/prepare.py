@@ -19,6 +19,7 @@ from bulwark.database.migrations import MERGE, migrate
 from bulwark.identity import invitations, roles
 from bulwark.jobs import queue
 from bulwark.ops import dev_certificate
+from bulwark.ops.keys import ages
 
 
 def init_app(app: Flask) -> None:
@@ -38,6 +39,7 @@ def prepare() -> None:
     """
     upgrade(revision="heads")
     queue.create_tables()
+    ages.record()
     try:
         _prepare_accounts()
     except (OperationalError, ProgrammingError) as error:
