@@ -15,6 +15,7 @@ from bulwark.web import (
     exceptions,
     form_limits,
     headers,
+    idempotency,
     input_validation,
     mailbox,
     pages,
@@ -51,3 +52,4 @@ def init_app(
     static_files.init_app(app)
     rate_limits.init_app(app, config)
     access_matrix.init_app(app)
+    idempotency.init_app(app)
