@@ -264,21 +264,26 @@ def name_of(app: Flask) -> str:
 def add_person(app: Flask, email: str, *roles: str, totp: bool = False) -> str:
     """Add somebody with a confirmed account; return the address.
 
+    Your fields have values, and your terms are accepted: see `tests/sign_up.py`.
+
     With `totp`, or where a role requires a second factor, they have an authenticator
     app, whose codes `totp_code` returns.
     """
     from flask_security import hash_password
 
     from bulwark.database import db, utcnow
+    from tests import sign_up
 
     with app.app_context():
         security = app.extensions["security"]
-        user = security.datastore.create_user(
-            email=email,
-            password=hash_password(GOOD_PASSWORD),
-            confirmed_at=utcnow(),
-            roles=list(roles),
-        )
+        with db.session.no_autoflush:
+            user = security.datastore.create_user(
+                email=email,
+                password=hash_password(GOOD_PASSWORD),
+                confirmed_at=utcnow(),
+                roles=list(roles),
+            )
+            sign_up.fill(app, user)
         db.session.flush()
         if totp or user.must_have_second_factor:
             user.tf_totp_secret = security.totp_factory.generate_totp_secret()
