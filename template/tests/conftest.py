@@ -193,6 +193,22 @@ class Visitor:
             answer = self.submit("/login/code", {"code": totp_code(self.app, email)})
         return answer
 
+    def create_account(
+        self,
+        link: str,
+        password: str = GOOD_PASSWORD,
+        email: str = "new@example.org",
+        **options: Any,
+    ) -> TestResponse:
+        """Open the link of a sign-up or an invitation, and fill in the form.
+
+        Your fields get values, and your terms are accepted: see `tests/sign_up.py`.
+        """
+        from tests import sign_up
+
+        others = sign_up.required(self.app, email)
+        return self.submit(link, {"password": password, **others}, **options)
+
     def is_signed_in(self) -> bool:
         """Tell whether the account page opens."""
         return self.get("/account").status_code == 200
