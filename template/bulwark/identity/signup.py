@@ -69,9 +69,9 @@ def _check_mode() -> ResponseReturnValue | None:
     if mode == "closed":
         abort(404)
     if wants_json():
-        return refusal(403, "Accounts are by invitation")
+        return refusal(404, "Accounts are by invitation")
     page = render_template("security/by_invitation.html")
-    return page, 200 if request.method == "GET" else 403
+    return page, 200 if request.method == "GET" else 404
 
 
 @blueprint.route("/register", methods=["GET", "POST"])

@@ -89,7 +89,7 @@ def details(app: Flask, name: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("mode", "opened", "sent", "links"),
-    [("public", 200, 200, 2), ("invitation", 200, 403, 1), ("closed", 404, 404, 0)],
+    [("public", 200, 200, 2), ("invitation", 200, 404, 1), ("closed", 404, 404, 0)],
 )
 def test_the_sign_up_page_follows_the_mode(
     mode: str, opened: int, sent: int, links: int, visitor: Visitor, choose: Choose
@@ -121,7 +121,7 @@ def test_a_link_sent_before_sign_up_ended_makes_no_account(
     fields = {"csrf_token": token, "password": GOOD_PASSWORD, **own_fields(app, NEW)}
     headers = {"Referer": "https://localhost/login"}
     answer = visitor.client.post(link, data=fields, headers=headers)
-    assert answer.status_code == (404 if mode == "closed" else 403)
+    assert answer.status_code == 404
     assert users_in(app) == 0
 
 
