@@ -13,6 +13,8 @@ from flask import Flask
 from bulwark import settings as base_settings
 from bulwark.database import BlindIndex, Encrypted, Model, UTCDateTime, db, utcnow
 from bulwark.identity.models import BaseUser
+from bulwark.identity.profile import ProfileForm
+from bulwark.identity.sign_up_options import SignUp, Terms
 from bulwark.jobs import queue
 from bulwark.mail import send as send_email
 from bulwark.settings.fields import UnusableError, setting, whole_number, words
@@ -35,7 +37,10 @@ __all__ = [
     "Encrypted",
     "Model",
     "Page",
+    "ProfileForm",
     "RichText",
+    "SignUp",
+    "Terms",
     "UTCDateTime",
     "UnusableError",
     "Upload",
@@ -77,6 +82,7 @@ def init_app(
     permissions: Mapping[str, str] | None = None,
     roles: Mapping[str, Sequence[str]] | None = None,
     everyone: Sequence[str] = (),
+    sign_up: SignUp = SignUp(),  # noqa: B008
     csp_sources: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Set up the base for an app whose blueprints are registered.
@@ -88,11 +94,13 @@ def init_app(
         permissions: your permissions, each with a description.
         roles: your roles with their permissions; `flask prepare` creates missing ones.
         everyone: those of your permissions that every user has, even without a role.
+        sign_up: who may create an account, and what they enter.
         csp_sources: other hosts that your pages load from, by CSP directive.
 
     Raises:
         settings.ConfigurationError: a setting is missing, weak or unknown.
         access.UndeclaredAccessError: a route does not declare who may call it.
+        sign_up_options.SignUpError: a choice about sign-up can't work.
         overrides.UnknownTemplateError: a template of yours overrides nothing.
     """
     config, own = base_settings.init_app(app, settings)
@@ -107,5 +115,6 @@ def init_app(
         permissions=permissions or {},
         roles=roles or {},
         everyone=everyone,
+        sign_up=sign_up,
         csp_sources=csp_sources or {},
     )

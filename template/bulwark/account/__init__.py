@@ -10,14 +10,24 @@ from bulwark.account import (
     activity,
     email_changes,
     overview,
+    profile,
     second_factors,
     sessions,
+    terms,
     tokens,
 )
 from bulwark.account.blueprint import blueprint
 from bulwark.identity import throttling
 
-__all__ = ["activity", "init_app", "overview", "second_factors", "sessions"]
+__all__ = [
+    "activity",
+    "init_app",
+    "overview",
+    "profile",
+    "second_factors",
+    "sessions",
+    "terms",
+]
 
 
 def init_app(app: Flask) -> None:

@@ -117,6 +117,12 @@ CATALOGUE: dict[str, Kind] = {
         INFO, "", "An administrator viewed or exported data of users"
     ),
     "user_created": Kind(INFO, "Your account was created", "An account was created"),
+    "user_updated": Kind(
+        INFO, "Your profile was changed", "A user changed their profile"
+    ),
+    "user_terms_accepted": Kind(
+        INFO, "You accepted the terms of use", "A user accepted the terms of use"
+    ),
     "user_email_change_requested": Kind(
         INFO,
         "A change of your email address was requested",

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from bulwark.observability.log_schema import schema
 from bulwark.web.access import ADMINISTRATOR
 from tests.beginnings import signed_in
 from tests.conftest import ROOT, Visitor
+from tests.sign_up import choices_of
 
 BASE = ROOT / "bulwark/migrations/versions"
 LINE = jsonschema.Draft202012Validator(
@@ -57,6 +59,13 @@ def written(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
 def ada(visitor: Visitor) -> Visitor:
     """An administrator who is signed in."""
     return signed_in(visitor, "ada@example.org", ADMINISTRATOR)
+
+
+@pytest.fixture
+def public_sign_up(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let anyone sign up, whatever the mode of the service is."""
+    choices = replace(choices_of(app), mode="public")
+    monkeypatch.setitem(app.extensions, "sign_up", choices)
 
 
 @pytest.fixture

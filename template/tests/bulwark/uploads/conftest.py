@@ -15,11 +15,13 @@ import bulwark
 from app.models import User
 from bulwark.audit import trail
 from bulwark.database import db
+from bulwark.identity.sign_up_options import SignUp
 from bulwark.jobs import queue
 from bulwark.uploads import cleanup
 from bulwark.web.rate_limits import limiter
 from tests.bulwark.uploads.team import Base, Paper, blueprint
 from tests.conftest import Visitor, add_person
+from tests.sign_up import choices_of
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,8 @@ def team_app(
             folder = tmp_path_factory.mktemp("team")
             patch.setenv("APP_DATABASE_URL", f"sqlite:///{folder}/service.db")
         patch.setenv("APP_UPLOADS_FOLDER", str(tmp_path_factory.mktemp("papers")))
-        bulwark.init_app(app, user_model=User)
+        sign_up = SignUp(form=choices_of(whole_app).form)
+        bulwark.init_app(app, user_model=User, sign_up=sign_up)
     with app.app_context():
         db.create_all()
         queue.create_tables()
