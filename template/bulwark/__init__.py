@@ -14,6 +14,7 @@ from bulwark import settings as base_settings
 from bulwark.database import BlindIndex, Encrypted, Model, UTCDateTime, db, utcnow
 from bulwark.identity.models import BaseUser
 from bulwark.jobs import queue
+from bulwark.jobs.definitions import job
 from bulwark.mail import send as send_email
 from bulwark.settings.fields import UnusableError, setting, whole_number, words
 from bulwark.uploads.downloads import send_upload
@@ -21,6 +22,7 @@ from bulwark.uploads.models import Upload
 from bulwark.uploads.receiving import receive_uploads
 from bulwark.web.access import permission, public, recent, signed_in
 from bulwark.web.body_limits import body_limit
+from bulwark.web.job_progress import job_run
 from bulwark.web.json_body import json_object
 from bulwark.web.rate_limits import limit
 from bulwark.web.rich_text import RichText, sanitize_html
@@ -43,6 +45,8 @@ __all__ = [
     "check_match",
     "db",
     "init_app",
+    "job",
+    "job_run",
     "json_object",
     "limit",
     "paginate",

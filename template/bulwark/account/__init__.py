@@ -9,6 +9,7 @@ from flask import Flask
 from bulwark.account import (
     activity,
     email_changes,
+    jobs,
     overview,
     second_factors,
     sessions,
@@ -17,7 +18,7 @@ from bulwark.account import (
 from bulwark.account.blueprint import blueprint
 from bulwark.identity import throttling
 
-__all__ = ["activity", "init_app", "overview", "second_factors", "sessions"]
+__all__ = ["activity", "init_app", "jobs", "overview", "second_factors", "sessions"]
 
 
 def init_app(app: Flask) -> None:
