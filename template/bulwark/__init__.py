@@ -16,6 +16,7 @@ from bulwark.identity.models import BaseUser
 from bulwark.jobs import queue
 from bulwark.jobs.definitions import job
 from bulwark.mail import send as send_email
+from bulwark.mail import send_templated as send_templated_email
 from bulwark.settings.fields import UnusableError, setting, whole_number, words
 from bulwark.uploads.downloads import send_upload
 from bulwark.uploads.models import Upload
@@ -57,6 +58,7 @@ __all__ = [
     "recent",
     "sanitize_html",
     "send_email",
+    "send_templated_email",
     "send_upload",
     "setting",
     "signed_in",

@@ -14,6 +14,7 @@ from bulwark.account import (
     second_factors,
     sessions,
     tokens,
+    unsubscribing,
 )
 from bulwark.account.blueprint import blueprint
 from bulwark.identity import throttling
@@ -25,5 +26,6 @@ def init_app(app: Flask) -> None:
     """Register the pages."""
     app.register_blueprint(blueprint)
     app.register_blueprint(tokens.blueprint)
+    app.register_blueprint(unsubscribing.blueprint)
     email_changes.init_app(app)
     throttling.limit_requests(app)  # All views that it names are registered now.

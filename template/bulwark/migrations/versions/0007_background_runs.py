@@ -1,4 +1,4 @@
-"""Runs of jobs."""
+"""Runs of jobs, and addresses that unsubscribed from emails."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -37,7 +37,14 @@ def upgrade() -> None:
     op.create_index(
         "ix_background_runs_state_due_at", "background_runs", ["state", "due_at"]
     )
+    op.create_table(
+        "mail_opt_outs",
+        sa.Column("key", sa.String(64), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("key", name="pk_mail_opt_outs"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("mail_opt_outs")
     op.drop_table("background_runs")

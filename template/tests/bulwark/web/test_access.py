@@ -3,6 +3,7 @@
 import pytest
 from flask import Flask
 
+from bulwark.identity.csrf import csrf
 from bulwark.web import access, problems
 from bulwark.web.access import UndeclaredAccessError, permission, public, signed_in
 from bulwark.web.body_limits import limit_of
@@ -98,6 +99,16 @@ def test_each_declaration_lets_the_right_people_in(
     assert visitor.get(path).status_code == administrator
 
 
+# The only view without one: whoever has its signed link may call it (RFC 8058).
+UNSUBSCRIBE = "unsubscribing.unsubscribe"
+
+
+def test_only_the_view_to_unsubscribe_needs_no_csrf_token(app: Flask):
+    view = app.view_functions[UNSUBSCRIBE]
+    assert csrf._exempt_views == {f"{view.__module__}.{view.__name__}"}
+    assert not csrf._exempt_blueprints
+
+
 def is_of_an_api(app: Flask, path: str, endpoint: str) -> bool:
     """Return whether a path is part of an API, and not public."""
     with app.app_context():
@@ -113,6 +124,8 @@ def test_no_route_changes_anything_without_a_csrf_token(
         visitor.sign_in(person)
     tried = []
     for rule in app.url_map.iter_rules():
+        if rule.endpoint == UNSUBSCRIBE:
+            continue
         for method in (rule.methods or set()) & {"POST", "PUT", "PATCH", "DELETE"}:
             path = sample_path(rule.rule)
             # Programs have no session, so a view of an API needs a token instead.
