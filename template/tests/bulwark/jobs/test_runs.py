@@ -286,6 +286,17 @@ def test_a_schedule_adds_one_run_however_many_workers_there_are(app: Flask):
     assert len(given) == 1
 
 
+def test_a_schedule_adds_no_run_while_one_is_in_progress(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    with app.app_context():
+        runs.add_scheduled("test_nightly")
+        tomorrow = utcnow() + timedelta(days=1)
+        monkeypatch.setattr(runs, "utcnow", lambda: tomorrow)
+        runs.add_scheduled("test_nightly")
+    assert len(scheduled(app)) == 1
+
+
 def test_a_schedule_is_due_at_its_time_only(app: Flask):
     task = queue._registry.string_to_task(
         "bulwark.jobs.definitions.schedule_test_nightly"

@@ -191,7 +191,7 @@ def test_an_email_of_a_list_has_the_headers_that_receivers_want(
     content = inbox.letters[0].content
     line = re.search(rb"^List-Unsubscribe: <(\S+)>\r$", content, re.MULTILINE)
     assert line  # on one line, as a URL that no client has to join
-    assert line[1].startswith(b"https://localhost/unsubscribe/")
+    assert line[1].startswith(b"https://localhost/unsubscribe/weekly-digest.")
     assert bulk["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
     assert single["List-Unsubscribe"] is single["List-Unsubscribe-Post"] is None
     _, address = app.extensions["bulwark"].sender
