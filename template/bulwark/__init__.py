@@ -16,13 +16,16 @@ from bulwark.identity.models import BaseUser
 from bulwark.identity.profile import ProfileForm
 from bulwark.identity.sign_up_options import SignUp, Terms
 from bulwark.jobs import queue
+from bulwark.jobs.definitions import job
 from bulwark.mail import send as send_email
+from bulwark.mail import send_templated as send_templated_email
 from bulwark.settings.fields import UnusableError, setting, whole_number, words
 from bulwark.uploads.downloads import send_upload
 from bulwark.uploads.models import Upload
 from bulwark.uploads.receiving import receive_uploads
 from bulwark.web.access import permission, public, recent, signed_in
 from bulwark.web.body_limits import body_limit
+from bulwark.web.job_progress import job_run
 from bulwark.web.json_body import json_object
 from bulwark.web.rate_limits import limit
 from bulwark.web.rich_text import RichText, sanitize_html
@@ -48,6 +51,8 @@ __all__ = [
     "check_match",
     "db",
     "init_app",
+    "job",
+    "job_run",
     "json_object",
     "limit",
     "paginate",
@@ -58,6 +63,7 @@ __all__ = [
     "recent",
     "sanitize_html",
     "send_email",
+    "send_templated_email",
     "send_upload",
     "setting",
     "signed_in",

@@ -231,6 +231,14 @@ class Visitor:
         return found[1]
 
 
+def run_jobs(app: Flask) -> None:
+    """Run the jobs that are due, as a worker does, but in this process."""
+    from bulwark.jobs.runner import runner
+
+    with app.app_context():
+        runner.run_due()
+
+
 @lru_cache
 def _letter(path: Path, _written: int) -> EmailMessage:
     """Read a mail once, because Python takes milliseconds for each."""

@@ -157,6 +157,14 @@ CATALOGUE: dict[str, Kind] = {
     "sys_error": Kind(
         ERROR, "", "A request or job failed with an error", audited=False
     ),
+    "sys_job_failed": Kind(
+        ERROR,
+        "",
+        "A job failed at its last try; it waits for a decision",
+        audited=False,
+    ),
+    "sys_job_retried": Kind(WARNING, "", "An administrator retried a failed job"),
+    "sys_job_discarded": Kind(WARNING, "", "An administrator discarded a failed job"),
     "sys_job_refused": Kind(
         CRITICAL,
         "",

@@ -41,6 +41,8 @@ PERMISSIONS = {
     "users:read": "View accounts, their sessions and the security history",
     "users:write": "Invite, lock and unlock users, end sessions, force a new password",
     "roles:write": "Create and edit roles, assign and revoke them",
+    "failed_jobs:read": "View failed jobs and their errors",
+    "failed_jobs:write": "Retry and discard failed jobs, and view their arguments",
 }
 
 

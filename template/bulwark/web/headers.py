@@ -59,6 +59,11 @@ MISSED_BY_TALISMAN = {
 # For what users uploaded: if a browser shows it in spite of `attachment`, it runs no
 # scripts and no plugins, and has an origin of its own.
 SANDBOX = "default-src 'none'; frame-ancestors 'none'; sandbox"
+# For the HTML of an email in a frame of the mailbox. Its links open in new tabs.
+PREVIEW = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; "
+    "frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox"
+)
 # For responses that get no headers from the functions; the proxy adds the rest.
 LAST_RESORT = {
     "Content-Security-Policy": (
@@ -96,9 +101,14 @@ def init_app(
     app.before_request(_share_nonce)
 
 
-def sandbox(response: Response) -> None:
-    """Give the strictest policy to a response whose content a user chose."""
-    response.sandboxed = True  # type: ignore[attr-defined]
+def sandbox(response: Response, policy: str = SANDBOX) -> None:
+    """Give a strict policy to a response whose content a user chose."""
+    response.sandboxed = policy  # type: ignore[attr-defined]
+
+
+def show_own_frames(response: Response) -> None:
+    """Let a page show frames of this service."""
+    response.shows_own_frames = True  # type: ignore[attr-defined]
 
 
 def _policy(
@@ -140,7 +150,11 @@ def _set_the_rest(response: Response) -> Response:
         if name.lower() not in present:
             headers.add(name, value)
     if hasattr(response, "sandboxed"):
-        headers["Content-Security-Policy"] = SANDBOX
+        headers["Content-Security-Policy"] = response.sandboxed
+        if response.sandboxed == PREVIEW:
+            headers["X-Frame-Options"] = "SAMEORIGIN"
+    if hasattr(response, "shows_own_frames"):
+        headers["Content-Security-Policy"] += "; frame-src 'self'"
     # Asking for a column could load the user again, who may have been deleted.
     is_anonymous = getattr(g.get("_login_user"), "is_anonymous", True)
     if request.endpoint != "static" and not is_anonymous:

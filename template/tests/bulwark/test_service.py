@@ -6,6 +6,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from fnmatch import fnmatch
@@ -171,6 +172,8 @@ def test_the_worker_makes_its_tables_and_runs(
     ran = []
 
     class Consumer:
+        stop_flag = threading.Event()
+
         def run(self) -> None:
             ran.append(True)
 

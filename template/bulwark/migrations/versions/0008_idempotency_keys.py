@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "bulwark0008"
-down_revision = "bulwark0006"
+down_revision = "bulwark0007"
 branch_labels = None
 depends_on = None
 
