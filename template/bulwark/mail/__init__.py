@@ -31,7 +31,8 @@ def send(subject: str, recipient: str, text: str) -> None:
     Its HTML part is generated from the text: a line that is a link becomes a button.
     """
     paragraphs = [p.strip() for p in text.split("\n\n") if p.strip()]
-    html = render_template("bulwark/mail.html", subject=subject, paragraphs=paragraphs)
+    own = {"subject": subject, "unsubscribe_link": ""}
+    html = render_template("bulwark/mail.html", paragraphs=paragraphs, **own)
     _add(subject, recipient, text, html)
 
 
