@@ -142,6 +142,7 @@ def test_tests_fill_in_fields_with_strict_validators(team: Service) -> None:
     (team.folder / "tests/app/sign_up.py").unlink()
     for database in team.folder.glob("instance/*.db*"):
         database.unlink()
+    team.run("bin/flask", "db", "upgrade", "heads")
     team.run("bin/flask", "db", "migrate", "-m", "strict fields")
     tests = [f"tests/bulwark/{name}" for name in (*ABOUT_SIGN_UP, "account")]
     refusal = team.run("sh", "-c", f"! bin/test -q -n0 {tests[0]} 2>&1")
