@@ -1,6 +1,7 @@
 """`@embeds`: one view gets the headers that it needs, and no other view does."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from bulwark.web.access import public
 from bulwark.web.embedding import DIRECTIVES, FEATURES, Embeds, EmbedsError, embeds
 from bulwark.web.rate_limits import limit
 from tests.bulwark.web.test_headers import csp
+from tests.conftest import ROOT, Visitor
 
 VIDEO, PAY = "https://video.example.com", "https://pay.example.com"
+CREATED = re.compile(r"""createPolicy\(\s*["'`]([^"'`]+)""")
 COEP, COOP = "Cross-Origin-Embedder-Policy", "Cross-Origin-Opener-Policy"
 DENIED = ", ".join(f"{name}=()" for name in FEATURES)
 
@@ -195,6 +198,34 @@ def test_an_unsafe_or_unknown_exception_stops_the_start(
 ):
     with pytest.raises(EmbedsError, match=message):
         embeds(**options)
+
+
+def test_each_policy_that_a_script_of_the_team_creates_is_declared(
+    app: Flask, visitor: Visitor
+):
+    """Browsers refuse others: name each in `CSP_SOURCES` or `@embeds`."""
+    declared = set(csp(visitor.get("/nowhere"))["trusted-types"].split())
+    for view in app.view_functions.values():
+        declared.update(getattr(view, "embeds", Embeds()).trusted_types)
+    files = [*ROOT.glob("app/**/*.js"), *ROOT.glob("app/**/*.html")]
+    assert undeclared(files, declared) == []
+
+
+def undeclared(files: list[Path], declared: set[str]) -> list[str]:
+    """Return the policies that scripts create, but nothing declares."""
+    return [
+        f"{path}: createPolicy({name!r})"
+        for path in files
+        for name in CREATED.findall(path.read_text(encoding="utf-8"))
+        if name not in declared
+    ]
+
+
+def test_a_policy_that_nothing_declares_is_found(tmp_path: Path):
+    script = tmp_path / "news.js"
+    script.write_text('trustedTypes?.createPolicy("news", {}); createPolicy(name, {})')
+    assert undeclared([script], {"news"}) == []
+    assert undeclared([script], set()) == [f"{script}: createPolicy('news')"]
 
 
 def test_a_reviewer_sees_each_exception(app: Flask, monkeypatch: pytest.MonkeyPatch):
