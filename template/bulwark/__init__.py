@@ -25,6 +25,7 @@ from bulwark.uploads.models import Upload
 from bulwark.uploads.receiving import receive_uploads
 from bulwark.web.access import permission, public, recent, signed_in
 from bulwark.web.body_limits import body_limit
+from bulwark.web.embedding import embeds
 from bulwark.web.job_progress import job_run
 from bulwark.web.json_body import json_object
 from bulwark.web.rate_limits import limit
@@ -50,6 +51,7 @@ __all__ = [
     "body_limit",
     "check_match",
     "db",
+    "embeds",
     "init_app",
     "job",
     "job_run",

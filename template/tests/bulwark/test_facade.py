@@ -12,7 +12,7 @@ GUIDE = (ROOT / "docs/extend.md").read_text(encoding="utf-8")
 CHAPTERS = [
     (ROOT / "docs" / name).read_text(encoding="utf-8")
     for name in (
-        *("accounts.md", "api.md", "data.md", "email.md", "jobs.md"),
+        *("accounts.md", "api.md", "data.md", "email.md", "embedding.md", "jobs.md"),
         *("rich_text.md", "uploads.md"),
     )
 ]
