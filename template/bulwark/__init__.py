@@ -17,10 +17,12 @@ from bulwark.jobs import queue
 from bulwark.mail import send as send_email
 from bulwark.settings.fields import UnusableError, setting, whole_number, words
 from bulwark.uploads.downloads import send_upload
+from bulwark.uploads.fields import UploadField
 from bulwark.uploads.models import Upload
 from bulwark.uploads.receiving import receive_uploads
 from bulwark.web.access import permission, public, recent, signed_in
 from bulwark.web.body_limits import body_limit
+from bulwark.web.forms import Form
 from bulwark.web.json_body import json_object
 from bulwark.web.rate_limits import limit
 from bulwark.web.rich_text import RichText, sanitize_html
@@ -33,12 +35,14 @@ __all__ = [
     "BaseUser",
     "BlindIndex",
     "Encrypted",
+    "Form",
     "Model",
     "Page",
     "RichText",
     "UTCDateTime",
     "UnusableError",
     "Upload",
+    "UploadField",
     "body_limit",
     "check_match",
     "db",

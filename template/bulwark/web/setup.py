@@ -15,6 +15,7 @@ from bulwark.web import (
     errors,
     exceptions,
     form_limits,
+    forms,
     headers,
     input_validation,
     mailbox,
@@ -48,6 +49,7 @@ def init_app(
     data_errors.init_app(app)
     pages.init_app(app)
     components.init_app(app)
+    forms.init_app(app)
     rich_text.init_app(app)
     mailbox.init_app(app, config)
     static_files.init_app(app)
