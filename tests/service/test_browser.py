@@ -138,6 +138,26 @@ def test_a_page_of_an_account_suits_everybody(
     assert visitor.objections() == []
 
 
+# The lightest that is accepted, the darkest, and colors that are hard to lighten.
+@pytest.mark.parametrize(
+    "color", ["#767676", "#000000", "#0000ff", "#c81e1e", "#00803e", "#8a6100"]
+)
+def test_a_brand_is_readable_on_every_page(
+    visit: Callable[..., Visitor], person: Person, color: str
+) -> None:
+    visitor = visit(storage_state=person.state)
+    style = f":root {{ --brand: {color}; }}"
+    visitor.page.route(
+        "**/app.css*", lambda route: route.fulfill(body=style, content_type="text/css")
+    )
+    for path in ("/account", "/account/sessions", "/change-email"):
+        visitor.open(path)
+        assert visitor.objections() == []
+    button = visitor.page.get_by_role("button", name="Send confirmation email")
+    rgb = ", ".join(str(value) for value in bytes.fromhex(color[1:]))
+    expect(button).to_have_css("background-color", f"rgb({rgb})")
+
+
 def test_an_email_suits_everybody(visitor: Visitor, person: Person) -> None:
     visitor.open_message(person.email, "Your account")
     visitor.reads(f"create an account at {NAME}")

@@ -54,8 +54,8 @@ def test_users_write_tickets_with_attachments(app, visitor, person):
 
 def test_a_wrong_ticket_shows_why_and_keeps_the_rest(app, visitor, person):
     visitor.sign_in(person)
-    wrong = GOOD | {"title": "", "attachments": FileStorage(BytesIO(b"MZ"), "virus.exe")}
-    page = send(visitor, **wrong).text
+    virus = FileStorage(BytesIO(b"MZ"), "virus.exe")
+    page = send(visitor, **GOOD | {"title": "", "attachments": virus}).text
     assert page.partition("<title>")[2].strip().startswith("Error: New ticket")
     assert re.findall('Check <a href="#(.*?)">', page) == ["title", "attachments"]
     assert "Enter a title." in page

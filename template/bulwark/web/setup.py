@@ -9,6 +9,7 @@ from bulwark.settings import Config
 from bulwark.web import (
     access_matrix,
     body_limits,
+    brand,
     components,
     cors,
     data_errors,
@@ -48,6 +49,7 @@ def init_app(
     form_limits.init_app(app)
     data_errors.init_app(app)
     pages.init_app(app)
+    brand.init_app(app)
     components.init_app(app)
     forms.init_app(app)
     rich_text.init_app(app)
