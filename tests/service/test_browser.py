@@ -133,8 +133,29 @@ def test_a_page_of_an_account_suits_everybody(
 ) -> None:
     visitor = visit(storage_state=person.state)
     visitor.open(path)
-    expect(visitor.page.get_by_role("link", name="Account", exact=True)).to_be_visible()
+    visitor.press("Account")  # its menu, which is then a part of the page
+    expect(visitor.page.get_by_role("button", name="Sign out")).to_be_visible()
     assert visitor.objections() == []
+
+
+# The lightest that is accepted, the darkest, and colors that are hard to lighten.
+@pytest.mark.parametrize(
+    "color", ["#767676", "#000000", "#0000ff", "#c81e1e", "#00803e", "#8a6100"]
+)
+def test_a_brand_is_readable_on_every_page(
+    visit: Callable[..., Visitor], person: Person, color: str
+) -> None:
+    visitor = visit(storage_state=person.state)
+    style = f":root {{ --brand: {color}; }}"
+    visitor.page.route(
+        "**/app.css*", lambda route: route.fulfill(body=style, content_type="text/css")
+    )
+    for path in ("/account", "/account/sessions", "/change-email"):
+        visitor.open(path)
+        assert visitor.objections() == []
+    button = visitor.page.get_by_role("button", name="Send confirmation email")
+    rgb = ", ".join(str(value) for value in bytes.fromhex(color[1:]))
+    expect(button).to_have_css("background-color", f"rgb({rgb})")
 
 
 def test_an_email_suits_everybody(visitor: Visitor, person: Person) -> None:
@@ -295,6 +316,7 @@ def test_the_life_of_an_account(
     visitor.reads("Your email address was changed")
     visitor.reads(second)
 
+    visitor.press("Account")
     visitor.press("Sign out")
     expect(page.get_by_role("link", name="Sign in", exact=True).first).to_be_visible()
     visitor.open("/account")

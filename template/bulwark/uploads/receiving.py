@@ -4,6 +4,7 @@ import errno
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import TypeVar
 
@@ -38,12 +39,23 @@ def receive_uploads(field: str, model: type[Model]) -> list[Model]:
         model: your model, a subclass of `Upload`.
     """
     sent = [file for file in request.files.getlist(field) if file.filename]
+    return store(check(sent, model))
+
+
+def check(
+    sent: Sequence[FileStorage], model: type[Model]
+) -> list[tuple[FileStorage, Model]]:
+    """Return files that a model accepts with their rows, or respond with an error."""
     if len(sent) > model.max_files:
         abort(400, f"Send {model.max_files} files at most.")
-    rows = [_checked(file, model) for file in sent]
-    for file, row in zip(sent, rows, strict=True):
+    return [(file, _checked(file, model)) for file in sent]
+
+
+def store(checked: Sequence[tuple[FileStorage, Model]]) -> list[Model]:
+    """Store files that were checked, and return their rows."""
+    for file, row in checked:
         _store(file, row)
-    return rows
+    return [row for _, row in checked]
 
 
 def clean_filename(name: str) -> str:
