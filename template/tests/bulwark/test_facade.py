@@ -11,7 +11,14 @@ from tests.conftest import ROOT
 GUIDE = (ROOT / "docs/extend.md").read_text(encoding="utf-8")
 CHAPTERS = [
     (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in ("api.md", "data.md", "forms.md", "rich_text.md", "uploads.md")
+    for name in (
+        "api.md",
+        "data.md",
+        "forms.md",
+        "pages.md",
+        "rich_text.md",
+        "uploads.md",
+    )
 ]
 OWN = ("app", "tests/app")
 
