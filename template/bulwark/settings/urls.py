@@ -156,7 +156,10 @@ def _bucket_in(server: Server) -> Bucket:
     if not server.host or "," in server.host:
         raise UnusableError("it contains no host, or several")
     if not server.user or not server.password:
-        raise UnusableError(f"it has no access key, or no secret; {ENCODE}")
+        raise UnusableError(
+            "it needs a user and a password, which are the two parts of an access key;"
+            f" {ENCODE}"
+        )
     if not (found := BUCKET.fullmatch(server.rest)):
         raise UnusableError(
             "after the host, it needs a bucket and a region, such as"

@@ -246,5 +246,5 @@ def test_without_boto3_a_bucket_stops_the_start(
     monkeypatch.delattr(uploads, "bucket", raising=False)
     url = "https://key:secret@storage.test/bucket?region=us-east-1"
     config = replace(team_app.extensions["bulwark"], uploads_url=url)
-    with pytest.raises(ConfigurationError, match="add .boto3"):
+    with pytest.raises(ConfigurationError, match='add "boto3'):
         uploads.init_app(Flask("app"), config)
