@@ -21,10 +21,13 @@ from bulwark.mail import send as send_email
 from bulwark.mail import send_templated as send_templated_email
 from bulwark.settings.fields import UnusableError, setting, whole_number, words
 from bulwark.uploads.downloads import send_upload
+from bulwark.uploads.fields import UploadField
 from bulwark.uploads.models import Upload
 from bulwark.uploads.receiving import receive_uploads
 from bulwark.web.access import permission, public, recent, signed_in
 from bulwark.web.body_limits import body_limit
+from bulwark.web.embedding import embeds
+from bulwark.web.forms import Form
 from bulwark.web.job_progress import job_run
 from bulwark.web.json_body import json_object
 from bulwark.web.rate_limits import limit
@@ -38,6 +41,7 @@ __all__ = [
     "BaseUser",
     "BlindIndex",
     "Encrypted",
+    "Form",
     "Model",
     "Page",
     "ProfileForm",
@@ -47,9 +51,11 @@ __all__ = [
     "UTCDateTime",
     "UnusableError",
     "Upload",
+    "UploadField",
     "body_limit",
     "check_match",
     "db",
+    "embeds",
     "init_app",
     "job",
     "job_run",

@@ -34,6 +34,7 @@ METRICS = {
     "second_factor_failures_recent_per_account_max",
     *("web_up", "limiter_up", "database_up"),
     *("database_pool_in_use", "database_pool_size"),
+    "browser_reports_total",
     *("mail_waiting", "mail_oldest_seconds", "mail_failed"),
     *("jobs_waiting", "jobs_failed"),
     "key_used_since_timestamp_seconds",

@@ -335,7 +335,7 @@ def test_a_service_with_all_of_it_passes_every_check(
     team.proves(*PROOFS)
 
 
-CHAPTERS = ("api.md", "uploads.md", "rich_text.md", "data.md")
+CHAPTERS = ("api.md", "uploads.md", "rich_text.md", "data.md", "embedding.md")
 
 
 @pytest.mark.needs("postgresql")

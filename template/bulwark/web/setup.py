@@ -9,11 +9,14 @@ from bulwark.settings import Config
 from bulwark.web import (
     access_matrix,
     body_limits,
+    brand,
+    components,
     cors,
     data_errors,
     errors,
     exceptions,
     form_limits,
+    forms,
     headers,
     idempotency,
     input_validation,
@@ -47,6 +50,9 @@ def init_app(
     form_limits.init_app(app)
     data_errors.init_app(app)
     pages.init_app(app)
+    brand.init_app(app)
+    components.init_app(app)
+    forms.init_app(app)
     rich_text.init_app(app)
     mailbox.init_app(app, config)
     static_files.init_app(app)

@@ -129,6 +129,7 @@ def _environment(scratch: Path, url: str) -> dict[str, str]:
     return os.environ | {
         "APP_DATABASE_URL": url,
         "APP_UPLOADS_FOLDER": str(scratch / "uploads"),
+        "APP_UPLOADS_URL": "",  # a bucket's files are live data
         "APP_AUDIT_ANCHORS": str(scratch / "audit-anchors"),
         "APP_METRICS_FOLDER": str(scratch / "metrics"),
     }

@@ -99,13 +99,14 @@ def test_each_declaration_lets_the_right_people_in(
     assert visitor.get(path).status_code == administrator
 
 
-# The only view without one: whoever has its signed link may call it (RFC 8058).
-UNSUBSCRIBE = "unsubscribing.unsubscribe"
+# The only views without one. Whoever has its signed link may call the first (RFC 8058).
+# Browsers call the second, which only counts.
+UNSUBSCRIBE, REPORTS = "unsubscribing.unsubscribe", "browser_reports.receive"
 
 
-def test_only_the_view_to_unsubscribe_needs_no_csrf_token(app: Flask):
-    view = app.view_functions[UNSUBSCRIBE]
-    assert csrf._exempt_views == {f"{view.__module__}.{view.__name__}"}
+def test_only_two_views_need_no_csrf_token(app: Flask):
+    views = [app.view_functions[name] for name in (UNSUBSCRIBE, REPORTS)]
+    assert csrf._exempt_views == {f"{v.__module__}.{v.__name__}" for v in views}
     assert not csrf._exempt_blueprints
 
 
@@ -124,7 +125,7 @@ def test_no_route_changes_anything_without_a_csrf_token(
         visitor.sign_in(person)
     tried = []
     for rule in app.url_map.iter_rules():
-        if rule.endpoint == UNSUBSCRIBE:
+        if rule.endpoint in (UNSUBSCRIBE, REPORTS):
             continue
         for method in (rule.methods or set()) & {"POST", "PUT", "PATCH", "DELETE"}:
             path = sample_path(rule.rule)

@@ -18,6 +18,7 @@ from bulwark.ops.backups import drill, drill_results
 from bulwark.uploads import storage
 from tests.bulwark.ops.backups.support import POSTGRESQL, Service, on_sqlite
 
+BUCKET = "https://key:secret@storage.invalid/live?region=any"
 ANCHOR = "2000-01-01T00:00:00+00:00 1:" + "0" * 64 + "\n"
 
 
@@ -33,6 +34,7 @@ def place(service: Service, tmp_path: Path) -> Iterator[Path]:
     uploads.write(storage.new_name(), io.BytesIO(b"a receipt"))
     service.patch.setenv("APP_SLUG", "bulwark")
     service.patch.setenv("FLASK_SKIP_DOTENV", "1")
+    service.patch.setenv("APP_UPLOADS_URL", BUCKET)  # of the live files
     queue.flush()
     with service.app.test_request_context():
         events.record("authn_login_success")
