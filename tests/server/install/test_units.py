@@ -128,7 +128,11 @@ def test_backups_and_renewals_run_by_the_clock(server: Server) -> None:
     listed = server.run("systemctl", "list-timers", "--output=json", f"{NAME}@*")
     timers = {timer["unit"]: timer for timer in json.loads(listed)}
     day = 24 * 60 * 60
-    for name, most in {"backup": 28 / 24 * day, "drill": 32 * day, "renew": day}.items():
+    for name, most in {
+        "backup": 28 / 24 * day,
+        "drill": 32 * day,
+        "renew": day,
+    }.items():
         away = timers[f"{NAME}@{name}.timer"]["next"] / 1e6 - time.time()
         assert 0 < away <= most
     server.run("systemctl", "start", f"{NAME}@backup")
