@@ -78,6 +78,7 @@ def init_app(
     roles: Mapping[str, Sequence[str]] | None = None,
     everyone: Sequence[str] = (),
     csp_sources: Mapping[str, Sequence[str]] | None = None,
+    promises: Mapping[str, str] | None = None,
 ) -> None:
     """Set up the base for an app whose blueprints are registered.
 
@@ -89,9 +90,11 @@ def init_app(
         roles: your roles with their permissions; `flask prepare` creates missing ones.
         everyone: those of your permissions that every user has, even without a role.
         csp_sources: other hosts that your pages load from, by CSP directive.
+        promises: the promises that you give up, each with the reason.
 
     Raises:
-        settings.ConfigurationError: a setting is missing, weak or unknown.
+        settings.ConfigurationError: a setting is missing, weak or unknown, or a
+            promise is.
         access.UndeclaredAccessError: a route does not declare who may call it.
         overrides.UnknownTemplateError: a template of yours overrides nothing.
     """
@@ -108,4 +111,5 @@ def init_app(
         roles=roles or {},
         everyone=everyone,
         csp_sources=csp_sources or {},
+        promises=promises or {},
     )

@@ -57,6 +57,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return 0 if few else None
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker of tests that prove a promise of docs/promises.md."""
+    config.addinivalue_line("markers", "promise(name): the test proves this promise")
+
+
 def pytest_unconfigure() -> None:
     """Name the threads that still run after the tests, and end without them."""
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -130,6 +135,23 @@ def delete_rows() -> None:
             if table.name not in ROWS_STAY:
                 db.session.execute(table.delete())
     db.session.commit()
+
+
+def given_up(app: Flask) -> dict[str, str]:
+    """Return the promises that the service gives up, each with the reason."""
+    declared: dict[str, str] = app.extensions["bulwark_promises"]
+    return declared
+
+
+@pytest.fixture(autouse=True)
+def _follow_the_declared_promises(request: pytest.FixtureRequest) -> None:
+    """Expect a test to fail if it proves a promise that the service gives up."""
+    if marker := request.node.get_closest_marker("promise"):
+        (name,) = marker.args
+        reason = given_up(request.getfixturevalue("whole_app")).get(name)
+        if reason is not None:
+            why = f"{name} is given up: {reason}"
+            request.applymarker(pytest.mark.xfail(raises=AssertionError, reason=why))
 
 
 @dataclass

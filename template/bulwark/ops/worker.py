@@ -7,7 +7,7 @@ from huey import crontab
 from huey.api import Task
 from huey.signals import SIGNAL_ERROR
 
-from bulwark.audit import events
+from bulwark.audit import events, promises
 from bulwark.database import db
 from bulwark.jobs import queue
 from bulwark.jobs.state import remember_time
@@ -37,6 +37,7 @@ def worker() -> None:
         graceful_signal="TERM",
     )
     with events.log_lifecycle("worker"):
+        promises.log_given_up()
         consumer.run()
 
 
