@@ -25,6 +25,10 @@ from flask.testing import FlaskClient
 from sqlalchemy import create_engine, event, make_url, text
 from werkzeug.test import TestResponse
 
+from tests.fixtures import ApiClients, api_client, run_jobs
+
+__all__ = ["ApiClients", "api_client", "run_jobs"]
+
 ROOT = Path(__file__).parent.parent
 GOOD_PASSWORD = "purple otter juggles lamps"
 ROWS_STAY = ("roles", "audit_permits")  # tables that tests share

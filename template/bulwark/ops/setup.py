@@ -2,7 +2,16 @@
 
 from flask import Flask
 
-from bulwark.ops import backups, exporter, health, keys, prepare, worker
+from bulwark.ops import (
+    backups,
+    development,
+    exporter,
+    health,
+    keys,
+    new,
+    prepare,
+    worker,
+)
 
 
 def init_app(app: Flask) -> None:
@@ -13,3 +22,5 @@ def init_app(app: Flask) -> None:
     backups.init_app(app)
     keys.init_app(app)
     worker.init_app(app)
+    new.init_app(app)
+    development.init_app(app)
