@@ -10,7 +10,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -51,6 +52,16 @@ def _use_a_database_of_this_worker() -> None:
     os.environ["APP_DATABASE_URL"] = (
         make_url(url).set(database=name).render_as_string(hide_password=False)
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Let warnings about the base fail a test; those about your code are only shown.
+
+    An error would fail whichever test happens to run then, such as one of the base.
+    """
+    warnings.filterwarnings("error", module=r"(bulwark|tests\.bulwark)(\.|\Z)")
+    return (yield)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.guide import Service, changing_its_own_files, copy_of
+from tests.support.servers import Postgres
 
 CHECKS = ("ruff format --check", "ruff check", "mypy", "lint-imports")
 SHIPPED = (
@@ -114,3 +115,57 @@ def test_a_step_that_fails_leaves_everything_as_it_was(service: Service) -> None
     before = files_of(service)
     assert "db migrate" in failure(service, "note")
     assert files_of(service) == before
+
+
+def test_a_team_follows_the_chapter_and_every_check_passes(
+    ready: Path, tmp_path: Path
+) -> None:
+    service = copy_of(ready, tmp_path / "service", "every_day.md")
+    with changing_its_own_files(service):
+        service.follow(*range(1, len(service.examples)))
+        for check in CHECKS:
+            service.run("sh", "-c", f".venv/bin/{check}")
+        service.run("bin/test", "-q", "-n0", "tests/app")
+    names = "print(Book.__name__, User.__name__, db.engine.name, select.__name__)"
+    shown = service.run("sh", "-c", f"echo '{names}' | bin/flask shell")
+    assert "Book User sqlite select" in shown
+    reads = "import os, app; print(os.environ['APP_ENV'], app.__name__)"
+    assert service.run("bin/python", "-c", reads) == "development app\n"
+
+
+def test_reset_begins_again_with_the_seed(service: Service) -> None:
+    seed = service.folder / "app/seed.py"
+    refused = service.refusal("bin/seed")
+    assert "There is no app/seed.py" in refused
+    seed.write_text('"""Seed."""\n\ndef seed() -> None:\n    print("seeded")\n')
+    service.run("bin/flask", "accounts", "invite", "zoe@example.org")
+    shown = service.run("bin/reset")
+    assert "Set the password of" in shown
+    assert "seeded\nRan app/seed.py." in shown
+    assert "zoe@" not in service.run("bin/flask", "accounts", "list")
+    assert "No new upgrade" in service.run("bin/flask", "db", "check")
+    assert "intact" in service.run("bin/flask", "audit", "verify")
+
+
+def test_reset_refuses_production_and_other_machines(service: Service) -> None:
+    production = {
+        "APP_ENV": "production",
+        "APP_MAIL_URL": "smtp://localhost",
+        "APP_ALLOWED_HOSTS": "shop.internal",
+    }
+    for command in ("bin/reset", "bin/seed"):
+        refused = service.refusal(command, **production)
+        assert "this is for development; nothing was changed" in refused
+    elsewhere = "postgresql://shop:secret@db.internal/shop"
+    refused = service.refusal("bin/reset", APP_DATABASE_URL=elsewhere)
+    assert "on another machine, db.internal; nothing was deleted" in refused
+
+
+@pytest.mark.needs("postgresql")
+def test_reset_works_on_postgresql(service: Service, postgres: Postgres) -> None:
+    url = {"APP_DATABASE_URL": postgres.database()}
+    service.run("bin/flask", "prepare", **url)
+    service.run("bin/flask", "accounts", "invite", "zoe@example.org", **url)
+    service.run("bin/reset", **url)
+    assert "zoe@" not in service.run("bin/flask", "accounts", "list", **url)
+    assert "No new upgrade" in service.run("bin/flask", "db", "check", **url)
