@@ -10,6 +10,7 @@ from bulwark.audit.catalogue import CATALOGUE
 from bulwark.database import db, migrations
 from bulwark.identity import setup as identity
 from bulwark.identity.models import BaseUser
+from bulwark.identity.sign_up_options import SignUp
 from bulwark.observability import logging, metrics
 from bulwark.ops import setup as ops
 from bulwark.settings import Config
@@ -26,6 +27,7 @@ def init_app(
     permissions: Mapping[str, str],
     roles: Mapping[str, Sequence[str]],
     everyone: Sequence[str],
+    sign_up: SignUp,
     csp_sources: Mapping[str, Sequence[str]],
     promises: Mapping[str, str],
 ) -> None:
@@ -39,7 +41,7 @@ def init_app(
     audit.init_app(app, config, promises)
     web.init_app(app, config, csp_sources)
     uploads.init_app(app, config)
-    identity.init_app(app, config, user_model, roles)
+    identity.init_app(app, config, user_model, roles, sign_up)
     ops.init_app(app)
     account.init_app(app)
     admin.init_app(app)

@@ -26,9 +26,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import create_engine, event, make_url, text
 from werkzeug.test import TestResponse
 
-from tests.fixtures import ApiClients, api_client, run_jobs
+from tests.fixtures import ApiClients, RunJobs, api_client, run_jobs
 
-__all__ = ["ApiClients", "api_client", "run_jobs"]
+__all__ = ["ApiClients", "RunJobs", "api_client", "run_jobs"]
 
 ROOT = Path(__file__).parent.parent
 GOOD_PASSWORD = "purple otter juggles lamps"
@@ -230,6 +230,22 @@ class Visitor:
             answer = self.submit("/login/code", {"code": totp_code(self.app, email)})
         return answer
 
+    def create_account(
+        self,
+        link: str,
+        password: str = GOOD_PASSWORD,
+        email: str = "new@example.org",
+        **options: Any,
+    ) -> TestResponse:
+        """Open the link of a sign-up or an invitation, and fill in the form.
+
+        Your fields get values, and your terms are accepted: see `tests/sign_up.py`.
+        """
+        from tests import sign_up
+
+        others = sign_up.required(self.app, email)
+        return self.submit(link, {"password": password, **others}, **options)
+
     def is_signed_in(self) -> bool:
         """Tell whether the account page opens."""
         return self.get("/account").status_code == 200
@@ -301,21 +317,26 @@ def name_of(app: Flask) -> str:
 def add_person(app: Flask, email: str, *roles: str, totp: bool = False) -> str:
     """Add somebody with a confirmed account; return the address.
 
+    Your fields have values, and your terms are accepted: see `tests/sign_up.py`.
+
     With `totp`, or where a role requires a second factor, they have an authenticator
     app, whose codes `totp_code` returns.
     """
     from flask_security import hash_password
 
     from bulwark.database import db, utcnow
+    from tests import sign_up
 
     with app.app_context():
         security = app.extensions["security"]
-        user = security.datastore.create_user(
-            email=email,
-            password=hash_password(GOOD_PASSWORD),
-            confirmed_at=utcnow(),
-            roles=list(roles),
-        )
+        with db.session.no_autoflush:
+            user = security.datastore.create_user(
+                email=email,
+                password=hash_password(GOOD_PASSWORD),
+                confirmed_at=utcnow(),
+                roles=list(roles),
+            )
+            sign_up.fill(app, user)
         db.session.flush()
         if totp or user.must_have_second_factor:
             user.tf_totp_secret = security.totp_factory.generate_totp_secret()

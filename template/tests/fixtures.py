@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from huey.signals import SIGNAL_ERROR
 
 ApiClients = Callable[..., FlaskClient]
+RunJobs = Callable[[], None]
 
 
 @pytest.fixture
@@ -33,28 +34,28 @@ def api_client(app: Flask) -> ApiClients:
 
 
 @pytest.fixture
-def run_jobs(app: Flask) -> Iterator[Callable[[], int]]:
-    """Run the queued jobs that are due: `run_jobs()` returns how many there were.
+def run_jobs(app: Flask) -> Iterator[RunJobs]:
+    """Run the jobs that are due, as a worker does, but in this process: `run_jobs()`.
 
-    The first error of a job is raised, even if the job would be retried later.
+    The first error of a job of `@queue.task` is raised. That of a `@job` is in its run.
     """
     from bulwark.jobs import queue
+    from bulwark.jobs.runner import runner
 
     errors: list[Exception] = []
 
     def keep(_: str, __: Any, error: Exception) -> None:
         errors.append(error)
 
-    def run() -> int:
-        count = 0
+    def run() -> None:
         for task in queue.read_schedule():
             queue.enqueue(task)
         while (task := queue.dequeue()) is not None:
             queue.execute(task)
-            count += 1
             if errors:
                 raise errors.pop()
-        return count
+        with app.app_context():
+            runner.run_due()
 
     queue.signal(SIGNAL_ERROR)(keep)
     yield run

@@ -298,6 +298,19 @@ def test_a_job_that_the_service_did_not_queue_pages_the_operator(
         )
 
 
+def test_a_job_that_fails_for_good_raises_an_alert(
+    whole: Whole, expect_alert: ExpectAlert
+) -> None:
+    with expect_alert("JobFailed"):
+        # A worker runs it: no release has a job with this name.
+        whole.python(
+            "from wsgi import app; from bulwark.database import db\n"
+            "from bulwark.jobs import runs\n"
+            "with app.app_context(): runs.add('gone', (), {}); db.session.commit()"
+        )
+    whole.sql("DELETE FROM background_runs")
+
+
 def test_lost_emails_raise_an_alert(whole: Whole, expect_alert: ExpectAlert) -> None:
     with expect_alert("MailDropped"):
         whole.sql(

@@ -133,8 +133,29 @@ def test_a_page_of_an_account_suits_everybody(
 ) -> None:
     visitor = visit(storage_state=person.state)
     visitor.open(path)
-    expect(visitor.page.get_by_role("link", name="Account", exact=True)).to_be_visible()
+    visitor.press("Account")  # its menu, which is then a part of the page
+    expect(visitor.page.get_by_role("button", name="Sign out")).to_be_visible()
     assert visitor.objections() == []
+
+
+# The lightest that is accepted, the darkest, and colors that are hard to lighten.
+@pytest.mark.parametrize(
+    "color", ["#767676", "#000000", "#0000ff", "#c81e1e", "#00803e", "#8a6100"]
+)
+def test_a_brand_is_readable_on_every_page(
+    visit: Callable[..., Visitor], person: Person, color: str
+) -> None:
+    visitor = visit(storage_state=person.state)
+    style = f":root {{ --brand: {color}; }}"
+    visitor.page.route(
+        "**/app.css*", lambda route: route.fulfill(body=style, content_type="text/css")
+    )
+    for path in ("/account", "/account/sessions", "/change-email"):
+        visitor.open(path)
+        assert visitor.objections() == []
+    button = visitor.page.get_by_role("button", name="Send confirmation email")
+    rgb = ", ".join(str(value) for value in bytes.fromhex(color[1:]))
+    expect(button).to_have_css("background-color", f"rgb({rgb})")
 
 
 def test_an_email_suits_everybody(visitor: Visitor, person: Person) -> None:
@@ -143,11 +164,21 @@ def test_an_email_suits_everybody(visitor: Visitor, person: Person) -> None:
     assert visitor.objections() == []
 
 
-def test_the_page_for_a_new_password_suits_everybody(
+def test_the_page_of_an_invitation_suits_everybody(
     visitor: Visitor, service: Service
 ) -> None:
     output = run("bin/flask", "accounts", "invite", cwd=service.folder)
     visitor.open(output[output.index("/reset/") :].strip())
+    expect(visitor.page.get_by_label("Password", exact=True)).to_have_value("")
+    assert visitor.objections() == []
+
+
+def test_the_page_for_a_new_password_suits_everybody(
+    visitor: Visitor, person: Person
+) -> None:
+    visitor.open("/reset")
+    visitor.send("Send link", {"Email address": person.email})
+    visitor.follow_link_in_message(person.email, "Set a new password")
     expect(visitor.page.get_by_label("New password", exact=True)).to_have_value("")
     assert visitor.objections() == []
 
@@ -271,7 +302,7 @@ def test_the_life_of_an_account(
     visitor = visit(java_script_enabled=javascript)
     page, first, second = visitor.page, next(ADDRESSES), next(ADDRESSES)
     visitor.open("/")
-    visitor.follow("Sign up")
+    page.get_by_role("navigation").get_by_role("link", name="Sign up").click()
     visitor.sign_up(first)
     visitor.send("Sign in", {"Email address": first, "Password": PASSWORD})
     visitor.sees("Account")
@@ -295,6 +326,7 @@ def test_the_life_of_an_account(
     visitor.reads("Your email address was changed")
     visitor.reads(second)
 
+    visitor.press("Account")
     visitor.press("Sign out")
     expect(page.get_by_role("link", name="Sign in", exact=True).first).to_be_visible()
     visitor.open("/account")

@@ -66,6 +66,8 @@ class Service:
     def _do(self, block: Block) -> None:
         if block.language == "sh":
             for line in block.content.splitlines():
+                if line == "bin/setup":
+                    self.leave_shared_packages()
                 self.run("sh", "-c", line)
         if block.path is None:
             return
@@ -119,8 +121,13 @@ class Service:
     def has_python(self, python: str) -> None:
         """Get another Python, and packages for it, as a team would."""
         (self.folder / ".python-version").write_text(f"{python}\n")
-        (self.folder / ".venv").unlink()
+        self.leave_shared_packages()
         self.run("bin/setup")
+
+    def leave_shared_packages(self) -> None:
+        """Make the next `bin/setup` install where no other service looks."""
+        if (self.folder / ".venv").is_symlink():
+            (self.folder / ".venv").unlink()
 
     def keep(self, tests: str) -> None:
         (self.folder / "tests/app/test_proof.py").write_text(tests)
@@ -186,11 +193,29 @@ def merge(there: str, added: str) -> str:
             top = first_line(body[1]) - 1  # body[0] is the docstring
             lines[top:top] = source
         elif same:
+            if entries := entries_of(same[0]):
+                source = [declare(node, entries | entries_of(node))]
             lines[first_line(same[0]) - 1 : same[0].end_lineno] = source
         else:
             lines += ["", "", *source]
         there = "\n".join(lines) + "\n"
     return there
+
+
+def entries_of(node: ast.stmt) -> dict[str, str]:
+    """Return what a declaration of a dictionary contains, as source."""
+    if not isinstance(node, ast.AnnAssign) or not isinstance(node.value, ast.Dict):
+        return {}
+    pairs = zip(node.value.keys, node.value.values, strict=True)
+    return {ast.unparse(key): ast.unparse(value) for key, value in pairs if key}
+
+
+def declare(node: ast.stmt, entries: dict[str, str]) -> str:
+    """Return the declaration of a dictionary, with other entries."""
+    assert isinstance(node, ast.AnnAssign)
+    name, kind = ast.unparse(node.target), ast.unparse(node.annotation)
+    lines = [f"    {key}: {value},\n" for key, value in entries.items()]
+    return f"{name}: {kind} = {{\n{''.join(lines)}}}"
 
 
 def first_line(node: ast.stmt) -> int:

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from tests.support.deployed import HOME, NAME, Server
+from tests.support.deployed import HOME, NAME, SETTINGS, Server
 from tests.support.servers import eventually
 
 # What systemd-analyze finds at most; the units explain the rest.
@@ -25,12 +25,17 @@ EXPOSURE = {
 class Shared(Server):
     """A server on which each test leaves everything as it was."""
 
+    restored = (SETTINGS, "/etc/hosts")
+
     def booted(self) -> None:
         self.certify()
         eventually(lambda: self.ask("/readyz").status == 200)
+        self.settings = {name: self.path(name).read_text() for name in self.restored}
 
     def reset(self) -> None:
         super().reset()
+        for name, text in self.settings.items():
+            self.path(name).write_text(text)
         for name in ("systemd", f"{self.proxy}"):
             folder = f"{HOME}/current/deploy/{name}"
             self.run("cp", "-R", f"{HOME}/repository/deploy/{name}/.", folder)

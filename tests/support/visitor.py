@@ -61,9 +61,12 @@ class Response:
 
     @property
     def fixed_security(self) -> dict[str, str]:
-        """Return the security headers that are the same in each response."""
+        """Return the security headers that are the same in each response.
+
+        Only pages of the service have reports, as the proxy's embed nothing.
+        """
         return {
-            name: value
+            name: value.removesuffix('; report-to="reports"')
             for name, value in self.security.items()
             if name not in ("content-security-policy", "x-request-id")
         }

@@ -62,6 +62,22 @@ SHIPPED = (
 # How often schemathesis tries each view, apart from the values that it derives from
 # the document.
 EXAMPLES = "20"
+# By chance, schemathesis sends the same key with two requests.
+HOOKS = """
+import re
+import uuid
+import schemathesis
+
+def with_a_new_key(request):
+    request.headers["Idempotency-Key"] = str(uuid.uuid4())
+    return request
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    key = (case.headers or {}).get("Idempotency-Key", "")
+    if re.fullmatch("[!-~]{1,255}", key):
+        kwargs["auth"] = with_a_new_key
+"""
 TOKEN = """
 import wsgi
 from flask_security import hash_password
@@ -111,6 +127,8 @@ def attack(team: Service, **environment: str) -> None:
     environment |= {"APP_ENV": "development", "APP_PROXY_HOPS": "1"}
     team.run("bin/flask", "prepare", **environment)
     token = team.python(TOKEN, **environment).splitlines()[-1]
+    hooks = team.folder / "instance/hooks.py"
+    hooks.write_text(HOOKS)
     port = free_port()
     command = [".venv/bin/gunicorn", "-b", f"127.0.0.1:{port}", "wsgi:app"]
     with subprocess.Popen(
@@ -132,6 +150,7 @@ def attack(team: Service, **environment: str) -> None:
                 f"http://127.0.0.1:{port}/api/v1/openapi.json",
                 *("--checks", "all", "--max-examples", EXAMPLES, "--no-color"),
                 *(part for header in headers for part in ("--header", header)),
+                SCHEMATHESIS_HOOKS=str(hooks),
             )
         finally:
             server.terminate()

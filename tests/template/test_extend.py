@@ -335,12 +335,19 @@ def test_a_service_with_all_of_it_passes_every_check(
     team.proves(*PROOFS)
 
 
+CHAPTERS = ("api.md", "uploads.md", "rich_text.md", "data.md", "embedding.md")
+
+
 @pytest.mark.needs("postgresql")
+@pytest.mark.timeout(1200)  # it runs the whole suite of a service
 def test_a_service_with_all_of_it_passes_all_tests_on_postgresql(
     team: Service, postgres: Postgres
 ) -> None:
     team.has_python(python_of("with all examples"))
     team.follow(*range(1, 12))
+    for chapter in CHAPTERS:
+        guide = Service(team.folder, chapter)
+        guide.follow(*range(1, len(guide.examples)))
     team.keep("\n".join(PROOFS))
     url = postgres.database()
     team.run("bin/flask", "prepare", APP_DATABASE_URL=url)

@@ -9,7 +9,7 @@ from flask_login import current_user
 from bulwark.account import activity
 from bulwark.account.blueprint import blueprint, to_json
 from bulwark.database import db
-from bulwark.identity import sessions
+from bulwark.identity import profile, sessions, sign_up_options
 from bulwark.web.access import signed_in
 from bulwark.web.errors import wants_json
 
@@ -25,9 +25,11 @@ def index() -> ResponseReturnValue:
     found = db.session.scalars(activity.history().limit(LATEST))
     latest = [activity.to_dict(event) for event in found]
     codes_left = len(current_user.mf_recovery_codes)
+    own = sign_up_options.current().form
     if wants_json():
         return jsonify(
             email=current_user.email,
+            profile=profile.to_dict(own, current_user),
             passkeys=_passkeys(),
             authenticator_app=current_user.sealed_totp_secret is not None,
             recovery_codes_left=codes_left,
@@ -36,6 +38,7 @@ def index() -> ResponseReturnValue:
         )
     return render_template(
         "bulwark/account.html",
+        profile=profile.rows(own, current_user),
         sessions=open_sessions,
         activity=latest,
         codes_left=codes_left,

@@ -1,4 +1,5 @@
-"""The pages of /admin: the overview, users, roles, and the whole security history.
+"""The pages of /admin: the overview, users, roles, failed jobs, and the whole security
+history.
 
 The actions themselves are in `identity`. Each one has a page of its own that requires a
 reason. Reauthentication returns to that page. This is the highest room: it uses all
@@ -10,6 +11,7 @@ from flask import Flask
 from bulwark.admin import (
     history,
     invitations,
+    jobs,
     overview,
     roles,
     user_actions,
@@ -22,6 +24,7 @@ __all__ = [
     "history",
     "init_app",
     "invitations",
+    "jobs",
     "overview",
     "roles",
     "user_actions",

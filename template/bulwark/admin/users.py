@@ -20,7 +20,13 @@ from bulwark.admin.confirmation import (
 from bulwark.audit import events
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db
-from bulwark.identity import authorization, sessions, users
+from bulwark.identity import (
+    authorization,
+    profile,
+    sessions,
+    sign_up_options,
+    users,
+)
 from bulwark.identity.models import BaseUser, Role, users_roles
 from bulwark.web.access import permission
 from bulwark.web.errors import wants_json
@@ -70,6 +76,7 @@ def show_user(user_id: int) -> ResponseReturnValue:
     return render_template(
         "bulwark/admin/user.html",
         user=user,
+        profile=profile.rows(sign_up_options.current().form, user),
         sessions=open_sessions,
         events=history.to_dicts(latest),
         roles=db.session.scalars(select(Role).order_by(Role.name)).all(),
@@ -130,6 +137,8 @@ def _to_dict(user: BaseUser) -> dict[str, Any]:
     return {
         "id": user.id,
         "email": user.email,
+        "profile": profile.to_dict(sign_up_options.current().form, user),
+        "accepted_terms_version": user.accepted_terms_version,
         "locked": not user.active,
         "has_password": user.password is not None,
         "roles": sorted(role.name for role in user.roles),

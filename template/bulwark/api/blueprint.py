@@ -25,6 +25,7 @@ from bulwark.api.openapi import JSON, document
 from bulwark.api.operations import Operation
 from bulwark.web import problems
 from bulwark.web.access import signed_in
+from bulwark.web.idempotency import idempotent
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -101,9 +102,8 @@ class Api(Blueprint):
             if endpoint not in self.operations:
                 operation = Operation(view_func, status, tuple(errors))
                 self.operations[endpoint] = operation
-                self._views[endpoint] = limits.limited(
-                    operation.wrap(), self.limit, self.name
-                )
+                view = idempotent(operation.wrap(), limits.user_id)
+                self._views[endpoint] = limits.limited(view, self.limit, self.name)
             view_func = self._views[endpoint]
         super().add_url_rule(
             rule, endpoint, view_func, provide_automatic_options, **options

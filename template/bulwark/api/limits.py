@@ -30,12 +30,17 @@ def limited(view: Callable[..., Any], limit: str, scope: str) -> Callable[..., A
 
 def caller() -> str:
     """Return who sent the request: a token, a user or, for a visitor, a network."""
-    if not current_user.is_authenticated:
+    if (user := user_id()) is None:
         return network()
     if current_user.token_permissions is None:
-        return f"user {current_user.id}"
+        return f"user {user}"
     token = request.authorization and request.authorization.token
     return f"token {hash_of(token or '')}"
+
+
+def user_id() -> int | None:
+    """Return the id of the user who sent the request; None for a visitor."""
+    return current_user.id if current_user.is_authenticated else None
 
 
 def show(response: Response) -> Response:

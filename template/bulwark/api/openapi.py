@@ -17,7 +17,7 @@ from werkzeug.routing import Rule
 
 from bulwark.api.operations import BODY, QUERY, RETURN, Operation
 from bulwark.api.pagination import Page
-from bulwark.web import access, problems
+from bulwark.web import access, idempotency, problems
 from bulwark.web.access_matrix import IMPLIED
 
 OPENAPI = "3.1.1"
@@ -74,6 +74,14 @@ PROBLEM_SCHEMA: dict[str, Any] = {
         },
     },
     "required": ["type", "title", "status"],
+}
+IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": idempotency.HEADER,
+    "in": "header",
+    "description": "Repeated requests with the same key are carried out once.",
+    "required": False,
+    "schema": TEXT
+    | {"maxLength": idempotency.KEY_LENGTH, "pattern": f"^{idempotency.VISIBLE}+$"},
 }
 Adapters = dict[tuple[str, str], TypeAdapter[Any]]
 
@@ -182,6 +190,8 @@ def _describe(
         }
         for name in operation.path
     ]
+    if (rule.methods or set()) & set(idempotency.METHODS):
+        parameters.append(IDEMPOTENCY_KEY)
     if operation.query:
         parameters += _query(schemas[endpoint, QUERY], definitions)
     described = {
@@ -234,7 +244,7 @@ def _responses(
     success: dict[str, Any] = {"description": HTTPStatus(operation.status).phrase}
     if operation.result:
         success["content"] = _json(schemas[endpoint, RETURN])
-    statuses = {*operation.errors, *_errors(app, rule.endpoint, operation)}
+    statuses = {*operation.errors, *_errors(app, rule, operation)}
     return {
         str(operation.status): success,
         **{str(status): PROBLEM for status in sorted(statuses)},
@@ -242,9 +252,9 @@ def _responses(
     }
 
 
-def _errors(app: Flask, endpoint: str, operation: Operation) -> Iterator[int]:
+def _errors(app: Flask, rule: Rule, operation: Operation) -> Iterator[int]:
     """Yield the statuses of the errors that the base responds with."""
-    if access.declared_for(app, endpoint) != access.PUBLIC:
+    if access.declared_for(app, rule.endpoint) != access.PUBLIC:
         yield from (401, 403)
     if operation.path or (operation.query and issubclass(operation.query, Page)):
         yield 404
@@ -252,6 +262,8 @@ def _errors(app: Flask, endpoint: str, operation: Operation) -> Iterator[int]:
         yield from (400, 413, 415)
     if operation.body or operation.query:
         yield 422
+    if (rule.methods or set()) & set(idempotency.METHODS):
+        yield from (400, 409, 422)
     yield 429
 
 

@@ -117,6 +117,12 @@ CATALOGUE: dict[str, Kind] = {
         INFO, "", "An administrator viewed or exported data of users"
     ),
     "user_created": Kind(INFO, "Your account was created", "An account was created"),
+    "user_updated": Kind(
+        INFO, "Your profile was changed", "A user changed their profile"
+    ),
+    "user_terms_accepted": Kind(
+        INFO, "You accepted the terms of use", "A user accepted the terms of use"
+    ),
     "user_email_change_requested": Kind(
         INFO,
         "A change of your email address was requested",
@@ -157,6 +163,14 @@ CATALOGUE: dict[str, Kind] = {
     "sys_error": Kind(
         ERROR, "", "A request or job failed with an error", audited=False
     ),
+    "sys_job_failed": Kind(
+        ERROR,
+        "",
+        "A job failed at its last try; it waits for a decision",
+        audited=False,
+    ),
+    "sys_job_retried": Kind(WARNING, "", "An administrator retried a failed job"),
+    "sys_job_discarded": Kind(WARNING, "", "An administrator discarded a failed job"),
     "sys_job_refused": Kind(
         CRITICAL,
         "",

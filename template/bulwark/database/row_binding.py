@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, bindparam, event, update
-from sqlalchemy.orm import Mapper, Session, attributes, object_session
+from sqlalchemy.orm import Mapper, PassiveFlag, Session, attributes, object_session
 
 from bulwark.database.blind_index import BlindIndex
 from bulwark.database.encryption import Bound, Encrypted
@@ -83,7 +83,11 @@ def _before_update(
     changed = {
         name: getattr(target, name)
         for name in encrypted
-        if attributes.get_history(target, name).has_changes()
+        if attributes.get_history(
+            target,
+            name,
+            PassiveFlag.PASSIVE_NO_INITIALIZE,  # a deferred one stays so
+        ).has_changes()
     }
     _fill_indexes(mapper, blind, target, changed)
     given = {name: value for name, value in changed.items() if value is not None}

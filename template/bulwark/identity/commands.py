@@ -127,7 +127,7 @@ def _invite(email: str, role_name: str | None, reason: str) -> str:
     user, link = invitations.invite(email, by=None, reason=reason)
     if role:
         roles.give_role(user, role, by=None, reason=reason)
-    return f"Set the password of {user.email} here, once, within an hour:\n{link}"
+    return invitations.link_text(user.email, link)
 
 
 @contextmanager

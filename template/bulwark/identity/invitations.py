@@ -5,16 +5,25 @@ Each function records one event in the current transaction, which the caller com
 everything.
 """
 
+from datetime import timedelta
+
 from flask import current_app
 from flask_security.mail_util import EmailValidateException
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 
 from bulwark import settings
 from bulwark.database import db
-from bulwark.identity import administrators, password_links, roles, users
+from bulwark.identity import (
+    administrators,
+    new_accounts,
+    password_links,
+    roles,
+    sign_up_options,
+    users,
+)
 from bulwark.identity.authorization import RefusedError, check_rights
 from bulwark.identity.models import BaseUser, Role
+from bulwark.identity.new_accounts import AddressTakenError
 from bulwark.web.access import ADMINISTRATOR
 
 FIRST = "the first administrator"
@@ -34,8 +43,12 @@ def invite(email: str, *, by: BaseUser | None, reason: str) -> tuple[BaseUser, s
         raise RefusedError("This account is locked. Unlock it first.")
     password_links.count_email(email, by)
     if known is None:
-        user = _create(email)
-        administrators.record("user_created", user, by, reason)
+        try:
+            user = new_accounts.create(email, password=None)
+        except AddressTakenError:  # Another request was faster.
+            raise RefusedError(f"{email} already has an account.") from None
+        details = new_accounts.details_of(user)
+        administrators.record("user_created", user, by, reason, **details)
         return user, password_links.create(user)
     check_rights(by, known.roles)
     if known.password or known.webauthn:
@@ -46,9 +59,9 @@ def invite(email: str, *, by: BaseUser | None, reason: str) -> tuple[BaseUser, s
 
 def send(user: BaseUser, link: str) -> None:
     """Email a user the link that `invite` returned."""
-    password_links.send(
-        user, link, f"Your account at {settings.current().name}", "invitation"
-    )
+    subject = f"Your account at {settings.current().name}"
+    within = timedelta(hours=sign_up_options.current().invitation_hours)
+    password_links.send(user, link, subject, "invitation", within)
 
 
 def invite_first_administrator(*, again: bool = True) -> str:
@@ -72,14 +85,11 @@ def invite_first_administrator(*, again: bool = True) -> str:
         )
     if not link:
         return f"The administrator {email} already has a password."
-    return f"Set the password of {email} here, once, within an hour:\n{link}"
+    return link_text(email, link)
 
 
-def _create(email: str) -> BaseUser:
-    user: BaseUser = users.datastore().create_user(email=email, password=None)  # type: ignore[assignment]
-    try:
-        db.session.flush()
-    except IntegrityError:  # Another request was faster.
-        db.session.rollback()
-        raise RefusedError(f"{email} already has an account.") from None
-    return user
+def link_text(email: str, link: str) -> str:
+    """Return the operator's message with an invitation's link."""
+    hours = sign_up_options.current().invitation_hours
+    within = "an hour" if hours == 1 else f"{hours} hours"
+    return f"Set the password of {email} here, once, within {within}:\n{link}"

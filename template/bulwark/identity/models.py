@@ -32,6 +32,7 @@ from bulwark.identity import peppers
 from bulwark.web.access import ADMINISTRATOR, granted_to_everyone
 
 EMAIL_LENGTH = 254  # RFC 5321, 4.5.3.1.3, less the angle brackets
+VERSION_LENGTH = 64  # of the terms that users accept
 
 users_roles = Table(
     "users_roles",
@@ -134,6 +135,9 @@ class BaseUser(Model, UserMixin):
     fs_uniquifier: Mapped[str] = mapped_column(String(64), unique=True, info=SECRET)
     confirmed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utcnow)
+    # The terms of use that the user accepted last.
+    accepted_terms_version: Mapped[str | None] = mapped_column(String(VERSION_LENGTH))
+    accepted_terms_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
 
     # Second factors, with Flask-Security's names where it uses them.
     second_factor_required: Mapped[bool] = mapped_column(default=False)
@@ -214,6 +218,17 @@ class BaseUser(Model, UserMixin):
             or self.second_factor_required
             or any(role.requires_second_factor for role in self.roles)
         )
+
+    @property
+    def is_invited(self) -> bool:
+        """Whether the user was invited and has not accepted the invitation yet."""
+        return self.confirmed_at is None
+
+    @property
+    def must_accept_terms(self) -> bool:
+        """Whether there are terms that the user has not accepted in this version."""
+        terms = current_app.extensions["sign_up"].terms
+        return terms is not None and self.accepted_terms_version != terms.version
 
     def has_permission(self, permission: str) -> bool:
         """Return whether the user, and the access token if any, have a permission."""

@@ -2,12 +2,13 @@
 
 from datetime import timedelta
 
-from flask import current_app, render_template
+from flask import render_template
 from flask_security.recoverable import generate_reset_password_token
 
 from bulwark import mail
 from bulwark.identity.authorization import RefusedError
 from bulwark.identity.models import BaseUser
+from bulwark.identity.security.forms import RESET_LINK_WORKS
 from bulwark.web import attempts
 
 HOUR = timedelta(hours=1)
@@ -20,9 +21,14 @@ def create(user: BaseUser) -> str:
     return mail.link("security.reset_password", token=token)
 
 
-def send(user: BaseUser, link: str, subject: str, template: str) -> None:
-    """Email a user a link to choose a password."""
-    within = current_app.config["SECURITY_RESET_PASSWORD_WITHIN"]
+def send(
+    user: BaseUser,
+    link: str,
+    subject: str,
+    template: str,
+    within: timedelta = RESET_LINK_WORKS,
+) -> None:
+    """Email a user a link to choose a password, which works for some time."""
     text = render_template(
         f"security/email/{template}.txt",
         user=user,

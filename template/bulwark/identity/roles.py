@@ -14,10 +14,10 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
 from bulwark.database import db
-from bulwark.identity import administrators
+from bulwark.identity import administrators, sign_up_options
 from bulwark.identity.authorization import RefusedError, check_grant, check_rights
 from bulwark.identity.models import BaseUser, Role, users_roles
-from bulwark.web.access import ADMINISTRATOR
+from bulwark.web.access import ADMINISTRATOR, PERMISSIONS
 
 ROLE_NAME = re.compile(r"[a-z0-9][a-z0-9 _-]{0,79}")
 
@@ -105,6 +105,8 @@ def change_role(
     before, after = set(role.permissions), set(permissions)
     check_rights(by, [role])
     check_grant(by, after)
+    if role.name == sign_up_options.current().role and after & PERMISSIONS.keys():
+        raise RefusedError("Each new account gets this role. Use another one.")
     if before == after and role.requires_second_factor == requires_second_factor:
         raise RefusedError("Nothing was changed.")
     role.permissions = sorted(after)

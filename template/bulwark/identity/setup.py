@@ -10,9 +10,11 @@ from itsdangerous import Serializer
 
 from bulwark.database import db
 from bulwark.identity import (
+    accept_invitation,
     csrf,
     notifications,
     session_interface,
+    sign_up_options,
     signup,
     throttling,
     token_authentication,
@@ -33,6 +35,7 @@ from bulwark.identity.security import (
 from bulwark.identity.security.messages import MESSAGES
 from bulwark.identity.security.password_policy import PasswordPolicy
 from bulwark.identity.security.settings import settings_for
+from bulwark.identity.sign_up_options import SignUp
 from bulwark.mail.addresses import OutboxMailUtil
 from bulwark.settings import Config
 from bulwark.web import access
@@ -45,6 +48,7 @@ def init_app(
     config: Config,
     user_model: type[BaseUser],
     roles: Mapping[str, Sequence[str]],
+    sign_up: SignUp,
 ) -> None:
     """Serve the account pages, and reject unsafe requests without a CSRF token."""
     app.config.update(settings_for(config) | MESSAGES)
@@ -55,7 +59,9 @@ def init_app(
     token_authentication.init_app(app)
     signals.init_app(app)
     notifications.init_app(app)
+    sign_up_options.init_app(app, sign_up, user_model, roles)
     signup.init_app(app)
+    accept_invitation.init_app(app)
     throttling.init_app(app)
     view_access.init_app(app)
     app.extensions["roles"] = {ADMINISTRATOR: list(access.PERMISSIONS), **roles}

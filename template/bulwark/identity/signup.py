@@ -5,15 +5,15 @@ another person's address, and responses never reveal whether an account exists.
 """
 
 from datetime import timedelta
-from typing import Any
 
 from flask import (
     Blueprint,
     Flask,
-    current_app,
+    abort,
     flash,
     redirect,
     render_template,
+    request,
     url_for,
 )
 from flask.typing import ResponseReturnValue
@@ -22,18 +22,17 @@ from flask_security import forms as stock
 from flask_security import hash_password
 from flask_security.utils import base_render_json
 from itsdangerous import BadData, URLSafeTimedSerializer
-from sqlalchemy.exc import IntegrityError
 from wtforms import EmailField, SubmitField
 
 from bulwark import mail, settings
 from bulwark.audit import events
 from bulwark.database import db, utcnow
-from bulwark.identity import users
+from bulwark.identity import new_accounts, sign_up_options, terms, users
 from bulwark.identity.form_data import submitted
-from bulwark.identity.security.forms import NewPasswordField
+from bulwark.identity.new_accounts import AddressTakenError
 from bulwark.web import attempts
 from bulwark.web.access import public
-from bulwark.web.errors import wants_json
+from bulwark.web.errors import refusal, wants_json
 
 LINK_HOURS = 24
 MAILS_AN_HOUR = 5  # to one address
@@ -56,35 +55,23 @@ class SignUpForm(stock.Form):
     submit = SubmitField("Send me a link")
 
 
-class FirstPasswordForm(stock.Form):
-    """The form that sets the password of a new account."""
-
-    password = NewPasswordField(
-        label="Password",
-        validators=[stock.IsString(), stock.password_required],
-        render_kw={"autocomplete": "new-password"},
-    )
-    submit = SubmitField("Create account")
-
-    def __init__(self, email: str, **options: Any) -> None:
-        super().__init__(**options)
-        self.address = email
-
-    def validate(self, **options: Any) -> bool:
-        """Apply the password policy."""
-        if not super().validate(**options):
-            return False
-        util = current_app.extensions["security"].password_util
-        bad, self.password.data = util.validate(
-            self.password.data, True, email=self.address
-        )
-        self.password.errors = bad or []
-        return not bad
-
-
 def init_app(app: Flask) -> None:
     """Register the two pages."""
     app.register_blueprint(blueprint)
+
+
+@blueprint.before_request
+def _check_mode() -> ResponseReturnValue | None:
+    """Refuse both pages if not everyone may sign up, also with a link of earlier."""
+    mode = sign_up_options.current().mode
+    if mode == "public":
+        return None
+    if mode == "closed":
+        abort(404)
+    if wants_json():
+        return refusal(404, "Accounts are by invitation")
+    page = render_template("security/by_invitation.html")
+    return page, 200 if request.method == "GET" else 404
 
 
 @blueprint.route("/register", methods=["GET", "POST"])
@@ -115,20 +102,21 @@ def complete(token: str) -> ResponseReturnValue:
     email = _address(token)
     if email is None or users.find(email):
         return _refuse("The link was already used, is expired or incomplete.")
-    form = FirstPasswordForm(email, formdata=submitted())
+    form = new_accounts.form_for(email, "Create account", submitted())
     if not form.validate_on_submit():
         if wants_json():
             return base_render_json(form, include_user=False)
         return render_template("security/first_password.html", form=form, email=email)
-    user = users.datastore().create_user(
-        email=email, password=hash_password(form.password.data), confirmed_at=utcnow()
-    )
+    password = hash_password(form.password.data)
     try:
-        db.session.flush()
-    except IntegrityError:
-        db.session.rollback()  # Another request was faster with the same link.
+        user = new_accounts.create(
+            email, form, password=password, confirmed_at=utcnow()
+        )
+    except AddressTakenError:  # Another request was faster with the same link.
         return _refuse("The link was already used.")
-    events.record("user_created", user, actor=user)
+    details = new_accounts.details_of(user)
+    events.record("user_created", user, actor=user, **details)
+    terms.accept(user)
     db.session.commit()
     if wants_json():
         return base_render_json(form, include_user=False)

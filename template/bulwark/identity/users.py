@@ -2,7 +2,7 @@
 
 from flask import current_app
 from flask_security import SQLAlchemyUserDatastore
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import lazyload, selectinload
 
 from bulwark.database import db
@@ -14,6 +14,19 @@ def find(email: str) -> BaseUser | None:
     """Return the user with an email address, if any."""
     found: BaseUser | None = datastore().find_user(email=email.lower())  # type: ignore[assignment]
     return found
+
+
+def hold(fs_uniquifier: str) -> bool:
+    """Lock a user's row until the commit; return whether a link to it still works."""
+    kind = model()
+    held = db.session.execute(
+        update(kind)
+        .where(kind.fs_uniquifier == fs_uniquifier, kind.active)
+        .values(fs_uniquifier=kind.fs_uniquifier)
+        .returning(kind.id)
+        .execution_options(synchronize_session=False)
+    )
+    return held.first() is not None
 
 
 def model() -> type[BaseUser]:

@@ -1,9 +1,8 @@
 """Background jobs: Huey on the service's own database, run by `flask worker`.
 
-@queue.task(retries=3, retry_delay=60)
-def make_report(month: str) -> None: ...
-
-make_report("2026-11")       # queued; a worker runs it with an app context
+`definitions.job` makes a function a job that is tried again, has limits and reports its
+progress; `runs` stores each run, and `runner` runs it. `queue` is Huey itself, which
+wakes workers and runs the short jobs of the base.
 
 A job takes plain values: text, numbers, times, and lists and dictionaries of them, but
 no objects such as a row of the database. Jobs are signed (`rows`), and a worker

@@ -9,7 +9,7 @@ import hmac
 import json
 import math
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -21,6 +21,7 @@ from bulwark import crypto
 
 FORMAT = b"bulwark1"
 KEY_PURPOSE = "bulwark jobs, signature of a row"
+ARGUMENTS_LENGTH = 100_000  # characters
 PLAIN = (
     "None, bool, int, float, str, bytes, list, tuple, set, dict, date, time, datetime,"
     " timedelta, Decimal and UUID"
@@ -77,6 +78,28 @@ class SignedJSON(Serializer):  # type: ignore[misc]
     def start(self) -> bytes:
         """The beginning of rows that were signed with the first key."""
         return FORMAT + b":" + next(iter(self._keys)) + b":"
+
+
+def pack(job: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """Return the arguments of a job as JSON.
+
+    Raises:
+        ArgumentError: one is an object, or all of them together are too long.
+    """
+    message = Message("", job, args=tuple(args), kwargs=dict(kwargs))
+    text = json.dumps(_pack(message, "the value"), separators=(",", ":"))
+    if len(text) > ARGUMENTS_LENGTH:
+        raise ArgumentError(
+            f"job {job}: the arguments have {len(text)} characters, and at most"
+            f" {ARGUMENTS_LENGTH}. Store the data, and pass the id of its row."
+        )
+    return text
+
+
+def unpack(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments that `pack` was given."""
+    message = _unpack(json.loads(text))
+    return message.args, message.kwargs
 
 
 def _signature(key: bytes, start: bytes, text: bytes) -> bytes:

@@ -37,6 +37,11 @@ def recall_time(key: str) -> datetime | None:
     return None
 
 
+def forget(key: str) -> None:
+    """Delete a stored value, if there is one."""
+    queue.storage.delete_data(key.encode())
+
+
 def _stored(key: str) -> str:
     """Return a stored text, or "". It is unsigned: anyone may have written it."""
     found = queue.storage.peek_data(key.encode())

@@ -33,6 +33,16 @@ def mailbox(header: str, address: str, name: str = "") -> bytes:
     return _header(header, f'"{quoted}"{FOLD}<{spec}>')
 
 
+def one_click(url: str) -> bytes:
+    """Return the headers with which email clients offer to unsubscribe (RFC 8058).
+
+    The URL has a line of its own: Python's encoder would split a long one.
+    """
+    return _header("List-Unsubscribe", f"<{url}>") + _header(
+        "List-Unsubscribe-Post", "List-Unsubscribe=One-Click"
+    )
+
+
 def _header(name: str, value: str) -> bytes:
     return f"{name}: {value}\r\n".encode("ascii")
 

@@ -45,6 +45,8 @@ FIELDS: dict[str, tuple[str, str]] = {
     "given": ("boolean", "whether the role was assigned, not revoked"),
     "by": ("string", "who did it, if not a user with an account"),
     "ended": ("integer", "how many sessions ended"),
+    "terms": ("string", "the version of the terms that was accepted"),
+    "fields": ("array", "the fields that were changed"),
     "token_id": ("integer", "the access token's id"),
     "days": ("integer", "the number of days"),
     "limit": ("string", "the limit that was reached"),

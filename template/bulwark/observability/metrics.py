@@ -86,6 +86,11 @@ class Counts:
             "sign_in_steps_total", "Sign-ins that reached a step", "step"
         )
         self.mails = self._counter("mails_total", "Emails, by result", "result")
+        self.browser_reports = self._counter(
+            "browser_reports_total",
+            "Reports of browsers about what they blocked, by directive",
+            "directive",
+        )
         self.lines_dropped = self._counter(
             "log_lines_dropped_total",
             "Log lines that were counted, but not written",

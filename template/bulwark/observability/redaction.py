@@ -88,6 +88,10 @@ class Shape:
             del known["data"]
         return known
 
+    def clean_text(self, text: str) -> str:
+        """Return a text without secrets, tokens and email addresses."""
+        return str(self._clean(text))
+
     def _data(self, name: str, value: Any) -> Any:
         words = re.split(r"[^a-z0-9]+", name.lower())
         if name in self._names or WORDS.intersection(words):

@@ -1,9 +1,10 @@
-"""Sets up the health checks and the commands of operators."""
+"""Sets up the health checks, reports of browsers and the commands of operators."""
 
 from flask import Flask
 
 from bulwark.ops import (
     backups,
+    browser_reports,
     development,
     exporter,
     health,
@@ -15,8 +16,9 @@ from bulwark.ops import (
 
 
 def init_app(app: Flask) -> None:
-    """Add the health checks and the commands."""
+    """Add the routes and the commands."""
     health.init_app(app)
+    browser_reports.init_app(app)
     exporter.init_app(app)
     prepare.init_app(app)
     backups.init_app(app)

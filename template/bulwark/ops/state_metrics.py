@@ -28,7 +28,8 @@ from bulwark.audit import checks
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db, utcnow
 from bulwark.identity import administrators
-from bulwark.jobs import queue
+from bulwark.jobs import queue, runs
+from bulwark.jobs.runs import JobRun
 from bulwark.jobs.state import recall_time
 from bulwark.mail.outbox import OutgoingMail
 from bulwark.network import network_of
@@ -197,7 +198,12 @@ def _work_metrics() -> Iterator[Metric]:
     yield _gauge("mail_waiting", "Emails that are not delivered yet", waiting)
     yield _gauge("mail_oldest_seconds", "How long the oldest email has waited", age)
     yield _gauge("mail_failed", "Waiting emails with more than one attempt", failed)
-    yield _gauge("jobs_waiting", "Jobs that no worker started", queue.pending_count())
+    query = select(JobRun.state, func.count()).group_by(JobRun.state)
+    jobs: dict[str, int] = dict(db.session.execute(query).all())
+    waiting = queue.pending_count() + jobs.get(runs.WAITING, 0)
+    yield _gauge("jobs_waiting", "Jobs that no worker started", waiting)
+    failed = jobs.get(runs.FAILED, 0)
+    yield _gauge("jobs_failed", "Jobs that failed at their last try", failed)
     yield _timestamp(
         "jobs_heartbeat_timestamp_seconds",
         "When a worker last sent a heartbeat",

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from werkzeug.datastructures import FileStorage
 
 from bulwark.uploads import file_types, images, scanning, storage
 from bulwark.uploads.models import FILENAME_LENGTH, Upload
+from bulwark.uploads.storage import StorageError
 from bulwark.web.body_limits import parse_size
 from bulwark.web.input_validation import SCRATCH
 
@@ -31,19 +33,30 @@ def receive_uploads(field: str, model: type[Model]) -> list[Model]:
     Add the rows to the session and commit; a file without a row is deleted later. The
     list is empty if the user chose no file. If the model doesn't accept a file, the
     response is 400, 413 or 415 with the reason, and nothing is stored. If a virus
-    scanner is set up and doesn't answer, the response is 503.
+    scanner or a bucket is set up and doesn't answer, the response is 503.
 
     Args:
         field: the name of the form field, which may be `multiple`.
         model: your model, a subclass of `Upload`.
     """
     sent = [file for file in request.files.getlist(field) if file.filename]
+    return store(check(sent, model))
+
+
+def check(
+    sent: Sequence[FileStorage], model: type[Model]
+) -> list[tuple[FileStorage, Model]]:
+    """Return files that a model accepts with their rows, or respond with an error."""
     if len(sent) > model.max_files:
         abort(400, f"Send {model.max_files} files at most.")
-    rows = [_checked(file, model) for file in sent]
-    for file, row in zip(sent, rows, strict=True):
+    return [(file, _checked(file, model)) for file in sent]
+
+
+def store(checked: Sequence[tuple[FileStorage, Model]]) -> list[Model]:
+    """Store files that were checked, and return their rows."""
+    for file, row in checked:
         _store(file, row)
-    return rows
+    return [row for _, row in checked]
 
 
 def clean_filename(name: str) -> str:
@@ -95,6 +108,8 @@ def _store(file: FileStorage, row: Upload) -> None:
     file.stream.seek(0)
     try:
         storage.current().write(row.storage_name, file.stream)
+    except StorageError as error:
+        raise storage.unavailable(error) from error
     except OSError as error:
         if error.errno in FULL:
             abort(503, "There is no space for files at the moment.")

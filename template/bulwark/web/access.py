@@ -41,6 +41,8 @@ PERMISSIONS = {
     "users:read": "View accounts, their sessions and the security history",
     "users:write": "Invite, lock and unlock users, end sessions, force a new password",
     "roles:write": "Create and edit roles, assign and revoke them",
+    "failed_jobs:read": "View failed jobs and their errors",
+    "failed_jobs:write": "Retry and discard failed jobs, and view their arguments",
 }
 
 
@@ -72,6 +74,12 @@ def recent(view: View) -> View:
 def while_setting_up(view: View) -> View:
     """Also allow users who have not yet set up a required second factor."""
     view.while_setting_up = True  # type: ignore[attr-defined]
+    return view
+
+
+def before_terms(view: View) -> View:
+    """Also allow users who have not yet accepted the terms of use."""
+    view.before_terms = True  # type: ignore[attr-defined]
     return view
 
 
@@ -181,12 +189,18 @@ def _enforce() -> ResponseReturnValue | None:
         or user.has_second_factor
     ):
         return _require_second_factor_setup()
+    if user.must_accept_terms and not _may_before_terms(view):
+        return _require_terms()
     if not _may(user, view, access):
         events.record("authz_fail", user, permission=access)
         abort(403)
     if hasattr(view, "recent") and not _is_recent():
         return _reauthenticate()
     return None
+
+
+def _may_before_terms(view: Callable[..., Any]) -> bool:
+    return hasattr(view, "before_terms") or hasattr(view, "while_setting_up")
 
 
 def _may(user: Any, view: Callable[..., Any], access: str) -> bool:
@@ -202,6 +216,21 @@ def _require_second_factor_setup() -> ResponseReturnValue:
     if wants_json():
         return refusal(403, "Set up a second factor first")
     return redirect(url_for("account.second_factor"))
+
+
+def _require_terms() -> ResponseReturnValue:
+    """Allow nothing but accepting the terms, then return to the page."""
+    if wants_json():
+        url = url_for("account.terms", _external=True)
+        return refusal(403, f"Accept the terms of use first, at {url}")
+    return redirect(url_for("account.terms", next=_page_before_or_this()))
+
+
+def _page_before_or_this() -> str:
+    """Return the requested page, or the one that contained the form."""
+    if request.method in ("GET", "HEAD"):
+        return request.full_path.rstrip("?")
+    return _page_before()
 
 
 def _reauthenticate() -> ResponseReturnValue:

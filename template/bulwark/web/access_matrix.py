@@ -26,6 +26,7 @@ HEAD = """\
 # followed by
 #   the permission that it requires, if it requires one;
 #   recent, if it requires reauthentication after 15 minutes;
+#   what its page may use of other sites, if it has @embeds;
 #   setup, if users can call it before they set up a required second factor, which
 #   every administrator needs. Until then, they can call no other non-public route.
 """
@@ -121,3 +122,5 @@ def _marks(app: Flask, endpoint: str) -> Iterator[str]:
         yield "recent"
     if hasattr(view, "while_setting_up"):
         yield "setup"
+    if hasattr(view, "embeds"):
+        yield from view.embeds.marks()

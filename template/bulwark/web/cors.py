@@ -13,8 +13,8 @@ from bulwark.web import problems
 # What a page may send and read; browsers allow simple headers anyway.
 SENT = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match"
 READ = (
-    "ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate,"
-    " X-Request-ID"
+    "ETag, Idempotent-Replayed, Link, Location, RateLimit, RateLimit-Policy,"
+    " Retry-After, WWW-Authenticate, X-Request-ID"
 )
 # How long browsers keep the response to a preflight; Chromium's maximum.
 KEPT = 7200  # seconds

@@ -25,6 +25,7 @@ from bulwark.web import errors
 UNFIT = frozenset({"22001", "22007", "22008", "22021", "22P02", "22P05"})
 OUT_OF_RANGE = "22003"
 NOT_NULL = ("23502", sqlite3.SQLITE_CONSTRAINT_NOTNULL)
+LARGE = 2**31  # out of the range of some integer types
 SMALL = 2**15 - 1  # within the range of every integer type
 # Raised by column types and drivers before the database receives a value.
 UNFIT_BEFORE = (AttributeError, LookupError, TypeError, ValueError)
@@ -41,7 +42,11 @@ def _attach_client_error(context: ExceptionContext) -> None:
     """Attach the client error to the exception, as the values are known only here."""
     if has_request_context():
         raised: Any = context.sqlalchemy_exception or context.original_exception
-        raised.client_error = _null_error(context) or _error_of(_suspects(context))
+        raised.client_error = (
+            _null_error(context)
+            or _error_of(_suspects(context))
+            or _large_number_error(context.original_exception)
+        )
 
 
 def _show(error: Any) -> ResponseReturnValue:
@@ -63,6 +68,30 @@ def _null_error(context: ExceptionContext) -> HTTPException | None:
     return None
 
 
+def _large_number_error(error: BaseException) -> HTTPException | None:
+    """Return a client error if a view may have calculated with a large number.
+
+    `db.paginate` calculates an offset from the number of a page.
+    """
+    if not _is_out_of_range(error):
+        return None
+    if any(map(_is_large, (request.view_args or {}).values())):
+        return NotFound()
+    if any(map(_is_large, _request_values())):
+        return BadRequest("A number is too large.")
+    return None
+
+
+def _is_out_of_range(error: BaseException) -> bool:
+    return _code(error) == OUT_OF_RANGE or isinstance(error, OverflowError)
+
+
+def _is_large(value: Any) -> bool:
+    with suppress(ValueError):
+        return abs(int(str(value))) >= LARGE
+    return False
+
+
 def _code(error: BaseException) -> str | int | None:
     """Return the error code of PostgreSQL or SQLite."""
     code: str | int | None = getattr(error, "sqlstate", None)
@@ -73,10 +102,9 @@ def _suspects(context: ExceptionContext) -> list[Any]:
     """Return the values of the statement that may have caused the error."""
     original = context.original_exception
     values = [v for v in _values(context.parameters) if not isinstance(v, bool | None)]
-    code = _code(original)
-    if code == OUT_OF_RANGE or isinstance(original, OverflowError):
+    if _is_out_of_range(original):
         return [v for v in values if not isinstance(v, int) or abs(v) > SMALL]
-    if code in UNFIT:
+    if _code(original) in UNFIT:
         return values
     if isinstance(context.sqlalchemy_exception, InterfaceError | ProgrammingError):
         # The driver does not accept objects or lists here.

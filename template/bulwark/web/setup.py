@@ -9,12 +9,16 @@ from bulwark.settings import Config
 from bulwark.web import (
     access_matrix,
     body_limits,
+    brand,
+    components,
     cors,
     data_errors,
     errors,
     exceptions,
     form_limits,
+    forms,
     headers,
+    idempotency,
     input_validation,
     mailbox,
     pages,
@@ -46,8 +50,12 @@ def init_app(
     form_limits.init_app(app)
     data_errors.init_app(app)
     pages.init_app(app)
+    brand.init_app(app)
+    components.init_app(app)
+    forms.init_app(app)
     rich_text.init_app(app)
     mailbox.init_app(app, config)
     static_files.init_app(app)
     rate_limits.init_app(app, config)
     access_matrix.init_app(app)
+    idempotency.init_app(app)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,9 @@ from bulwark.observability import logging as bulwark_logging
 from bulwark.observability.log_schema import schema
 from bulwark.web.access import ADMINISTRATOR
 from tests.beginnings import signed_in
+from tests.bucket import RCLONE, BucketServer
 from tests.conftest import ROOT, Visitor
+from tests.sign_up import choices_of
 
 BASE = ROOT / "bulwark/migrations/versions"
 LINE = jsonschema.Draft202012Validator(
@@ -54,9 +57,27 @@ def written(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
 
 
 @pytest.fixture
+def bucket_server(tmp_path: Path) -> Iterator[BucketServer]:
+    """A server with a bucket, if the service has what a bucket needs."""
+    pytest.importorskip("boto3", reason="needs boto3, an option")
+    if not RCLONE:
+        pytest.skip("needs rclone")
+    server = BucketServer(tmp_path / "bucket")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
 def ada(visitor: Visitor) -> Visitor:
     """An administrator who is signed in."""
     return signed_in(visitor, "ada@example.org", ADMINISTRATOR)
+
+
+@pytest.fixture
+def public_sign_up(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let anyone sign up, whatever the mode of the service is."""
+    choices = replace(choices_of(app), mode="public")
+    monkeypatch.setitem(app.extensions, "sign_up", choices)
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from sqlalchemy import Table
 import bulwark
 from app.models import User
 from bulwark.database import db
+from bulwark.identity.sign_up_options import SignUp
 from bulwark.jobs import queue
+from tests.sign_up import choices_of
 
 
 @contextmanager
@@ -35,6 +37,7 @@ def running(
     with pytest.MonkeyPatch.context() as patch:
         if url.get_backend_name() == "sqlite":
             patch.setenv("APP_DATABASE_URL", f"sqlite:///{folder}/service.db")
+        options.setdefault("sign_up", SignUp(form=choices_of(whole_app).form))
         bulwark.init_app(app, user_model=User, **options)
     app.config["PROPAGATE_EXCEPTIONS"] = False
     with app.app_context():

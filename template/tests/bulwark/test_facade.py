@@ -11,7 +11,10 @@ from tests.conftest import ROOT
 GUIDE = (ROOT / "docs/extend.md").read_text(encoding="utf-8")
 CHAPTERS = [
     (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in ("api.md", "data.md", "rich_text.md", "uploads.md")
+    for name in (
+        *("accounts.md", "api.md", "data.md", "email.md", "embedding.md", "forms.md"),
+        *("every_day.md", "jobs.md", "pages.md", "rich_text.md", "uploads.md"),
+    )
 ]
 OWN = ("app", "tests/app")
 

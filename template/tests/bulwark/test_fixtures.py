@@ -1,7 +1,6 @@
 """The fixtures that a team's tests use, and whose warnings fail a test."""
 
 import warnings
-from collections.abc import Callable
 from datetime import timedelta
 from types import ModuleType
 
@@ -11,7 +10,7 @@ from time_machine import TimeMachineFixture
 
 from bulwark.database import utcnow
 from bulwark.jobs import queue
-from tests.conftest import ApiClients, Visitor, add_person
+from tests.conftest import ApiClients, RunJobs, Visitor, add_person
 
 done: list[str] = []
 
@@ -28,23 +27,23 @@ def fail() -> None:
     raise ZeroDivisionError
 
 
-def test_queued_jobs_run_at_once(run_jobs: Callable[[], int]):
+def test_queued_jobs_run_at_once(run_jobs: RunJobs):
     done.clear()
     note("one")
     note("two")
-    assert run_jobs() == 2
+    run_jobs()
+    run_jobs()
     assert done == ["one", "two"]
-    assert run_jobs() == 0
 
 
-def test_a_job_that_fails_fails_the_test(run_jobs: Callable[[], int]):
+def test_a_job_that_fails_fails_the_test(run_jobs: RunJobs):
     fail()
     with pytest.raises(ZeroDivisionError):
         run_jobs()
 
 
 def test_a_delayed_job_runs_when_its_time_has_come(
-    run_jobs: Callable[[], int], time_machine: TimeMachineFixture
+    run_jobs: RunJobs, time_machine: TimeMachineFixture
 ):
     done.clear()
     note.schedule(("later",), delay=3600)

@@ -54,6 +54,37 @@ def test_every_line_of_the_service_is_one_json_object(
     assert all("RuntimeError" in json.dumps(line) for line in fault)
 
 
+@pytest.mark.parametrize(
+    ("kind", "report"),
+    [
+        ("application/csp-report", {"csp-report": {"effective-directive": "img-src"}}),
+        (
+            "application/reports+json",
+            [{"type": "csp-violation", "body": {"effectiveDirective": "font-src"}}],
+        ),
+    ],
+)
+def test_a_report_of_a_browser_reaches_the_log(
+    site: Site, visitor: EdgeVisitor, kind: str, report: Any
+) -> None:
+    where = visitor.ask("/").header("Reporting-Endpoints")
+    assert where == 'reports="/browser-reports"'
+    sent = json.dumps(report)
+    answer = visitor.ask("/browser-reports", "POST", sent, Content_Type=kind)
+    assert (answer.status, answer.body) == (204, "")
+    request_id = answer.header("X-Request-ID")
+
+    def logged() -> list[dict[str, Any]]:
+        lines = [x for x in site.lines("web") if x.get("request_id") == request_id]
+        return [line for line in lines if line["event"] == "browser_report"]
+
+    (line,) = eventually(logged)
+    assert line["data"]["directive"] in sent
+    large = " " * 65 * 1024
+    refused = visitor.ask("/browser-reports", "POST", large, Content_Type=kind)
+    assert refused.status == 413
+
+
 def test_no_log_holds_a_secret_or_who_somebody_is(
     site: Site, member: Member, visitor: EdgeVisitor
 ) -> None:

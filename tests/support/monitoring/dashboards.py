@@ -108,6 +108,7 @@ SERVICE = [
                     "emails": "mail_waiting{SERVICE}",
                     "failed emails": "mail_failed{SERVICE}",
                     "jobs": "jobs_waiting{SERVICE}",
+                    "failed jobs": "jobs_failed{SERVICE}",
                 },
             ),
             Panel(

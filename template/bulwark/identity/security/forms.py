@@ -11,12 +11,10 @@ from flask import url_for
 from flask_login import current_user
 from flask_security import forms as stock
 from flask_security.utils import get_message
-from sqlalchemy import update
 from wtforms import EmailField, PasswordField, SubmitField
 
 from bulwark import settings
 from bulwark.audit import events
-from bulwark.database import db
 from bulwark.identity import throttling, users
 from bulwark.web import attempts
 
@@ -124,19 +122,7 @@ class ResetPasswordForm(stock.ResetPasswordForm):
         """Lock the user's row until the commit, so that the link works only once."""
         if self.user is None or not super().validate(**options):
             return False
-        model = users.model()
-        held = db.session.execute(
-            update(model)
-            .where(
-                model.id == self.user.id,
-                model.fs_uniquifier == self.user.fs_uniquifier,
-                model.active,
-            )
-            .values(fs_uniquifier=model.fs_uniquifier)
-            .returning(model.id)
-            .execution_options(synchronize_session=False)
-        )
-        if held.first():
+        if users.hold(self.user.fs_uniquifier):
             return True
         self.form_errors.append(get_message("INVALID_RESET_PASSWORD_TOKEN")[0])
         return False

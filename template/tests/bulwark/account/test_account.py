@@ -40,6 +40,7 @@ def test_one_page_shows_all_that_protects_an_account(
     visitor.sign_in(person)
     bare = text_of(visitor, "/account")
     assert "Only your password protects this account" in bare
+    assert "message warning" in visitor.get("/account").text
     give_passkey(app, person)
     give_codes(app, person, 7)
     page = text_of(visitor, "/account")

@@ -213,7 +213,7 @@ def test_a_user_is_invited_by_email_and_chooses_a_password(
     assert event.name == "user_created"
     assert not user(app, "new@example.org").confirmed_at
     link = other_visitor.link_in_last_letter()
-    other_visitor.submit(link, {"password": GOOD_PASSWORD})
+    other_visitor.create_account(link)
     other_visitor.sign_in("new@example.org")
     assert other_visitor.is_signed_in()
     assert user(app, "new@example.org").confirmed_at

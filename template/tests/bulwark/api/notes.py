@@ -157,6 +157,28 @@ def erase(note_id: NoteId) -> None:
     """Erase a note."""
 
 
+@api.post("/failing")
+@permission("notes:write")
+def fail_after_commit() -> None:
+    """Add a note, and fail."""
+    db.session.execute(insert(rows).values(title="Milk", stars=0))
+    db.session.commit()
+    raise RuntimeError("after the commit")
+
+
+@api.post("/forgetful")
+@permission("notes:write")
+def forget_to_commit() -> None:
+    """Add a note, without a commit."""
+    db.session.execute(insert(rows).values(title="Milk", stars=0))
+
+
+@api.post("/public")
+@public
+def greet() -> None:
+    """Respond to visitors."""
+
+
 @api.post("/notes/<int:note_id>/lock", errors=[409])
 @permission("notes:write")
 def lock(note_id: NoteId) -> None:

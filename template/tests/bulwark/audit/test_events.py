@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import pytest
 from flask import Flask
 from passlib.totp import TOTP
 from sqlalchemy import update
@@ -12,6 +13,7 @@ from bulwark.identity.sessions import UserSession
 from tests.bulwark.audit.support import WRONG, Watch, give_password, post
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person, totp_code
 from tests.passkey import SoftwarePasskey
+from tests.sign_up import choices_of
 from tests.support import (
     ask,
     begin_app,
@@ -25,11 +27,18 @@ NEW_PASSWORD = "seven brass kettles whistle"
 # --- Accounts -------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("public_sign_up")
 def test_signing_up(visitor: Visitor, watch: Watch):
     visitor.submit("/register", {"email": "new@example.org"})
     assert watch.new() == []
-    visitor.submit(visitor.link_in_last_letter(), {"password": GOOD_PASSWORD})
-    assert watch.new() == [("user_created", "new", "new", {})]
+    visitor.create_account(visitor.link_in_last_letter())
+    choices = choices_of(visitor.app)
+    role = {"role": choices.role} if choices.role else {}
+    expected = [("user_created", "new", "new", role)]
+    if choices.terms:
+        accepted = {"terms": choices.terms.version}
+        expected.append(("user_terms_accepted", "new", "new", accepted))
+    assert watch.new() == expected
 
 
 def test_changing_the_password(visitor: Visitor, watch: Watch, zoe: str):

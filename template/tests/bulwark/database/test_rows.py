@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import (
+    DeclarativeBase,
     Mapped,
     ORMExecuteState,
     Session,
@@ -41,7 +42,7 @@ from sqlalchemy.orm import (
 )
 
 from app.models import User
-from bulwark.database import Model, db, rows
+from bulwark.database import db, rows
 from bulwark.identity.models import Role
 from bulwark.identity.tokens import AccessToken
 from tests.conftest import Visitor
@@ -50,7 +51,11 @@ from tests.support import bearer, find_user, make_token
 PROCESS = select(func.pg_backend_pid())
 
 
-class Animal(Model):
+class Base(DeclarativeBase):
+    """The base of these models: a team may have models with the same names."""
+
+
+class Animal(Base):
     """A model that the ORM loads by its kind."""
 
     __tablename__ = "test_animals"
@@ -74,7 +79,7 @@ class Size:
     height: int
 
 
-class Note(Model):
+class Note(Base):
     """A model whose mapping changes what columns are called, and when they load."""
 
     __tablename__ = "test_notes"
@@ -92,7 +97,7 @@ class Note(Model):
         raise AssertionError(title)  # a value that is stored is not validated again
 
 
-class Shape(Model):
+class Shape(Base):
     """A model of which the ORM makes more than its columns."""
 
     __tablename__ = "test_shapes"
@@ -107,21 +112,14 @@ class Shape(Model):
         self.area = self.size.width * self.size.height
 
 
-TABLES: list[Any] = [m.__table__ for m in (Animal, Cat, Note, Shape)]
-for table in reversed(TABLES):
-    Model.metadata.remove(table)
-
-
 @pytest.fixture
 def session(app: Flask) -> Iterator[scoped_session[Any]]:
     """A session, with the tables of these models."""
     with app.app_context():
-        for table in TABLES:
-            table.create(db.engine)
+        Base.metadata.create_all(db.engine)
         yield db.session
         db.session.remove()
-        for table in reversed(TABLES):
-            table.drop(db.engine)
+        Base.metadata.drop_all(db.engine)
 
 
 def load_first(model: type[Any]) -> Any:

@@ -166,6 +166,7 @@ def test_an_old_hash_is_replaced_at_sign_in(visitor: Visitor, app: Flask, person
         assert find_user(app, person).password.startswith("$2b$04$")
 
 
+@pytest.mark.usefixtures("public_sign_up")
 @pytest.mark.parametrize("form", ["/login", "/register", "/reset"])
 def test_known_and_unknown_addresses_get_the_same_page(
     form: str, app: Flask, visitor: Visitor, other_visitor: Visitor
@@ -181,6 +182,7 @@ def test_known_and_unknown_addresses_get_the_same_page(
     assert pages[0] == pages[1]
 
 
+@pytest.mark.usefixtures("public_sign_up")
 @pytest.mark.parametrize("form", ["/login", "/register", "/reset"])
 def test_known_and_unknown_addresses_get_the_same_json(
     form: str, app: Flask, visitor: Visitor
@@ -203,6 +205,7 @@ def test_known_and_unknown_addresses_get_the_same_json(
     assert answers[0] == answers[1]
 
 
+@pytest.mark.usefixtures("public_sign_up")
 @pytest.mark.parametrize("form", ["/login", "/register", "/reset"])
 def test_known_and_unknown_addresses_cost_the_same_hashing(
     form: str, app: Flask, visitor: Visitor, monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,8 @@ UNKNOWN = "alien@example.org"
 KINDS = ("known", "locked", "without password", "unknown")
 FORMS = ("/login", "/register", "/reset")
 
+pytestmark = pytest.mark.usefixtures("public_sign_up")
+
 
 @pytest.fixture
 def addresses(app: Flask) -> dict[str, str]:

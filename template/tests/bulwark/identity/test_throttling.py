@@ -20,6 +20,7 @@ from bulwark.identity.sessions import UserSession
 from bulwark.web import attempts, rate_limits
 from tests.conftest import GOOD_PASSWORD, Visitor, add_person, totp_code
 from tests.passkey import SoftwarePasskey
+from tests.sign_up import required
 from tests.support import (
     begin_app,
     give_code,
@@ -507,6 +508,7 @@ def test_a_forked_process_hashes_in_a_thread_of_its_own():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
+@pytest.mark.usefixtures("public_sign_up")
 @pytest.mark.parametrize(
     "way", ["sign in", "nobody", "verify", "change", "reset", "sign up"]
 )
@@ -525,7 +527,8 @@ def test_every_password_waits_its_turn(
     if way in ("reset", "sign up"):
         form = "/reset" if way == "reset" else "/register"
         visitor.submit(form, {"email": person if way == "reset" else NOBODY})
-        path, data = visitor.link_in_last_letter(), {"password": NEW_PASSWORD}
+        path = visitor.link_in_last_letter()
+        data = {"password": NEW_PASSWORD, **required(app, NOBODY)}
     token = visitor.csrf_token(path)
     request.getfixturevalue("busy")
     answer = visitor.client.post(

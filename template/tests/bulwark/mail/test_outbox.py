@@ -46,6 +46,7 @@ def test_an_email_that_was_moved_to_another_row_is_not_sent(
     assert "sys_mail_dropped" in caplog.text
 
 
+@pytest.mark.usefixtures("public_sign_up")
 def test_a_sign_up_succeeds_while_the_mail_server_is_down_and_the_email_follows(
     visitor: Visitor, app: Flask, mail_to
 ):

@@ -52,13 +52,14 @@ def test_a_valid_request_id_is_used_and_any_other_is_replaced(visitor: Visitor):
         assert answer.headers["X-Request-ID"] != bad
 
 
+@pytest.mark.usefixtures("public_sign_up")
 def test_no_secret_and_no_person_is_in_any_line(
     visitor: Visitor, app: Flask, lines: io.StringIO
 ):
     email = "canary@example.org"
     visitor.submit("/register", {"email": email})
     link = visitor.link_in_last_letter()
-    visitor.submit(link, {"password": GOOD_PASSWORD})
+    visitor.create_account(link)
     visitor.submit("/login", {"email": email, "password": "a wrong one"})
     visitor.sign_in(email)
     visitor.get(f"/account?token={GOOD_PASSWORD}")

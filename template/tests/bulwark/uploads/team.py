@@ -2,12 +2,23 @@
 
 from typing import Any
 
-from flask import Blueprint, jsonify
+from flask import Blueprint, jsonify, render_template_string
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from wtforms import StringField
+from wtforms.validators import InputRequired
 
-from bulwark import Upload, body_limit, db, receive_uploads, send_upload, signed_in
+from bulwark import (
+    Form,
+    Upload,
+    UploadField,
+    body_limit,
+    db,
+    receive_uploads,
+    send_upload,
+    signed_in,
+)
 
 blueprint = Blueprint("papers", __name__, url_prefix="/papers")
 
@@ -38,6 +49,26 @@ class Picture(Paper):
     rewrite_images = True
 
 
+class PaperForm(Form):
+    """A form with a file."""
+
+    title = StringField("Title", [InputRequired("Enter a title.")])
+    paper = UploadField("Papers", Paper, [InputRequired("Choose a paper.")])
+
+
+@blueprint.route("/form", methods=["GET", "POST"])
+@signed_in
+@body_limit("3 MB")
+def add_with_form() -> ResponseReturnValue:
+    form = PaperForm()
+    if form.validate_on_submit():
+        return _keep(form.paper.store())
+    return render_template_string(
+        '{% from "bulwark/forms.html" import render_form %}{{ render_form(form) }}',
+        form=form,
+    )
+
+
 @blueprint.post("/pictures")
 @signed_in
 @body_limit("3 MB")
@@ -53,7 +84,10 @@ def add() -> ResponseReturnValue:
 
 
 def _add(model: type[Paper]) -> ResponseReturnValue:
-    papers = receive_uploads("paper", model)
+    return _keep(receive_uploads("paper", model))
+
+
+def _keep(papers: list[Any]) -> ResponseReturnValue:
     for paper in papers:
         paper.owner_id = current_user.id
     db.session.add_all(papers)

@@ -19,6 +19,7 @@ from bulwark.web.access import ADMINISTRATOR
 from bulwark.web.access_matrix import SIGNED_IN, VISITOR, Route
 from bulwark.web.rate_limits import limiter
 from tests.conftest import ROOT, Visitor, add_person
+from tests.support import sample_path
 
 REFUSED_VISITOR = (401, "Please sign in")
 NOT_SET_UP = (403, "Set up a second factor first")
@@ -48,8 +49,7 @@ class Caller(Visitor):
         """Call a route with arguments that name nothing."""
         if not self.token:
             self.enter()
-        path = re.sub(r"<int[^>]*>", "2147483647", route.rule)
-        path = re.sub(r"<[^>]*>", "x", path)
+        path = sample_path(route.rule, 2147483647)
         headers = {"Accept": "application/json", "Referer": "https://localhost/"}
         headers["X-CSRFToken"] = self.token
         answer = self.client.open(path, method=route.method, headers=headers)

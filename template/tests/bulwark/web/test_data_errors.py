@@ -62,6 +62,15 @@ def test_a_value_that_is_not_from_the_request_is_a_server_error(team: Visitor):
     assert post(team, "/notes/too-long", data={"title": "y" * 201}).status_code == 500
 
 
+def test_a_number_too_large_to_calculate_with_is_400(team: Visitor):
+    headers = {"Accept": "application/json"}
+    for page in (2**63 - 1, 10**20):
+        response = team.get(f"/notes/pages/1?page={page}", headers=headers)
+        assert hint(response) == "A number is too large."
+    assert team.get("/notes/pages/1?page=2").status_code == 200
+    assert team.get(f"/notes/pages/{2**62}").status_code == 404
+
+
 NULLS: list[Any] = [{"shelf": None}, {"shelf": None, "title": "None"}]
 
 

@@ -52,6 +52,7 @@ def test_a_405_names_the_allowed_methods(visitor: Visitor):
     assert "POST" in visitor.get("/logout").headers["Allow"]
 
 
+@pytest.mark.usefixtures("public_sign_up")
 @pytest.mark.parametrize(
     "body", ["[]", "1", '"x"', "{", "[" * 4000, '{"email": NaN}', '{"email": []}']
 )

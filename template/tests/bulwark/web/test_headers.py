@@ -6,11 +6,13 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
+from werkzeug.exceptions import HTTPException
 
 from bulwark.database import db, rows
 from bulwark.settings import ConfigurationError
 from bulwark.web import headers
 from bulwark.web.access import signed_in
+from bulwark.web.embedding import DIRECTIVES, FEATURES, POLICY, Embeds
 from tests.conftest import Visitor, given_up
 
 EXPECTED = {
@@ -19,8 +21,9 @@ EXPECTED = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Embedder-Policy": 'require-corp; report-to="reports"',
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Reporting-Endpoints": 'reports="/browser-reports"',
 }
 
 
@@ -59,20 +62,61 @@ def csp(answer) -> dict[str, str]:
     return {name: " ".join(value) for name, *value in map(str.split, parts)}
 
 
+def sources(answer) -> dict[str, set[str]]:
+    """Return the sources of each directive, without the nonce."""
+    return {
+        name: {source for source in value.split() if not source.startswith("'nonce-")}
+        for name, value in csp(answer).items()
+    }
+
+
+def embedded(app: Flask, path: str, method: str) -> Embeds:
+    """Return what the view of a path embeds: nothing, unless it has `@embeds`."""
+    try:
+        endpoint, _ = app.url_map.bind("localhost").match(path, method)
+    except HTTPException:
+        return Embeds()
+    found: Embeds = getattr(app.view_functions[endpoint], "embeds", Embeds())
+    return found
+
+
+def with_embedded(policy: dict[str, set[str]], view: Embeds) -> dict[str, set[str]]:
+    """Return the policy of the service with what a view embeds, and nothing else."""
+    expected = dict(policy)
+    for kind, origins in view.sources.items():
+        directive = DIRECTIVES[kind]
+        expected[directive] = expected.get(directive, set()) | set(origins)
+    if names := set(view.trusted_types):
+        expected["trusted-types"] = expected["trusted-types"] - {"'none'"} | names
+    return expected
+
+
 @pytest.mark.parametrize("signed_in", [False, True])
 def test_every_answer_has_every_header(
     app: Flask, visitor: Visitor, person: str, signed_in: bool
 ):
     if signed_in:
         visitor.sign_in(person)
-    expected = firm(app)
+    policy = sources(visitor.get("/nowhere"))
+    firm_ones = firm(app)
     for path in paths(app):
         for method in ("GET", "POST", "HEAD"):
             with visitor.client.open(path, method=method) as answer:
+                view = embedded(app, path, method)
+                expected = firm_ones | {
+                    name: value
+                    for name, value in view.isolation().items()
+                    if name in firm_ones
+                }
                 got = {name: answer.headers.get(name) for name in expected}
                 assert got == expected, (method, path, answer.status_code)
                 assert PROMISED.keys() <= {name for name, _ in answer.headers}
+                allowed = answer.headers["Permissions-Policy"].split(", ")
+                unused = set(FEATURES) - view.features.keys()
+                assert {f"{name}=()" for name in unused} <= set(allowed), path
                 assert csp(answer)["default-src"] == "'none'"
+                if "sandbox" not in csp(answer):
+                    assert sources(answer) == with_embedded(policy, view), path
 
 
 def test_a_failure_inside_has_every_header(
@@ -108,7 +152,11 @@ def test_without_a_database_the_error_page_has_every_header_too(
 
 
 def test_the_policy_allows_nothing_that_is_not_named(app: Flask, visitor: Visitor):
-    directives = csp(visitor.get("/"))
+    directives = csp(visitor.get("/nowhere"))
+    assert directives.pop("report-uri") == "/browser-reports"
+    assert directives.pop("report-to") == "reports"
+    policies = directives.pop("trusted-types").split()
+    assert policies == ["'none'"] or all(map(POLICY.fullmatch, policies))
     for name in ("base-uri", "form-action", "frame-ancestors"):
         assert name in directives
     for name, sources in directives.items():
@@ -146,6 +194,9 @@ def test_each_answer_has_a_nonce_of_its_own(visitor: Visitor):
         {"img-src": ["https://images.example; script-src *"]},
         {"base-uri": ["https://images.example"]},
         {"require-trusted-types-for": ["https://images.example"]},
+        {"trusted-types": ["'allow-duplicates'"]},
+        {"trusted-types": ["*"]},
+        {"report-uri": ["https://images.example"]},
     ],
 )
 def test_a_team_can_add_hosts_but_nothing_unsafe(sources: dict[str, list[str]]):
@@ -156,6 +207,8 @@ def test_a_team_can_add_hosts_but_nothing_unsafe(sources: dict[str, list[str]]):
     assert added["img-src"] == ["'self'", "data:", "https://images.example"]
     assert added["frame-src"] == ["https://*.a.example"]
     assert headers.CSP["img-src"] == ["'self'", "data:"]
+    named = headers._policy("testing", {"trusted-types": ["charts#html"]})
+    assert named["trusted-types"] == ["charts#html"]
 
 
 def test_pages_of_a_signed_in_user_are_not_cached(visitor: Visitor, person: str):

@@ -131,6 +131,7 @@ def test_two_processes_record_one_event(
     assert len(events(app, "excess_rate_limit_exceeded")) == 1
 
 
+@pytest.mark.usefixtures("public_sign_up")
 @pytest.mark.parametrize(
     ("name", "endpoint"),
     [(name, e) for name in sorted(LIMITS) for e in LIMITS[name][1]],
@@ -165,6 +166,7 @@ def test_the_routes_of_accounts_are_limited(
     assert f"/127.0.0.1/{name}/" in keys[0]
 
 
+@pytest.mark.usefixtures("public_sign_up")
 def test_looking_at_pages_is_not_limited(visitor: Visitor):
     pages = ("/login", "/register", "/reset")
     assert {visitor.get(page).status_code for page in pages for _ in range(35)} == {200}

@@ -50,6 +50,7 @@ def signed_values(visitor: Visitor, person: str) -> dict[str, tuple[str, Any, An
     }
 
 
+@pytest.mark.usefixtures("public_sign_up")
 def test_each_value_is_signed_with_sha_256(app: Flask, visitor: Visitor, person: str):
     for kind, (value, what, options) in signed_values(visitor, person).items():
         assert signer(app, hashlib.sha256, what, **options).loads(value), kind
@@ -63,6 +64,7 @@ def as_before(app: Flask, value: str, what: Any, **options: Any) -> str:
     return str(signer(app, hashlib.sha1, what, **options).dumps(held))
 
 
+@pytest.mark.usefixtures("public_sign_up")
 def test_a_link_of_before_works(app: Flask, visitor: Visitor, person: str):
     value, what, options = signed_values(visitor, person)["reset"]
     old = as_before(app, value, what, **options)
@@ -71,6 +73,7 @@ def test_a_link_of_before_works(app: Flask, visitor: Visitor, person: str):
     assert visitor.is_signed_in()
 
 
+@pytest.mark.usefixtures("public_sign_up")
 def test_a_link_of_before_is_no_younger_than_it_is(
     app: Flask, visitor: Visitor, person: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -83,6 +86,7 @@ def test_a_link_of_before_is_no_younger_than_it_is(
     assert answer.headers["Location"] == "/reset"
 
 
+@pytest.mark.usefixtures("public_sign_up")
 def test_a_cookie_and_a_form_of_before_go_on(app: Flask, visitor: Visitor, person: str):
     values = signed_values(visitor, person)
     cookie, form = (
@@ -99,6 +103,7 @@ def test_a_cookie_and_a_form_of_before_go_on(app: Flask, visitor: Visitor, perso
     assert len(visitor.letters()) == 3
 
 
+@pytest.mark.usefixtures("public_sign_up")
 def test_another_key_signs_nothing(app: Flask, visitor: Visitor, person: str):
     value, what, _ = signed_values(visitor, person)["reset"]
     held = signer(app, hashlib.sha256, what).loads(value)

@@ -42,6 +42,7 @@ def sign_up_link(visitor: Visitor, _: str) -> str:
     return visitor.link_in_last_letter()
 
 
+@pytest.mark.usefixtures("public_sign_up")
 @pytest.mark.parametrize("make", [reset_link, sign_up_link])
 def test_a_link_works_until_its_key_is_removed(
     visitor: Visitor, person: str, use_keys: UseKeys, make: Callable[..., str]
@@ -53,6 +54,7 @@ def test_a_link_works_until_its_key_is_removed(
         assert visitor.get(link).status_code == status
 
 
+@pytest.mark.usefixtures("public_sign_up")
 @pytest.mark.parametrize("make", [reset_link, sign_up_link])
 def test_the_new_key_signs_links(
     visitor: Visitor, person: str, use_keys: UseKeys, make: Callable[..., str]

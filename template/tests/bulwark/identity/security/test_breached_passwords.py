@@ -17,6 +17,8 @@ from tests.conftest import GOOD_PASSWORD, Visitor
 DIGEST = hashlib.sha1(GOOD_PASSWORD.encode()).hexdigest().upper()
 PREFIX, SUFFIX = DIGEST[:5], DIGEST[5:]
 
+pytestmark = pytest.mark.usefixtures("public_sign_up")
+
 
 class Service(ThreadingHTTPServer):
     """Answers each request alike, and keeps the paths it was asked for."""
@@ -69,7 +71,7 @@ def _running() -> Iterator[Service]:
 def register(visitor: Visitor) -> TestResponse:
     """Choose the good password for a new account; a redirect means that it is made."""
     visitor.submit("/register", {"email": "zoe@example.org"})
-    return visitor.submit(visitor.link_in_last_letter(), {"password": GOOD_PASSWORD})
+    return visitor.create_account(visitor.link_in_last_letter())
 
 
 def test_a_leaked_password_is_refused(service: Service, visitor: Visitor):

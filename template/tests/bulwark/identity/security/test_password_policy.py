@@ -123,6 +123,7 @@ def test_a_setting_lowers_the_length_to_eight(app: Flask):
     assert "8 characters or more" in said_of("w7#kQz!", least=8)
 
 
+@pytest.mark.usefixtures("public_sign_up")
 def test_the_reason_is_shown_when_an_account_is_made(visitor: Visitor):
     visitor.submit("/register", {"email": "zoe@example.org"})
     answer = visitor.submit(visitor.link_in_last_letter(), {"password": "short"})
