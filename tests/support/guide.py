@@ -163,6 +163,7 @@ def files_of_the_template(folder: Path) -> dict[Path, bytes]:
 def settings_of_tools(folder: Path) -> dict[str, object]:
     content = tomllib.loads((folder / "pyproject.toml").read_text())
     del content["project"]["dependencies"]
+    del content["dependency-groups"]["team"]
     return content
 
 

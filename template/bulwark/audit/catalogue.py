@@ -154,6 +154,12 @@ CATALOGUE: dict[str, Kind] = {
     ),
     "sys_startup": Kind(INFO, "", "A part of the service started", audited=False),
     "sys_shutdown": Kind(INFO, "", "A part of the service stopped", audited=False),
+    "sys_promises_given_up": Kind(
+        WARNING,
+        "",
+        "The service started without promises that its team gives up on purpose",
+        audited=False,
+    ),
     "sys_error": Kind(
         ERROR, "", "A request or job failed with an error", audited=False
     ),
