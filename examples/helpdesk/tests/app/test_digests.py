@@ -1,0 +1,26 @@
+"""The digest of each night."""
+
+from flask import Flask
+
+from app import notifications
+from tests.app.helpers import add_ticket
+from tests.conftest import Visitor, run_jobs
+
+
+def test_users_get_their_open_tickets(
+    app: Flask, customer: Visitor, stranger: Visitor, agent: Visitor
+):
+    number = add_ticket(app, "zoe@acme.example")
+    with app.app_context():
+        notifications.send_digests.function()
+    run_jobs(app)
+    letters = customer.letters()
+    assert {letter["To"] for letter in letters} == {
+        "zoe@acme.example",
+        "ada@help.example",
+    }
+    for letter in letters:
+        assert letter["List-Unsubscribe"]
+        text = letter.get_body(("plain",))
+        assert text is not None
+        assert f"https://localhost/tickets/{number}" in text.get_content()
