@@ -24,7 +24,7 @@ settings_lines() { # FILE: print its lines as the service reads them: no byte-or
   LC_ALL=C sed '1s/^\xef\xbb\xbf//; s/^[[:space:]]*//; s/[[:space:]]*$//' "$1"
 }
 allowed_hosts() { # SETTINGS: print what the worker may reach: hosts, addresses, networks or any
-  settings_lines "$1" | sed -n "s~^APP_\(MAIL\|DATABASE\|REDIS\)_URL=[\"']\{0,1\}[A-Za-z0-9+]*://\(.*@\)\{0,1\}\(\[[0-9a-f:]*\]\|[^]:/?#\"'[]*\).*~\3~p"
+  settings_lines "$1" | sed -n "s~^APP_\(MAIL\|DATABASE\|REDIS\|UPLOADS\)_URL=[\"']\{0,1\}[A-Za-z0-9+]*://\(.*@\)\{0,1\}\(\[[0-9a-f:]*\]\|[^]:/?#\"'[]*\).*~\3~p"
   value domain # the worker checks the certificate that visitors get
   [ ! -f "$service/app/hosts.txt" ] || settings_lines "$service/app/hosts.txt" | sed 's/#.*//'
 }

@@ -16,7 +16,11 @@ shift
 exec "$@"
 """
 ISOLATED = ("unshare", "--mount", "--map-root-user")
-WRITTEN = "APP_MAIL_URL={}\nAPP_REDIS_URL=rediss://192.0.2.8\n"
+WRITTEN = """
+APP_MAIL_URL={}
+APP_REDIS_URL=rediss://192.0.2.8
+APP_UPLOADS_URL=https://key:se/cret@192.0.2.11:9000/files?region=us-east-1
+"""
 
 
 @pytest.fixture
@@ -81,7 +85,7 @@ def test_settings_count_whatever_editor_wrote_them(
         "indented": "".join(f"  {line} \n" for line in text.splitlines()),
     }[editor]
     (machine / "etc/shop/env.production").write_bytes(text.encode())
-    assert reached(machine) == ALWAYS | {"192.0.2.7", "192.0.2.8"}
+    assert reached(machine) == ALWAYS | {"192.0.2.7", "192.0.2.8", "192.0.2.11"}
 
 
 def test_hosts_of_the_team_count_whatever_editor_wrote_them(machine: Path) -> None:

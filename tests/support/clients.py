@@ -25,6 +25,7 @@ class Service:
     def __init__(self, folder: Path, database: str | None) -> None:
         self.folder, self.mailbox = folder, Mailbox()
         self.socket = folder / "web.sock"
+        self.environment = ENVIRONMENT | {"HOME": str(folder)}
         with (folder / "service/.env.production").open("a") as file:
             file.write(f"APP_MAIL_URL=smtp://127.0.0.1:{self.mailbox.port}\n")
             if database:
@@ -37,7 +38,7 @@ class Service:
             *arguments,
             log=self.folder / log,
             cwd=self.folder / "service",
-            env=ENVIRONMENT | {"HOME": str(self.folder)},
+            env=self.environment,
         )
 
     def person(self, email: str) -> "Browser":

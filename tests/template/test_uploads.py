@@ -1,6 +1,8 @@
 """docs/uploads.md, done to a new service as a reader would."""
 
 import http.client
+import os
+import re
 import socket
 import ssl
 import tomllib
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.buckets import folder_of_rclone
 from tests.support.guide import Service, changing_its_own_files, copy_of
 from tests.support.servers import Nginx
 
@@ -67,6 +70,7 @@ def test_what_is_not_accepted_is_refused(visitor, person, monkeypatch):
 SHIPPED = (
     *("uploads", "test_facade.py", "web/test_body_limits.py", "web/test_access.py"),
     *("web/test_access_matrix.py", "web/test_hostile.py", "database"),
+    "ops/backups/test_files.py",
 )
 
 
@@ -84,7 +88,10 @@ def test_a_team_keeps_documents_and_every_check_passes(team: Service) -> None:
     for check in ("ruff format --check", "ruff check", "mypy", "lint-imports"):
         team.run("sh", "-c", f".venv/bin/{check}")
     team.proves(DOCUMENTS)
-    team.run("bin/test", "-q", "-n0", *(f"tests/bulwark/{name}" for name in SHIPPED))
+    shipped = [f"tests/bulwark/{name}" for name in SHIPPED]
+    path = f"{folder_of_rclone()}:{os.environ['PATH']}"
+    output = team.run("bin/test", "-q", "-rs", "-n0", *shipped, PATH=path)
+    assert not re.search("needs (boto3|rclone|Pillow)", output)
 
 
 def test_a_service_without_uploads_loads_none_of_their_packages(team: Service) -> None:

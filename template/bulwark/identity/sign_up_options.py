@@ -87,8 +87,13 @@ def init_app(
     app.extensions["sign_up"] = options
 
     @app.context_processor
-    def _mode() -> dict[str, object]:
-        return {"sign_up_mode": current().mode}
+    def _for_templates() -> dict[str, object]:
+        options = current()
+        return {
+            "sign_up_mode": options.mode,
+            "has_profile": options.form is not None,
+            "has_terms": options.terms is not None,
+        }
 
 
 def _wrong_values(options: SignUp) -> Iterator[str]:

@@ -22,6 +22,8 @@ from bulwark.jobs.state import recall_time
 from bulwark.mail.outbox import OutgoingMail
 from bulwark.observability.logging import log
 from bulwark.ops import thresholds
+from bulwark.uploads import storage
+from bulwark.uploads.storage import StorageError
 from bulwark.web.access import public
 from bulwark.web.rate_limits import limiter
 
@@ -131,6 +133,13 @@ def _worker() -> None:
         raise CheckFailedError("no worker is running: start one with `flask worker`")
 
 
+def _uploads() -> None:
+    try:
+        next(iter(storage.current().files()), None)
+    except StorageError as error:
+        raise CheckFailedError(str(error)) from error
+
+
 Check = Callable[[], None]
 CHECKS: dict[str, Check] = {
     "database": _database,
@@ -138,6 +147,7 @@ CHECKS: dict[str, Check] = {
     "limiter": _limiter,
     "mail": _mail,
     "worker": _worker,
+    "uploads": _uploads,
 }
 # The checks of /readyz: if one of REQUIRED fails, the service can't serve.
 REQUIRED, OPTIONAL = ("database", "migrations"), ("limiter", "mail")

@@ -175,6 +175,13 @@ class Config:
         "the folder of uploaded files, which no proxy may serve; it is also where files"
         " wait while they are received"
     )
+    uploads_url: str = setting(
+        "the bucket of uploaded files, in S3-compatible storage:"
+        " https://key:secret@host/bucket?region=…; without it, they are in"
+        " APP_UPLOADS_FOLDER",
+        cast=urls.uploads,
+        secret=True,
+    )
     virus_scanner: str = setting(
         "the path of clamd's socket, such as /run/clamav/clamd.ctl: uploaded files are"
         " scanned, and refused while it does not answer",

@@ -19,6 +19,7 @@ def problems(config: Config) -> Iterator[Problem]:
     yield from _bad_hosts(config.allowed_hosts)
     yield from _unverified_database(config)
     yield from _unverified_redis(config)
+    yield from _unverified_bucket(config)
     yield from _no_mail_server(config)
     if os.environ.get("FLASK_DEBUG", "0").lower() not in ("", "0", "false", "no"):
         yield Problem(
@@ -102,6 +103,16 @@ def _unverified_redis(config: Config) -> Iterator[Problem]:
             "APP_REDIS_URL connects to another host without verified TLS",
             UNVERIFIED,
             "write rediss:// and leave ssl_cert_reqs at required",
+        )
+
+
+def _unverified_bucket(config: Config) -> Iterator[Problem]:
+    url = urlsplit(config.uploads_url)
+    if url.scheme == "http" and not is_local(url.hostname or ""):
+        yield Problem(
+            "APP_UPLOADS_URL connects to another host without TLS",
+            UNVERIFIED,
+            "write https://",
         )
 
 

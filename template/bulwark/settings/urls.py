@@ -32,6 +32,12 @@ PORTS = range(1, 1 << 16)
 TLS_FROM_THE_START = 465
 MAIL_PORTS = {"smtp": 587, "smtps": TLS_FROM_THE_START}
 POSTGRESQL = re.compile(r"postgres(ql)?(\+\w+)?")
+# What all S3-compatible storages accept, in paths and in names.
+BUCKET = re.compile(
+    r"/(?P<name>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])"
+    r"(?P<folder>(/[\w-]+)*)/?\?region=(?P<region>[a-z0-9-]+)",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,18 @@ class Server:
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port is None else f":{self.port}"
         return f"{self.scheme}://{user}{at}{host}{port}{self.rest}"
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket of S3-compatible storage, and the start of its files' names."""
+
+    endpoint: str
+    name: str
+    prefix: str
+    region: str
+    access_key: str
+    secret_key: str = field(repr=False)
 
 
 def mail(text: str) -> str:
@@ -88,6 +106,20 @@ def redis(text: str) -> str:
     return str(_read(text, "redis", "rediss", "unix")) if text else ""
 
 
+def uploads(text: str) -> str:
+    """Parse APP_UPLOADS_URL."""
+    server = _read(text, "https", "http") if text else None
+    if server is None:
+        return ""
+    _bucket_in(server)
+    return str(server)
+
+
+def bucket(url: str) -> Bucket:
+    """Return the parts of a URL from `uploads`."""
+    return _bucket_in(_read(url, "https", "http"))
+
+
 def database(text: str) -> str:
     """Parse APP_DATABASE_URL."""
     scheme, separator, place = text.strip().partition("://")
@@ -118,6 +150,27 @@ def of_path(start: str, path: object) -> str:
 def path_of(url: str) -> str:
     """Return the path in a URL from `of_path`."""
     return unquote(url.partition(":")[2], errors="surrogateescape")
+
+
+def _bucket_in(server: Server) -> Bucket:
+    if not server.host or "," in server.host:
+        raise UnusableError("it contains no host, or several")
+    if not server.user or not server.password:
+        raise UnusableError(
+            "it needs a user and a password, which are the two parts of an access key;"
+            f" {ENCODE}"
+        )
+    if not (found := BUCKET.fullmatch(server.rest)):
+        raise UnusableError(
+            "after the host, it needs a bucket and a region, such as"
+            " /my-bucket?region=eu-central-1; a storage without regions accepts"
+            " us-east-1"
+        )
+    place = Server(server.scheme, None, None, server.host, server.port, "")
+    prefix = f"{found['folder'][1:]}/" if found["folder"] else ""
+    return Bucket(
+        str(place), found["name"], prefix, found["region"], server.user, server.password
+    )
 
 
 def _read(text: str, *schemes: str) -> Server:

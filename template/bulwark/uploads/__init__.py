@@ -17,12 +17,33 @@ name. A file without a row, such as one whose row was deleted, is deleted at nig
 it is a day old (`cleanup`).
 """
 
+from pathlib import Path
+
 from flask import Flask
 
-from bulwark.settings import Config
-from bulwark.uploads import cleanup, storage  # noqa: F401  it declares its job
+from bulwark.settings import Config, ConfigurationError
+from bulwark.settings.fields import Problem
+from bulwark.uploads import cleanup, copying  # noqa: F401  it declares its job
+from bulwark.uploads.storage import LocalFolder, Storage
 
 
 def init_app(app: Flask, config: Config) -> None:
-    """Choose the storage."""
-    app.extensions["uploads"] = storage.of(config)
+    """Choose the storage, and add a command."""
+    app.extensions["uploads"] = _storage(config)
+    app.cli.add_command(copying.copy_uploads)
+
+
+def _storage(config: Config) -> Storage:
+    """Return the storage that the settings choose."""
+    if not config.uploads_url:
+        return LocalFolder(Path(config.uploads_folder))
+    try:
+        from bulwark.uploads import bucket  # noqa: PLC0415  boto3 is the team's
+    except ModuleNotFoundError as error:
+        problem = Problem(
+            f"APP_UPLOADS_URL is set, but the package {error.name} is not installed",
+            "it connects to the bucket",
+            'add "boto3>=1.40" to dependencies in pyproject.toml, then run bin/setup',
+        )
+        raise ConfigurationError(config.environment, [problem]) from None
+    return bucket.Bucket(config.uploads_url)

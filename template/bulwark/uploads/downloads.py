@@ -6,6 +6,7 @@ from flask_login import current_user
 from bulwark.observability.logging import log
 from bulwark.uploads import storage
 from bulwark.uploads.models import Upload
+from bulwark.uploads.storage import StorageError
 from bulwark.web import headers
 
 
@@ -25,6 +26,8 @@ def send_upload(upload: Upload) -> Response:
     except FileNotFoundError:
         log.error("upload_missing", storage_name=upload.storage_name)
         abort(404)
+    except StorageError as error:
+        raise storage.unavailable(error) from error
     response = send_file(
         file,
         mimetype=upload.media_type,

@@ -14,6 +14,7 @@ from werkzeug.datastructures import FileStorage
 
 from bulwark.uploads import file_types, images, scanning, storage
 from bulwark.uploads.models import FILENAME_LENGTH, Upload
+from bulwark.uploads.storage import StorageError
 from bulwark.web.body_limits import parse_size
 from bulwark.web.input_validation import SCRATCH
 
@@ -32,7 +33,7 @@ def receive_uploads(field: str, model: type[Model]) -> list[Model]:
     Add the rows to the session and commit; a file without a row is deleted later. The
     list is empty if the user chose no file. If the model doesn't accept a file, the
     response is 400, 413 or 415 with the reason, and nothing is stored. If a virus
-    scanner is set up and doesn't answer, the response is 503.
+    scanner or a bucket is set up and doesn't answer, the response is 503.
 
     Args:
         field: the name of the form field, which may be `multiple`.
@@ -107,6 +108,8 @@ def _store(file: FileStorage, row: Upload) -> None:
     file.stream.seek(0)
     try:
         storage.current().write(row.storage_name, file.stream)
+    except StorageError as error:
+        raise storage.unavailable(error) from error
     except OSError as error:
         if error.errno in FULL:
             abort(503, "There is no space for files at the moment.")

@@ -1,4 +1,4 @@
-"""Where files are stored: a private folder, under random names."""
+"""Where files are stored, under random names: a private folder, or a `bucket`."""
 
 import os
 import secrets
@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
 from flask import current_app
+from werkzeug.exceptions import ServiceUnavailable
 
-from bulwark.settings import Config
+from bulwark.observability.logging import log
+from bulwark.web.errors import SOON
 from bulwark.web.input_validation import SCRATCH
 
 NAME_BYTES = 16
@@ -26,8 +28,15 @@ class StoredFile(NamedTuple):
     stored_at: datetime
 
 
+class StorageError(OSError):
+    """The storage can't be reached, or refuses a request. The message has no secret."""
+
+
 class Storage(Protocol):
-    """A place for files, each with a name from `new_name`."""
+    """A place for files, each with a name from `new_name`.
+
+    Each method, and reading a file, may raise a `StorageError`.
+    """
 
     def write(self, name: str, source: IO[bytes]) -> None:
         """Store a file, completely or not at all; one of this name is replaced."""
@@ -52,15 +61,23 @@ def is_name(text: str) -> bool:
     return len(text) == NAME_LENGTH and DIGITS.issuperset(text)
 
 
-def of(config: Config) -> Storage:
-    """Return the storage that the settings choose."""
-    return LocalFolder(Path(config.uploads_folder))
+def check_name(name: str) -> None:
+    """Raise a `ValueError` for what is not a name, and could be a path."""
+    if not is_name(name):
+        raise ValueError("a stored file has no such name")
 
 
 def current() -> Storage:
     """Return the storage of the running app."""
     storage: Storage = current_app.extensions["uploads"]
     return storage
+
+
+def unavailable(error: StorageError) -> ServiceUnavailable:
+    """Log an error of the storage, and return the 503 for the client."""
+    log.error("uploads_unavailable", reason=str(error))
+    hint = "Files are not available at the moment. Try again in a minute."
+    return ServiceUnavailable(hint, retry_after=SOON)
 
 
 class LocalFolder:
@@ -105,8 +122,7 @@ class LocalFolder:
                 yield StoredFile(path.name, found.st_size, stored_at)
 
     def _path(self, name: str) -> Path:
-        if not is_name(name):
-            raise ValueError("a stored file has no such name")
+        check_name(name)
         return self.folder / name[:2] / name
 
 

@@ -24,6 +24,7 @@ from bulwark.observability import logging as bulwark_logging
 from bulwark.observability.log_schema import schema
 from bulwark.web.access import ADMINISTRATOR
 from tests.beginnings import signed_in
+from tests.bucket import RCLONE, BucketServer
 from tests.conftest import ROOT, Visitor
 from tests.sign_up import choices_of
 
@@ -53,6 +54,17 @@ def written(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
     yield out
     monkeypatch.undo()
     bulwark_logging.configure("INFO", readable=True)
+
+
+@pytest.fixture
+def bucket_server(tmp_path: Path) -> Iterator[BucketServer]:
+    """A server with a bucket, if the service has what a bucket needs."""
+    pytest.importorskip("boto3", reason="needs boto3, an option")
+    if not RCLONE:
+        pytest.skip("needs rclone")
+    server = BucketServer(tmp_path / "bucket")
+    yield server
+    server.stop()
 
 
 @pytest.fixture

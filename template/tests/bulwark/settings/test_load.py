@@ -58,6 +58,11 @@ def test_a_missing_setting_is_named(
         ("APP_ALLOWED_HOSTS", "shop.example.com", "example domain"),
         ("APP_DATABASE_URL", "postgresql://u:p@db.shop.test/shop", "verified TLS"),
         (
+            "APP_UPLOADS_URL",
+            "http://u:p@files.shop.test/shop?region=eu-1",
+            "without TLS",
+        ),
+        (
             "APP_DATABASE_URL",
             "postgresql://u:p@db.shop.test/shop?sslmode=require",
             "verified TLS",

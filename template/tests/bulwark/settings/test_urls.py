@@ -38,6 +38,7 @@ URLS = {
     "APP_MAIL_URL": "smtp://user:{}@mail.shop.test:587",
     "APP_REDIS_URL": "rediss://:{}@cache.shop.test:6379/1",
     "APP_DATABASE_URL": "postgresql://user:{}@db.shop.test:5432/shop?sslmode=verify-full",
+    "APP_UPLOADS_URL": "https://user:{}@files.shop.test:9000/shop/a/b?region=eu-1",
 }
 BROKEN = {
     # A piece of the password would pass for the host, the port or an option.
@@ -84,6 +85,23 @@ BROKEN = {
         "user:hunter2@db.shop.test",
         "sqlite:///hunter2?x/shop.db",
     ],
+    "APP_UPLOADS_URL": [
+        "https://user:hunter2#secret",
+        "https://user:1234/hunter2@files.shop.test/shop?region=eu-1",
+        "https://user:hunter2@files.shop.test/shop",
+        "https://user:hunter2@files.shop.test/shop?region=",
+        "https://user:hunter2@files.shop.test/?region=eu-1",
+        "https://user:hunter2@files.shop.test/shop?region=eu-1&x=hunter2",
+        "https://user:hunter2@files.shop.test/shop?region=eu-1#hunter2",
+        "https://user:hunter2@files.shop.test/shop/../hunter2?region=eu-1",
+        "https://user:hunter2@files.shop.test/Hunter2/hunter2?region=eu-1",
+        "https://user:hunter2@/shop?region=eu-1",
+        "https://user:hunter2@a.test,b.test/shop?region=eu-1",
+        "https://hunter2@files.shop.test/shop?region=eu-1",
+        "https://:hunter2@files.shop.test/shop?region=eu-1",
+        "https://files.shop.test/shop?region=eu-1",
+        "s3://user:hunter2@shop",
+    ],
 }
 
 
@@ -111,6 +129,11 @@ def test_a_password_with_special_characters_works_in_a_url(
         _, kwargs = create_engine(url).dialect.create_connect_args(url)
         assert (kwargs["password"], kwargs["host"]) == (meant, "db.shop.test")
         assert (kwargs["port"], kwargs["dbname"]) == (5432, "shop")
+    elif name == "APP_UPLOADS_URL":
+        bucket = urls.bucket(loaded.uploads_url)
+        assert (bucket.access_key, bucket.secret_key) == ("user", meant)
+        assert (bucket.name, bucket.prefix, bucket.region) == ("shop", "a/b/", "eu-1")
+        assert bucket.endpoint == "https://files.shop.test:9000"
     else:
         server = urls.mail_server(loaded.mail_url)
         assert (server.user, server.password) == ("user", meant)
@@ -143,6 +166,7 @@ def test_an_ambiguous_or_invalid_url_stops_the_start_and_shows_no_secret(
         ("APP_MAIL_URL", "smtp://u:p@müller.test", "xn--"),
         ("APP_MAIL_URL", "smtp://u:p%E4@h.test", "UTF-8"),
         ("APP_DATABASE_URL", "postgresql://u:1/2@db.test/shop", "%2F"),
+        ("APP_UPLOADS_URL", "https://u:p@files.test/shop", "?region="),
     ],
 )
 def test_a_problem_shows_what_to_write_instead(
@@ -183,6 +207,8 @@ def test_what_others_call_a_postgresql_url_is_one(
         ("APP_DATABASE_URL", "postgresql://u:p@localhost/shop?options=-c x=y"),
         ("APP_DATABASE_URL", "sqlite:////srv/what#100%25/x.db"),
         ("APP_DATABASE_URL", "sqlite://"),
+        ("APP_UPLOADS_URL", "https://u:p@[2001:db8::1]:9000/shop/?region=eu-1"),
+        ("APP_UPLOADS_URL", "http://u:p@localhost:9000/shop?region=us-east-1"),
     ],
 )
 def test_ordinary_urls_stay_as_they_are(

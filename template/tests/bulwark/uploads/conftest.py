@@ -18,6 +18,7 @@ from bulwark.database import db
 from bulwark.identity.sign_up_options import SignUp
 from bulwark.jobs import queue
 from bulwark.uploads import cleanup
+from bulwark.uploads.storage import LocalFolder
 from bulwark.web.rate_limits import limiter
 from tests.bulwark.uploads.team import Base, Paper, blueprint
 from tests.conftest import Visitor, add_person
@@ -97,11 +98,12 @@ class Owner:
 @pytest.fixture
 def papers(team_app: Flask) -> Iterator[Path]:
     """The folder of the service's files, empty before and after a test."""
-    yield Path(team_app.config["UPLOADS_FOLDER"])
+    folder = Path(team_app.config["UPLOADS_FOLDER"])
+    yield folder
     limiter.storage.reset()
     with team_app.app_context():
-        for file in team_app.extensions["uploads"].files():
-            team_app.extensions["uploads"].delete(file.name)
+        for file in (storage := LocalFolder(folder)).files():
+            storage.delete(file.name)
         with trail.unlocked():
             for table in reversed(db.metadata.sorted_tables):
                 if table.name not in ("roles", "audit_permits"):

@@ -10,6 +10,7 @@ import pytest
 
 from bulwark.ops.backups import archive, contents, payload
 from bulwark.uploads import storage
+from tests.bucket import BucketServer
 from tests.bulwark.ops.backups.support import Service
 
 # Around the sizes of chunks.
@@ -141,3 +142,31 @@ def test_a_backup_of_an_earlier_release_is_restored(service: Service, folder: Pa
     service.restore(file)
     assert "before" in service.tables()
     assert stored(folder) == kept
+
+
+def test_files_in_a_bucket_are_there_again(
+    service: Service, bucket_server: BucketServer
+):
+    from bulwark.uploads.bucket import Bucket
+
+    own = Bucket(bucket_server.url())
+    service.patch.setitem(service.app.extensions, "uploads", own)
+    kept = keep(service, *SIZES)
+    file = service.backup()
+    for path in bucket_server.files.iterdir():
+        path.unlink()
+    service.lose_all_data()
+    service.restore(file)
+    assert stored(bucket_server.files) == kept
+
+
+def test_a_bucket_that_is_down_fails_the_backup(
+    service: Service, bucket_server: BucketServer
+):
+    from bulwark.uploads.bucket import Bucket
+
+    own = Bucket(bucket_server.url())
+    service.patch.setitem(service.app.extensions, "uploads", own)
+    bucket_server.stop()
+    assert "unreachable" in service.refuses("backup", service.folder)
+    assert service.files() == []
