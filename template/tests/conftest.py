@@ -116,8 +116,10 @@ def app(whole_app: Flask, mailbox: Path) -> Iterator[Flask]:
     with whole_app.app_context():
         delete_rows()
         queue.flush()
-    for letter in mailbox.iterdir():
-        letter.unlink()
+    uploads = Path(whole_app.config["UPLOADS_FOLDER"])
+    for file in (*mailbox.iterdir(), *uploads.rglob("*")):
+        if file.is_file():
+            file.unlink()
 
 
 def delete_rows() -> None:
