@@ -5,6 +5,7 @@ invalid request gets 400 with a reason, or 404 for a path that can't exist.
 """
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -44,7 +45,18 @@ def init_app(app: Flask) -> None:
 
 def _check() -> None:
     """Check everything except the body, and set the maximum body size."""
-    environ = request.environ
+    _check_headers(request.environ)
+    if "\0" in request.path or not all(map(_may_exist, _path_values())):
+        abort(404)
+    if query := request.query_string:
+        _check_encoded(query)
+    if (size := body_limits.limit_of(current_app, request.endpoint)) is not None:
+        if request.mimetype == FORM:  # parsing takes fifty times its size in memory
+            size = min(size, request.max_content_length or MAX_BODY)
+        request.max_content_length = size
+
+
+def _check_headers(environ: Mapping[str, Any]) -> None:
     if "\0" in "".join(v for k, v in environ.items() if k.startswith(HEADERS)):
         abort(400, "Send headers without NUL.")
     if not environ.get("HTTP_AUTHORIZATION", "").isascii():
@@ -55,14 +67,6 @@ def _check() -> None:
     for name in DATES:
         if not _is_in_range(environ.get(f"HTTP_{name.upper().replace('-', '_')}")):
             abort(400, f"{name} is not a date.")
-    if "\0" in request.path or not all(map(_may_exist, _path_values())):
-        abort(404)
-    if query := request.query_string:
-        _check_encoded(query)
-    if (size := body_limits.limit_of(current_app, request.endpoint)) is not None:
-        if request.mimetype == FORM:  # parsing takes fifty times its size in memory
-            size = min(size, request.max_content_length or MAX_BODY)
-        request.max_content_length = size
 
 
 def _is_in_range(date: str | None) -> bool:
