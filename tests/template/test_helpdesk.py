@@ -176,7 +176,7 @@ def test_a_ticket_is_written_answered_and_exported(
     customer.open("/exports/")
     assert customer.objections() == []
     customer.press("Export tickets")
-    link = customer.page.get_by_role("button", name="Download tickets.csv")
+    link = customer.page.get_by_role("link", name="Download tickets.csv")
     expect(link).to_be_visible()
     assert customer.objections() == []
     with customer.page.expect_download() as download:
