@@ -155,11 +155,21 @@ def test_an_email_suits_everybody(visitor: Visitor, person: Person) -> None:
     assert visitor.objections() == []
 
 
-def test_the_page_for_a_new_password_suits_everybody(
+def test_the_page_of_an_invitation_suits_everybody(
     visitor: Visitor, service: Service
 ) -> None:
     output = run("bin/flask", "accounts", "invite", cwd=service.folder)
     visitor.open(output[output.index("/reset/") :].strip())
+    expect(visitor.page.get_by_label("Password", exact=True)).to_have_value("")
+    assert visitor.objections() == []
+
+
+def test_the_page_for_a_new_password_suits_everybody(
+    visitor: Visitor, person: Person
+) -> None:
+    visitor.open("/reset")
+    visitor.send("Send link", {"Email address": person.email})
+    visitor.follow_link_in_message(person.email, "Set a new password")
     expect(visitor.page.get_by_label("New password", exact=True)).to_have_value("")
     assert visitor.objections() == []
 
@@ -283,7 +293,7 @@ def test_the_life_of_an_account(
     visitor = visit(java_script_enabled=javascript)
     page, first, second = visitor.page, next(ADDRESSES), next(ADDRESSES)
     visitor.open("/")
-    visitor.follow("Sign up")
+    page.get_by_role("navigation").get_by_role("link", name="Sign up").click()
     visitor.sign_up(first)
     visitor.send("Sign in", {"Email address": first, "Password": PASSWORD})
     visitor.sees("Account")

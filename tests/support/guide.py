@@ -66,6 +66,8 @@ class Service:
     def _do(self, block: Block) -> None:
         if block.language == "sh":
             for line in block.content.splitlines():
+                if line == "bin/setup":
+                    self.leave_shared_packages()
                 self.run("sh", "-c", line)
         if block.path is None:
             return
@@ -119,8 +121,13 @@ class Service:
     def has_python(self, python: str) -> None:
         """Get another Python, and packages for it, as a team would."""
         (self.folder / ".python-version").write_text(f"{python}\n")
-        (self.folder / ".venv").unlink()
+        self.leave_shared_packages()
         self.run("bin/setup")
+
+    def leave_shared_packages(self) -> None:
+        """Make the next `bin/setup` install where no other service looks."""
+        if (self.folder / ".venv").is_symlink():
+            (self.folder / ".venv").unlink()
 
     def keep(self, tests: str) -> None:
         (self.folder / "tests/app/test_proof.py").write_text(tests)
