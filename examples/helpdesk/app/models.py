@@ -32,8 +32,13 @@ class User(BaseUser):
 
     @property
     def name(self) -> str:
-        """Return the name that others see."""
+        """The name that others see."""
         return self.display_name or "A user"
+
+    @property
+    def gets_email(self) -> bool:
+        """Whether to email them about tickets."""
+        return bool(self.active and self.has_permission("tickets:read"))
 
 
 class Ticket(Model):

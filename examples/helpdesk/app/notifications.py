@@ -15,7 +15,7 @@ def notify(comment_id: int) -> None:
     ticket = comment.ticket
     wrote = {ticket.author, *(other.author for other in ticket.comments)}
     for user in wrote - {None, comment.author}:
-        if user and user.active and ticket.is_readable_by(user):
+        if user and user.gets_email and ticket.is_readable_by(user):
             send_templated_email(
                 f"Comment on ticket {ticket.id}: {ticket.subject}",
                 user.email,
@@ -29,7 +29,7 @@ def notify(comment_id: int) -> None:
 def send_digest(user_id: int) -> None:
     """Email one user the oldest open tickets that they may read, if any."""
     user = db.session.get(User, user_id)
-    if user is None or not user.active:
+    if user is None or not user.gets_email:
         return
     found = tickets_of(user).where(Ticket.status == "open")
     if tickets := db.session.scalars(found.order_by(Ticket.id).limit(50)).all():

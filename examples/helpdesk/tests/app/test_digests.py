@@ -1,8 +1,11 @@
 """The digest of each night."""
 
 from flask import Flask
+from sqlalchemy import select
 
 from app import notifications
+from app.models import User
+from bulwark import db
 from tests.app.helpers import add_ticket
 from tests.conftest import Visitor, run_jobs
 
@@ -24,3 +27,14 @@ def test_users_get_their_open_tickets(
         text = letter.get_body(("plain",))
         assert text is not None
         assert f"https://localhost/tickets/{number}" in text.get_content()
+
+
+def test_a_user_who_may_not_read_tickets_gets_none(app: Flask, customer: Visitor):
+    add_ticket(app, "zoe@acme.example")
+    with app.app_context():
+        user = db.session.scalars(select(User)).one()
+        user.roles = []
+        db.session.commit()
+        notifications.send_digest.function(user.id)
+    run_jobs(app)
+    assert customer.letters() == []
