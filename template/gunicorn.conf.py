@@ -8,7 +8,7 @@ gc.disable()  # wsgi.py, which gunicorn loads next, explains why and enables it 
 
 from gunicorn import glogging  # noqa: E402
 
-from bulwark.audit import events  # noqa: E402
+from bulwark.audit import events, promises  # noqa: E402
 from bulwark.database import db  # noqa: E402
 from bulwark.jobs import queue  # noqa: E402
 from bulwark.ops import cores  # noqa: E402
@@ -74,6 +74,7 @@ def when_ready(server: Any) -> None:
     """Log that the service has started."""
     with server.app.wsgi().app_context():
         events.emit("sys_startup", part="web")
+        promises.log_given_up()
 
 
 def on_exit(server: Any) -> None:

@@ -96,6 +96,7 @@ def init_app(
     everyone: Sequence[str] = (),
     sign_up: SignUp = SignUp(),  # noqa: B008
     csp_sources: Mapping[str, Sequence[str]] | None = None,
+    promises: Mapping[str, str] | None = None,
 ) -> None:
     """Set up the base for an app whose blueprints are registered.
 
@@ -108,9 +109,11 @@ def init_app(
         everyone: those of your permissions that every user has, even without a role.
         sign_up: who may create an account, and what they enter.
         csp_sources: other hosts that your pages load from, by CSP directive.
+        promises: the promises that you give up, each with the reason.
 
     Raises:
-        settings.ConfigurationError: a setting is missing, weak or unknown.
+        settings.ConfigurationError: a setting is missing, weak or unknown, or a
+            promise is.
         access.UndeclaredAccessError: a route does not declare who may call it.
         sign_up_options.SignUpError: a choice about sign-up can't work.
         overrides.UnknownTemplateError: a template of yours overrides nothing.
@@ -129,4 +132,5 @@ def init_app(
         everyone=everyone,
         sign_up=sign_up,
         csp_sources=csp_sources or {},
+        promises=promises or {},
     )

@@ -29,6 +29,7 @@ def init_app(
     everyone: Sequence[str],
     sign_up: SignUp,
     csp_sources: Mapping[str, Sequence[str]],
+    promises: Mapping[str, str],
 ) -> None:
     """Set up the rooms; the arguments are those of `bulwark.init_app`."""
     database.init_app(app, config)
@@ -37,7 +38,7 @@ def init_app(
     metrics.init_app(app, config, CATALOGUE, database.pool_of(app))
     jobs.init_app(app, config)
     mail.init_app(config)
-    audit.init_app(app)
+    audit.init_app(app, config, promises)
     web.init_app(app, config, csp_sources)
     uploads.init_app(app, config)
     identity.init_app(app, config, user_model, roles, sign_up)

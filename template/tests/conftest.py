@@ -10,7 +10,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -24,6 +25,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import create_engine, event, make_url, text
 from werkzeug.test import TestResponse
+
+from tests.fixtures import ApiClients, RunJobs, api_client, run_jobs
+
+__all__ = ["ApiClients", "RunJobs", "api_client", "run_jobs"]
 
 ROOT = Path(__file__).parent.parent
 GOOD_PASSWORD = "purple otter juggles lamps"
@@ -49,12 +54,27 @@ def _use_a_database_of_this_worker() -> None:
     )
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Let warnings about the base fail a test; those about your code are only shown.
+
+    An error would fail whichever test happens to run then, such as one of the base.
+    """
+    warnings.filterwarnings("error", module=r"(bulwark|tests\.bulwark)(\.|\Z)")
+    return (yield)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Start workers for the whole suite only: for a few tests they take longer."""
     option = config.option
     few = option.file_or_dir or option.keyword or option.markexpr or option.lf
     return 0 if few else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker of tests that prove a promise of docs/promises.md."""
+    config.addinivalue_line("markers", "promise(name): the test proves this promise")
 
 
 def pytest_unconfigure() -> None:
@@ -132,6 +152,23 @@ def delete_rows() -> None:
             if table.name not in ROWS_STAY:
                 db.session.execute(table.delete())
     db.session.commit()
+
+
+def given_up(app: Flask) -> dict[str, str]:
+    """Return the promises that the service gives up, each with the reason."""
+    declared: dict[str, str] = app.extensions["bulwark_promises"]
+    return declared
+
+
+@pytest.fixture(autouse=True)
+def _follow_the_declared_promises(request: pytest.FixtureRequest) -> None:
+    """Expect a test to fail if it proves a promise that the service gives up."""
+    if marker := request.node.get_closest_marker("promise"):
+        (name,) = marker.args
+        reason = given_up(request.getfixturevalue("whole_app")).get(name)
+        if reason is not None:
+            why = f"{name} is given up: {reason}"
+            request.applymarker(pytest.mark.xfail(raises=AssertionError, reason=why))
 
 
 @dataclass
@@ -235,14 +272,6 @@ class Visitor:
         found = re.search(r"https://localhost(/\S+)", body.get_content())
         assert found, "the email has no link"
         return found[1]
-
-
-def run_jobs(app: Flask) -> None:
-    """Run the jobs that are due, as a worker does, but in this process."""
-    from bulwark.jobs.runner import runner
-
-    with app.app_context():
-        runner.run_due()
 
 
 @lru_cache

@@ -95,7 +95,7 @@ def test_the_compose_file_is_valid_and_says_nothing_twice_or_in_vain(
     PyCompose.from_json(json.dumps(content))
     containers = content["services"]
     expected = {"web", "worker", "prepare", "backup", "redis", "proxy", "certbot"}
-    expected.add("egress")
+    expected |= {"egress", "drill"}
     watching = {"metrics", "prometheus", "alertmanager", "grafana"}
     assert {n for n in containers if "profiles" in containers[n]} == watching
     assert containers.keys() - {"database"} - watching == expected
@@ -391,7 +391,7 @@ def test_limits_are_the_kernels(stack: Stack) -> None:
 
 
 def test_the_web_and_what_holds_data_reach_no_network(stack: Stack) -> None:
-    for name in ("web", "backup", "redis", "database"):
+    for name in ("web", "backup", "drill", "redis", "database"):
         devices = (stack.processes(name)[0] / "net/dev").read_text()
         assert re.findall(r"^ *(\w+):", devices, re.MULTILINE) == ["lo"], name
         listening = (stack.processes(name)[0] / "net/tcp").read_text()

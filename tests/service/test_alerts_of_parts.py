@@ -339,6 +339,37 @@ def test_a_key_that_is_over_a_year_old_raises_a_ticket(
         )
 
 
+def test_a_backup_that_can_not_be_restored_raises_a_ticket(
+    whole: Whole, in_time: ExpectAlert
+) -> None:
+    folder = whole.folder / "drills"
+    whole.flask("backup", str(folder))
+    (backup,) = folder.iterdir()
+    content = backup.read_bytes()
+    backup.write_bytes(content[:-10])
+    with in_time("RestoreDrillFailed"), pytest.raises(AssertionError, match="damaged"):
+        whole.flask("restore-drill", str(folder))
+    backup.write_bytes(content)
+    whole.flask("restore-drill", str(folder))
+    eventually(lambda: whole.value("restore_drill_failed") == 0)
+    assert whole.value("restore_drill_last_timestamp_seconds") > 0
+    assert whole.value("restore_drill_duration_seconds") > 0
+
+
+def test_drills_that_no_longer_run_raise_a_ticket(
+    whole: Whole, in_time: ExpectAlert
+) -> None:
+    with in_time("RestoreDrillOverdue"):
+        whole.python(
+            "from datetime import timedelta; from wsgi import app\n"
+            "from bulwark.database import utcnow; from bulwark.jobs import queue\n"
+            "from bulwark.ops.backups import drill_results\n"
+            "with app.app_context():\n"
+            "    long_ago = (utcnow() - timedelta(days=41)).isoformat().encode()\n"
+            "    queue.storage.put_data(drill_results.PASSED.encode(), long_ago)"
+        )
+
+
 def test_a_truncated_trail_pages_the_operator(
     whole: Whole, expect_alert: ExpectAlert
 ) -> None:

@@ -56,6 +56,7 @@ THRESHOLDS = {
     "BackupFailing": "BACKUP_AGE",
     "CertificateQuarterLeft": "LEAST_CERTIFICATE_LIFE",
     "KeyOld": "KEY_AGE",
+    "RestoreDrillOverdue": "DRILL_AGE",
     "MailQueueStuck": "QUEUED_MAIL_AGE",
     "WorkerGone": "HEARTBEAT_AGE",
 }

@@ -163,6 +163,7 @@ def files_of_the_template(folder: Path) -> dict[Path, bytes]:
 def settings_of_tools(folder: Path) -> dict[str, object]:
     content = tomllib.loads((folder / "pyproject.toml").read_text())
     del content["project"]["dependencies"]
+    del content["dependency-groups"]["team"]
     return content
 
 
@@ -192,8 +193,10 @@ def merge(there: str, added: str) -> str:
             top = first_line(body[1]) - 1  # body[0] is the docstring
             lines[top:top] = source
         elif same:
-            if entries := entries_of(same[0]):
-                source = [declare(node, entries | entries_of(node))]
+            if entries := entries_of(same[0], there):
+                source = [declare(node, entries | entries_of(node, added))]
+            if isinstance(node, ast.ClassDef):
+                source = with_members_of(same[0], there, source, node)
             lines[first_line(same[0]) - 1 : same[0].end_lineno] = source
         else:
             lines += ["", "", *source]
@@ -201,12 +204,16 @@ def merge(there: str, added: str) -> str:
     return there
 
 
-def entries_of(node: ast.stmt) -> dict[str, str]:
+def entries_of(node: ast.stmt, source: str) -> dict[str, str]:
     """Return what a declaration of a dictionary contains, as source."""
     if not isinstance(node, ast.AnnAssign) or not isinstance(node.value, ast.Dict):
         return {}
+
+    def text(part: ast.expr) -> str:
+        return ast.get_source_segment(source, part) or ""
+
     pairs = zip(node.value.keys, node.value.values, strict=True)
-    return {ast.unparse(key): ast.unparse(value) for key, value in pairs if key}
+    return {text(key): text(value) for key, value in pairs if key}
 
 
 def declare(node: ast.stmt, entries: dict[str, str]) -> str:
@@ -217,6 +224,20 @@ def declare(node: ast.stmt, entries: dict[str, str]) -> str:
     return f"{name}: {kind} = {{\n{''.join(lines)}}}"
 
 
+def with_members_of(
+    old: ast.stmt, there: str, source: list[str], new: ast.ClassDef
+) -> list[str]:
+    """Return the source of a class, and the members that only the old one has."""
+    assert isinstance(old, ast.ClassDef)
+    names = {name_of(member) for member in new.body}
+    kept = [
+        there.splitlines()[first_line(member) - 1 : member.end_lineno]
+        for member in old.body
+        if name_of(member) not in {*names, None}
+    ]
+    return [*source, *(line for member in kept for line in ["", *member])]
+
+
 def first_line(node: ast.stmt) -> int:
     """Return where a statement begins, decorators included."""
     decorators: list[ast.expr] = getattr(node, "decorator_list", [])
@@ -224,8 +245,11 @@ def first_line(node: ast.stmt) -> int:
 
 
 def name_of(node: ast.stmt) -> str | None:
-    if isinstance(node, ast.ClassDef | ast.FunctionDef):
-        return node.name
-    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-        return node.target.id
+    match node:
+        case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+            return name
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return name
+        case ast.Assign(targets=[ast.Name(id=name)]):
+            return name
     return None

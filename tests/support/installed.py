@@ -17,6 +17,7 @@ EXPOSURE = {
     "worker": 1.2,
     "metrics": 1.2,
     "backup": 0.3,
+    "drill": 0.3,
     "renew": 2.3,
     "reach": 2.4,
 }

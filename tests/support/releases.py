@@ -29,7 +29,8 @@ HARDER = {
 YOURS = "\n# Yours from here"
 # Seeds, and what a command writes and a test compares.
 NOT_HARDENED = (
-    *(".gitattributes", "app/", "tests/app/"),
+    *(".gitattributes", "app/", "tests/app/", "AGENTS.md", ".devcontainer/"),
+    *(".editorconfig", ".pre-commit-config.yaml", ".vscode/"),
     *("bulwark/access.txt", "docs/events.md", "renovate.json"),
     "bulwark/identity/security/common_passwords.bin",
 )

@@ -17,13 +17,12 @@ from tests.support.servers import PATIENCE, free_port, wait_for_port
 
 DIGESTS = """
 from app import digests
-from tests.conftest import run_jobs
 
 
-def test_who_unsubscribed_gets_no_digest(app, visitor, person):
+def test_who_unsubscribed_gets_no_digest(app, visitor, person, run_jobs):
     with app.app_context():
         digests.send_digests.function()
-    run_jobs(app)
+    run_jobs()
     (letter,) = visitor.letters()
     assert "Open your account:\\n\\nhttps://localhost/account" in letter.get_body(
         ("plain",)
@@ -33,7 +32,7 @@ def test_who_unsubscribed_gets_no_digest(app, visitor, person):
     assert app.test_client().post(url, data=click).status_code == 200
     with app.app_context():
         digests.send_digests.function()
-    run_jobs(app)
+    run_jobs()
     assert len(visitor.letters()) == 1
 """
 SHIPPED = ("mail", "test_facade.py", "test_names.py", "web/test_access.py")

@@ -335,7 +335,10 @@ def test_a_service_with_all_of_it_passes_every_check(
     team.proves(*PROOFS)
 
 
-CHAPTERS = ("api.md", "uploads.md", "rich_text.md", "data.md", "embedding.md")
+CHAPTERS = (
+    *("accounts.md", "api.md", "data.md", "email.md", "embedding.md", "forms.md"),
+    *("jobs.md", "pages.md", "rich_text.md", "uploads.md"),
+)
 
 
 @pytest.mark.needs("postgresql")

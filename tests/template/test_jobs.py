@@ -10,11 +10,11 @@ from tests.support.servers import Postgres
 
 EXPORTS = """
 from app import exports
-from tests.conftest import add_person, run_jobs
+from tests.conftest import add_person
 
 
 def test_users_see_the_progress_of_their_own_exports(
-    app, visitor, other_visitor, person, monkeypatch
+    app, visitor, other_visitor, person, monkeypatch, run_jobs
 ):
     visitor.sign_in(person)
     other_visitor.sign_in(add_person(app, "ada@example.org"))
@@ -22,16 +22,16 @@ def test_users_see_the_progress_of_their_own_exports(
     page = visitor.get(path).text
     assert '<noscript><meta http-equiv="refresh"' in page
     monkeypatch.setattr(exports, "Export", None)  # the job fails after its progress
-    run_jobs(app)
+    run_jobs()
     monkeypatch.undo()
     assert other_visitor.get(path).status_code == 404
     assert other_visitor.get("/exports/").status_code == 200
 
 
-def test_the_nightly_job_deletes_exports(app, visitor, person):
+def test_the_nightly_job_deletes_exports(app, visitor, person, run_jobs):
     visitor.sign_in(person)
     path = visitor.submit("/exports/", {}).headers["Location"]
-    run_jobs(app)
+    run_jobs()
     assert "Month 12" in visitor.get(path).text
     with app.app_context():
         exports.delete_exports.function()

@@ -21,19 +21,23 @@ from tests.conftest import GOOD_PASSWORD
 from tests.support import find_user
 
 EMAIL = "zoe@example.org"
-WHO = {"display_name": "Zoe <b>Quill</b>", "company": "", "time_zone": "Asia/Tokyo"}
+WHO = {
+    "display_name": "Zoe <b>Quill</b>",
+    "organization": "",
+    "time_zone": "Asia/Tokyo",
+}
 
 
 def test_an_invited_user_fills_in_the_form(app, visitor):
     output = app.test_cli_runner().invoke(args=["accounts", "invite", EMAIL]).output
     assert "within 72 hours" in output
     link = output.strip().split("https://localhost")[-1]
-    for field in ("Your name", "Company", "Time zone", "Password", "terms of use"):
+    for field in ("Your name", "Organization", "Time zone", "Password", "terms of use"):
         assert field in visitor.get(link).text
     form = {"password": GOOD_PASSWORD, **WHO, "accept_terms": "2026-11"}
     for wrong, message in (
         ({"display_name": ""}, "Enter your name."),
-        ({"company": "x" * 121}, "Use 120 characters at most; this has 121."),
+        ({"organization": "x" * 121}, "Use 120 characters at most; this has 121."),
         ({"time_zone": "Mars"}, "Not a valid choice."),
         ({"accept_terms": "2025-01"}, "accept them to continue"),
         ({"password": "short"}, "Use 15 characters or more"),
@@ -45,7 +49,7 @@ def test_an_invited_user_fills_in_the_form(app, visitor):
     assert visitor.submit(link, form).location == "/login"
     with app.app_context():
         user = find_user(app, EMAIL)
-        assert (user.display_name, user.company) == (WHO["display_name"], None)
+        assert (user.display_name, user.organization) == (WHO["display_name"], None)
         assert user.accepted_terms_version == "2026-11"
         assert [role.name for role in user.roles] == ["customer"]
     visitor.sign_in(EMAIL)
@@ -57,7 +61,7 @@ def test_an_invited_user_fills_in_the_form(app, visitor):
 def test_nobody_else_signs_up(visitor):
     page = visitor.get("/register")
     assert "Accounts are by invitation" in page.text
-    assert 'href="/register">Sign up' not in visitor.get("/").text
+    assert 'href="/register' not in visitor.get("/").text
 """
 # Fields that values derived from their types do not fit.
 STRICT = """

@@ -31,7 +31,10 @@ from tests.support.releases import (
 from tests.support.servers import Postgres
 from tests.support.shared import made_once
 
-HALF = ("app/", "tests/app/", "README.md", "uv.lock", ".gitattributes")
+HALF = (
+    *("app/", "tests/app/", "README.md", "uv.lock", ".gitattributes", "AGENTS.md"),
+    *(".devcontainer/", ".editorconfig", ".pre-commit-config.yaml", ".vscode/"),
+)
 # A service has one of them as long as it has their CI.
 SEEDED_FOR_CI = (".github/dependabot.yml", "renovate.json")
 # Files of the template with a place for the team in them.

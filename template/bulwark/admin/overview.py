@@ -16,6 +16,7 @@ from sqlalchemy import Select, select
 from bulwark.admin import event_counts, history, system_status
 from bulwark.admin.confirmation import blueprint
 from bulwark.admin.event_counts import COUNTED, Series
+from bulwark.audit import promises
 from bulwark.audit.catalogue import CATALOGUE
 from bulwark.audit.events import SecurityEvent
 from bulwark.database import db
@@ -44,6 +45,7 @@ def overview() -> ResponseReturnValue:
             hours=[hour.isoformat() for hour in hours],
             counts={one.key: one.by_hour for one in series},
             **current.to_json(),
+            promises_given_up=promises.given_up(),
             events=history.to_json(latest),
         )
     return render_template(
@@ -52,6 +54,8 @@ def overview() -> ResponseReturnValue:
         series=series,
         status=current,
         concerns=current.concerns,
+        promises=promises.PROMISES,
+        given_up=promises.given_up(),
         events=latest,
         hour_long=HOUR,
         most_counted=event_counts.MOST_COUNTED,

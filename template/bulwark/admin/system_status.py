@@ -13,9 +13,11 @@ from bulwark.jobs.state import recall_time
 from bulwark.mail.outbox import OutgoingMail
 from bulwark.observability.logging import log
 from bulwark.ops import status
+from bulwark.ops.backups import drill_results
 from bulwark.ops.thresholds import (
     AUDIT_CHECK_AGE,
     BACKUP_AGE,
+    DRILL_AGE,
     HEARTBEAT_AGE,
     LEAST_CERTIFICATE_LIFE,
     QUEUED_MAIL_AGE,
@@ -33,6 +35,7 @@ class SystemStatus:
     mails: tuple[int, datetime | None] | None
     worker: datetime | None
     backup: datetime | None
+    drills: drill_results.Results | None
 
     @property
     def concerns(self) -> dict[str, str]:
@@ -43,12 +46,14 @@ class SystemStatus:
             "mails": self._mail_concern(),
             "worker": _late(self.worker, HEARTBEAT_AGE, "Not seen for 5 minutes."),
             "backup": _late(self.backup, BACKUP_AGE, "None for more than a day."),
+            "drill": self._drill_concern(),
         }
         return {name: text for name, text in concerns.items() if text}
 
     def to_json(self) -> dict[str, Any]:
         """Return the status as JSON values."""
         certificate, audit, mails = self.certificate, self.audit, self.mails
+        drills = self.drills
         return {
             "certificate": certificate
             and {
@@ -66,6 +71,7 @@ class SystemStatus:
             "mails": mails and {"waiting": mails[0], "oldest_at": _isoformat(mails[1])},
             "worker_seen_at": _isoformat(self.worker),
             "backup_at": _isoformat(self.backup),
+            "restore_drill_at": drills and _isoformat(drills.passed_at),
             "concerns": self.concerns,
         }
 
@@ -93,6 +99,16 @@ class SystemStatus:
             self.mails[1], QUEUED_MAIL_AGE, "One is queued for over 15 minutes."
         )
 
+    def _drill_concern(self) -> str:
+        if self.drills is None:
+            return ""
+        if self.drills.failed:
+            return "The last one failed."
+        if self.drills.waiting_since is None:
+            return ""
+        since = self.drills.waiting_since
+        return _late(since, DRILL_AGE, "None for more than 40 days.")
+
 
 def read() -> SystemStatus:
     """Return the current status."""
@@ -102,6 +118,7 @@ def read() -> SystemStatus:
         mails=or_unknown(_mails),
         worker=or_unknown(lambda: recall_time("sign of life")),
         backup=or_unknown(lambda: recall_time("backup")),
+        drills=or_unknown(drill_results.read),
     )
 
 

@@ -1,6 +1,7 @@
 """Anchors: links of the audit trail in a file, where the database can't change them."""
 
 import os
+from datetime import datetime
 from pathlib import Path
 
 from huey import crontab
@@ -17,6 +18,17 @@ def stored_anchors() -> dict[int, bytes]:
     lines = file.read_text().splitlines() if file.exists() else []
     heads = [line.split()[1].partition(":") for line in lines if len(line.split()) > 1]
     return {int(position): bytes.fromhex(mac) for position, _, mac in heads}
+
+
+def lines_before(moment: datetime) -> list[str]:
+    """Return the lines of the anchor file that were written before a moment."""
+    file = _file()
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    return [line for line in lines if line.strip() and _written_at(line) < moment]
+
+
+def _written_at(line: str) -> datetime:
+    return datetime.fromisoformat(line.split(maxsplit=1)[0])
 
 
 @queue.periodic_task(crontab(minute="*/5"), name="anchor_audit_trail")  # type: ignore[untyped-decorator]

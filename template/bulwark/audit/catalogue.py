@@ -154,6 +154,12 @@ CATALOGUE: dict[str, Kind] = {
     ),
     "sys_startup": Kind(INFO, "", "A part of the service started", audited=False),
     "sys_shutdown": Kind(INFO, "", "A part of the service stopped", audited=False),
+    "sys_promises_given_up": Kind(
+        WARNING,
+        "",
+        "The service started without promises that its team gives up on purpose",
+        audited=False,
+    ),
     "sys_error": Kind(
         ERROR, "", "A request or job failed with an error", audited=False
     ),
@@ -187,6 +193,12 @@ CATALOGUE: dict[str, Kind] = {
     "sys_backup_failed": Kind(ERROR, "", "Creating a backup failed", audited=False),
     "sys_backup_restored": Kind(WARNING, "", "A backup was restored", audited=False),
     "sys_restore_failed": Kind(ERROR, "", "Restoring a backup failed", audited=False),
+    "sys_restore_drill_passed": Kind(
+        INFO, "", "A restore drill restored the newest backup", audited=False
+    ),
+    "sys_restore_drill_failed": Kind(
+        ERROR, "", "A restore drill could not restore a backup", audited=False
+    ),
     "sys_audit_anchored": Kind(
         INFO, "", "The end of the audit trail was written to a file", audited=False
     ),

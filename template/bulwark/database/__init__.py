@@ -1,11 +1,11 @@
 """The database: SQLite or PostgreSQL, one metadata for all models."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import DateTime, Dialect, MetaData, TypeDecorator
+from sqlalchemy import DateTime, Dialect, MetaData, TypeDecorator, select
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import Pool
 
@@ -90,8 +90,20 @@ def init_app(app: Flask, config: Config) -> None:
     """Configure the database, and the migrations of the base and of the app."""
     url = database_url(config)
     app.config["SQLALCHEMY_DATABASE_URI"] = url
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(url)
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(url) | {
+        # A logged exception must not contain the values of its statement.
+        "hide_parameters": config.environment != "development"
+    }
     db.init_app(app)
+    app.shell_context_processor(_names_in_the_shell)
+
+
+def _names_in_the_shell() -> dict[str, Any]:
+    """Return what `flask shell` has at hand: all models, `db` and `select`."""
+    models = {
+        mapper.class_.__name__: mapper.class_ for mapper in _Base.registry.mappers
+    }
+    return {**models, "db": db, "select": select}
 
 
 def pool_of(app: Flask) -> Pool:

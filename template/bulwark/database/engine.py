@@ -16,9 +16,6 @@ from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from bulwark.settings import Config, urls
 
-# A logged exception must not contain the values of its statement.
-SILENT = {"hide_parameters": True}
-
 # libpq's options for each connection to PostgreSQL.
 POSTGRESQL: dict[str, Any] = {
     # 2 s is libpq's minimum; then the client gets a response that asks it to retry.
@@ -53,16 +50,16 @@ def database_url(config: Config) -> URL:
 def engine_options(url: URL) -> dict[str, Any]:
     """Return the options of SQLAlchemy's engine."""
     if url.get_backend_name() == "postgresql":
-        return SILENT | {
+        return {
             "pool_recycle": 1800,
             # Options in the URL take precedence.
             "connect_args": {k: v for k, v in POSTGRESQL.items() if k not in url.query},
         }
     if url.database in (None, "", ":memory:"):
         shared = {"check_same_thread": False}
-        return SILENT | {"poolclass": StaticPool, "connect_args": shared}
+        return {"poolclass": StaticPool, "connect_args": shared}
     Path(str(url.database)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return SILENT | {"connect_args": {"timeout": 5}}
+    return {"connect_args": {"timeout": 5}}
 
 
 def fit_to_server(connection: psycopg.Connection[Any]) -> None:

@@ -62,6 +62,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "bytes": ("integer", "the size of the backup"),
     "rows": ("integer", "the number of rows in the backup"),
     "made": ("string", "when the backup was created"),
+    "seconds": ("number", "how long it took"),
     "checks": ("object", "what is wrong, by the check that failed"),
     "exception": ("array", "the exception, without values of variables"),
     "data": ("object", "the fields of your own lines"),

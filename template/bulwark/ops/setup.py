@@ -5,9 +5,11 @@ from flask import Flask
 from bulwark.ops import (
     backups,
     browser_reports,
+    development,
     exporter,
     health,
     keys,
+    new,
     prepare,
     worker,
 )
@@ -22,3 +24,5 @@ def init_app(app: Flask) -> None:
     backups.init_app(app)
     keys.init_app(app)
     worker.init_app(app)
+    new.init_app(app)
+    development.init_app(app)

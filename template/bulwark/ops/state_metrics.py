@@ -34,6 +34,7 @@ from bulwark.jobs.state import recall_time
 from bulwark.mail.outbox import OutgoingMail
 from bulwark.network import network_of
 from bulwark.ops import health, status
+from bulwark.ops.backups import drill_results
 from bulwark.ops.keys import ages
 
 RECENT = timedelta(minutes=10)
@@ -127,6 +128,7 @@ def _database_metrics() -> Iterator[Metric]:
     try:
         yield from _sign_in_metrics()
         yield from _work_metrics()
+        yield from _drill_metrics()
         yield from _audit_metrics()
         yield from _key_metrics()
         yield _gauge(
@@ -214,6 +216,24 @@ def _work_metrics() -> Iterator[Metric]:
         "When the last backup finished",
         recall_time("backup"),
     )
+
+
+def _drill_metrics() -> Iterator[Metric]:
+    results = drill_results.read()
+    yield _timestamp(
+        "backup_first_timestamp_seconds",
+        "When the first backup finished",
+        results.first_backup,
+    )
+    yield _timestamp(
+        "restore_drill_last_timestamp_seconds",
+        "When a restore drill last passed",
+        results.passed_at,
+    )
+    failed = "Whether the last restore drill failed"
+    yield _gauge("restore_drill_failed", failed, results.failed)
+    duration = "How long the last restore drill took"
+    yield _gauge("restore_drill_duration_seconds", duration, results.seconds)
 
 
 def _key_metrics() -> Iterator[Metric]:

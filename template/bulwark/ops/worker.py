@@ -9,7 +9,7 @@ from huey import crontab
 from huey.api import Task
 from huey.signals import SIGNAL_ERROR
 
-from bulwark.audit import events
+from bulwark.audit import events, promises
 from bulwark.database import db
 from bulwark.jobs import processes, queue, runner
 from bulwark.jobs.definitions import Job
@@ -46,6 +46,7 @@ def worker() -> None:
         events.log_lifecycle("worker"),
         runner.runner.using(_command_of_processes(), consumer.stop_flag),
     ):
+        promises.log_given_up()
         consumer.run()
 
 

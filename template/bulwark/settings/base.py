@@ -148,9 +148,10 @@ class Config:
         cast=whole_number(5, 1440),
     )
     session_hours: int = setting(
-        "hours after which every session ends, even in use (OWASP ASVS 5.0, 7.3.2)",
+        "hours after which every session ends, even in use (OWASP ASVS 5.0, 7.3.2);"
+        " more than 720 need a declaration, see docs/promises.md",
         default=24,
-        cast=whole_number(1, 720),
+        cast=whole_number(1, 8760),
     )
     require_second_factor: bool = setting(
         "whether every user needs a second factor (OWASP ASVS 5.0, 6.3.3); otherwise"

@@ -13,7 +13,7 @@ CHAPTERS = [
     (ROOT / "docs" / name).read_text(encoding="utf-8")
     for name in (
         *("accounts.md", "api.md", "data.md", "email.md", "embedding.md", "forms.md"),
-        *("jobs.md", "pages.md", "rich_text.md", "uploads.md"),
+        *("every_day.md", "jobs.md", "pages.md", "rich_text.md", "uploads.md"),
     )
 ]
 OWN = ("app", "tests/app")

@@ -91,7 +91,7 @@ def test_units_are_hardly_exposed(
     names = [
         path.name.replace("@.", f"@{bare.current}.") for path in files if path.is_file()
     ]
-    assert len(names) == 10
+    assert len(names) == 12
     output = bare.attempt("systemd-analyze", "verify", *names).stderr
     assert NAME not in output
     for unit, most in EXPOSURE.items():
@@ -128,12 +128,17 @@ def test_backups_and_renewals_run_by_the_clock(server: Server) -> None:
     listed = server.run("systemctl", "list-timers", "--output=json", f"{NAME}@*")
     timers = {timer["unit"]: timer for timer in json.loads(listed)}
     day = 24 * 60 * 60
-    for name, most in {"backup": 28 / 24 * day, "renew": day}.items():
+    for name, most in {
+        "backup": 28 / 24 * day,
+        "drill": 32 * day,
+        "renew": day,
+    }.items():
         away = timers[f"{NAME}@{name}.timer"]["next"] / 1e6 - time.time()
         assert 0 < away <= most
     server.run("systemctl", "start", f"{NAME}@backup")
     (backup,) = server.path(f"/var/backups/{NAME}").glob("*.backup")
     assert backup.stat().st_mode & 0o777 == 0o600
+    server.run("systemctl", "start", f"{NAME}@drill")
 
 
 def test_what_was_lost_comes_back_with_the_commands_of_the_guide(

@@ -147,6 +147,19 @@ SERVICE = [
                 red_from=26 * 3600,
             ),
             Panel(
+                "Last restore drill that passed",
+                {"ago": age("restore_drill_last_timestamp_seconds")},
+                "s",
+                now=True,
+                red_from=40 * 86400,
+            ),
+            Panel(
+                "Duration of the last restore drill",
+                {"time": "restore_drill_duration_seconds{SERVICE}"},
+                "s",
+                now=True,
+            ),
+            Panel(
                 "Remaining lifetime of the certificate",
                 {"share": "certificate_life_left_ratio{SERVICE}"},
                 "percentunit",

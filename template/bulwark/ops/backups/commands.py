@@ -17,9 +17,9 @@ from bulwark.audit import events
 from bulwark.database import utcnow
 from bulwark.database.engine import database_url
 from bulwark.database.migrations import migrate
-from bulwark.jobs.state import remember_time
 from bulwark.ops.backups import (
     archive,
+    drill_results,
     filesystem,
     payload,
     postgresql,
@@ -68,7 +68,7 @@ def backup(folder: Path, keep: int) -> None:
             filesystem.sync(folder)
         retention.delete_oldest(new, slug, keep)
         size = new.stat().st_size
-    remember_time("backup")
+    drill_results.remember_backup()
     rows = header.contents.rows
     events.emit("sys_backup_created", file=new.name, bytes=size, rows=rows)
     click.echo(

@@ -17,7 +17,7 @@ def private_folder(path: Path) -> Iterator[Path]:
 
     Files left behind by a killed command are deleted first.
     """
-    path.mkdir(mode=0o700, exist_ok=True)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
         lock = os.open(path, os.O_RDONLY)
         stack.callback(os.close, lock)
@@ -26,8 +26,8 @@ def private_folder(path: Path) -> Iterator[Path]:
         except BlockingIOError:
             raise BackupError(f"Another command is using {path}.") from None
         stack.callback(shutil.rmtree, path)
-        for file in path.iterdir():
-            file.unlink()
+        for left in path.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield path
 
 

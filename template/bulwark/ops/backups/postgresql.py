@@ -9,6 +9,7 @@ from typing import IO, cast
 
 import psycopg
 from psycopg.sql import SQL, Identifier
+from sqlalchemy.engine import URL
 
 from bulwark import settings
 from bulwark.database.engine import database_url
@@ -43,7 +44,7 @@ SED = ("sed", "1,40{/^SET transaction_timeout = 0;$/d}")
 def dump() -> Iterator[tuple[Contents, IO[bytes]]]:
     """Yield the contents and the output of pg_dump, of the same snapshot."""
     _require("pg_dump")
-    with _connect() as connection:
+    with connect() as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
             connection.execute(SQL("SET {} = 0").format(Identifier(limit)))
@@ -65,13 +66,13 @@ def dump() -> Iterator[tuple[Contents, IO[bytes]]]:
 def restore(chunks: Iterator[bytes], contents: Contents, *, replace: bool) -> None:
     """Replace all data in one transaction, which pg_restore commits on success."""
     _require("psql", "pg_restore")
-    with _connect() as connection:
+    with connect() as connection:
         if connection.execute(OTHER_CLIENTS).fetchall():
             raise BackupError(IN_USE)
         statements = _preparation(connection, replace=replace)
         environment = _environment(connection)
     _run_restore(statements, chunks, environment)
-    with _connect() as connection:
+    with connect() as connection:
         refuse_difference(_contents(connection), contents)
 
 
@@ -82,11 +83,16 @@ def _preparation(connection: psycopg.Connection, *, replace: bool) -> list[str]:
         return begin
     if not replace:
         raise BackupError(NOT_EMPTY)
+    return [*begin, *emptying(connection)]
+
+
+def emptying(connection: psycopg.Connection) -> list[str]:
+    """Return the statements that delete all data of a database."""
     schemas = connection.execute(SCHEMAS).fetchall()
     drop = [
         f"DROP SCHEMA {Identifier(name).as_string()} CASCADE" for (name,) in schemas
     ]
-    return [*begin, *drop, "CREATE SCHEMA public"]
+    return [*drop, "CREATE SCHEMA public"]
 
 
 def _run_restore(
@@ -108,8 +114,9 @@ def _run_restore(
         raise BackupError("The restore failed: see above. The data is unchanged.")
 
 
-def _connect() -> psycopg.Connection:
-    url = database_url(settings.current())
+def connect(url: URL | None = None) -> psycopg.Connection:
+    """Connect to the service's database, or to another one."""
+    url = url or database_url(settings.current())
     arguments, options = url.get_dialect()().create_connect_args(url)
     return psycopg.connect(*arguments, **options)
 

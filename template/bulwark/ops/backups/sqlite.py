@@ -62,6 +62,11 @@ def restore(chunks: Iterator[bytes], contents: Contents, *, replace: bool) -> No
         filesystem.sync(folder)
 
 
+def size() -> int:
+    """Return the size of the current files in bytes."""
+    return sum(path.stat().st_size for path in _files().values() if path.exists())
+
+
 def _files() -> dict[str, Path]:
     """Return the files of the queue (bulwark.jobs) and the data, by name in the tar.
 

@@ -12,6 +12,8 @@ from bulwark.audit import checks, events
 from bulwark.database import db, utcnow
 from bulwark.jobs import queue, state
 from bulwark.ops import status, worker
+from bulwark.ops.backups import drill_results
+from bulwark.ops.thresholds import DRILL_AGE
 from tests.conftest import Visitor
 from tests.support import JSON, user_path
 
@@ -94,9 +96,10 @@ def test_nothing_that_is_unknown_is_in_the_way(
     monkeypatch.setattr(queue.storage, "peek_data", fail)
     monkeypatch.setattr(system_status, "_mails", fail)
     body = overview(ada)
-    unknown = ("certificate", "audit", "mails", "worker_seen_at", "backup_at")
-    assert [body[name] for name in unknown] == [None] * 5
-    assert ada.get("/admin").text.count("unknown") >= 6
+    unknown = ["certificate", "audit", "mails", "worker_seen_at", "backup_at"]
+    unknown.append("restore_drill_at")
+    assert [body[name] for name in unknown] == [None] * 6
+    assert ada.get("/admin").text.count("unknown") >= 7
 
 
 def test_the_overview_shows_the_system_status(app: Flask, ada: Visitor):
@@ -141,6 +144,26 @@ def test_the_overview_lists_what_needs_attention(
     }
     page = ada.get("/admin").text
     assert all(text in page for text in concerns.values())
+
+
+def test_the_overview_shows_restore_drills(app: Flask, ada: Visitor):
+    def concern() -> str | None:
+        return overview(ada)["concerns"].get("drill")
+
+    queue.flush()
+    long_ago = (utcnow() - DRILL_AGE - timedelta(minutes=1)).isoformat().encode()
+    queue.storage.put_data(drill_results.FIRST_BACKUP.encode(), long_ago)
+    assert concern() == "None for more than 40 days."
+    with app.app_context():
+        drill_results.remember_drill(failed=False, seconds=1.5)
+    assert concern() is None
+    assert overview(ada)["restore_drill_at"]
+    queue.storage.put_data(drill_results.PASSED.encode(), long_ago)
+    assert concern() == "None for more than 40 days."
+    with app.app_context():
+        drill_results.remember_drill(failed=True, seconds=1.5)
+    assert concern() == "The last one failed."
+    assert "The last one failed." in ada.get("/admin").text
 
 
 def test_the_overview_shows_warnings_that_are_not_counted(

@@ -17,7 +17,7 @@ from bulwark.jobs.rows import ARGUMENTS_LENGTH, ArgumentError
 from bulwark.jobs.runs import JobRun
 from tests.beginnings import signed_in
 from tests.bulwark.conftest import Written
-from tests.conftest import Visitor, add_person, run_jobs
+from tests.conftest import RunJobs, Visitor, add_person
 from tests.support import find_user
 
 
@@ -71,13 +71,15 @@ def change(app: Flask, run_id: str, **values: Any) -> None:
         db.session.commit()
 
 
-def fail_for_good(app: Flask, *args: Any, error: BaseException | None = None) -> str:
+def fail_for_good(
+    app: Flask, run_jobs: RunJobs, *args: Any, error: BaseException | None = None
+) -> str:
     """Let a run fail at its last try; return its id."""
     given.error = error or ValueError("the disk is full")
     run_id = add(app, *args)
     for _ in range(3):
         change(app, run_id, due_at=utcnow())
-        run_jobs(app)
+        run_jobs()
     given.error = None
     assert find(app, run_id).has_failed
     return run_id
@@ -86,7 +88,9 @@ def fail_for_good(app: Flask, *args: Any, error: BaseException | None = None) ->
 # --- Adding and running ---------------------------------------------------------------
 
 
-def test_a_job_starts_after_the_commit_and_never_after_a_rollback(app: Flask):
+def test_a_job_starts_after_the_commit_and_never_after_a_rollback(
+    app: Flask, run_jobs: RunJobs
+):
     with app.app_context():
         note(1)
         db.session.rollback()
@@ -94,16 +98,16 @@ def test_a_job_starts_after_the_commit_and_never_after_a_rollback(app: Flask):
         assert queue.pending_count() == 0
         db.session.commit()
         assert queue.pending_count() == 1
-    run_jobs(app)
+    run_jobs()
     assert given == [((2,), {"when": utcnow().date()})]
 
 
-def test_a_run_that_is_done_keeps_no_arguments(app: Flask):
+def test_a_run_that_is_done_keeps_no_arguments(app: Flask, run_jobs: RunJobs):
     run_id = add(app, "zoe@example.org")
     with app.app_context():
         sealed = db.session.execute(db.text("SELECT arguments FROM background_runs"))
         assert b"zoe" not in bytes(sealed.scalar_one())
-    run_jobs(app)
+    run_jobs()
     run = find(app, run_id)
     with app.app_context():
         assert run.is_done
@@ -139,17 +143,17 @@ def test_a_job_that_can_t_work_is_refused_with_the_reason(options: Any, reason: 
 
 
 def test_a_job_that_failed_is_tried_again_later_with_the_same_arguments(
-    app: Flask, written: Written
+    app: Flask, written: Written, run_jobs: RunJobs
 ):
     given.error = ValueError("busy")
     run_id = add(app, 1)
-    run_jobs(app)
-    run_jobs(app)  # not due yet
+    run_jobs()
+    run_jobs()  # not due yet
     assert given == [((1,), {})]
     assert find(app, run_id).error == "ValueError: busy"
     given.error = None
     change(app, run_id, due_at=utcnow())
-    run_jobs(app)
+    run_jobs()
     assert given == [((1,), {})] * 2
     assert find(app, run_id).is_done
     (line,) = [line for line in written.lines() if line["event"] == "sys_error"]
@@ -165,11 +169,11 @@ def test_waits_double_up_to_an_hour_and_are_never_all_equal():
 
 
 def test_after_the_last_try_a_run_stays_with_its_error_redacted(
-    app: Flask, written: Written
+    app: Flask, written: Written, run_jobs: RunJobs
 ):
     key = app.config["SECRET_KEY"]
     error = ValueError(f"{key} of zoe@example.org\nat postgresql://me:pw12345@host/db")
-    run_id = fail_for_good(app, error=error)
+    run_id = fail_for_good(app, run_jobs, error=error)
     stored = find(app, run_id).error or ""
     assert len(given) == 3
     assert stored.startswith("ValueError: [redacted] of [address] at postgresql://")
@@ -178,15 +182,19 @@ def test_after_the_last_try_a_run_stays_with_its_error_redacted(
     assert [line["job"] for line in failed] == ["test_note"]
 
 
-def test_a_very_long_error_is_cut(app: Flask):
+def test_a_very_long_error_is_cut(app: Flask, run_jobs: RunJobs):
     assert (
-        len(find(app, fail_for_good(app, error=OSError("x" * 9999))).error or "") == 500
+        len(
+            find(app, fail_for_good(app, run_jobs, error=OSError("x" * 9999))).error
+            or ""
+        )
+        == 500
     )
 
 
-def test_a_job_that_exits_fails_like_any_other(app: Flask):
+def test_a_job_that_exits_fails_like_any_other(app: Flask, run_jobs: RunJobs):
     assert "SystemExit" in (
-        find(app, fail_for_good(app, error=SystemExit(0))).error or ""
+        find(app, fail_for_good(app, run_jobs, error=SystemExit(0))).error or ""
     )
 
 
@@ -240,7 +248,9 @@ def test_no_run_is_claimed_twice(app: Flask):
         assert runs.claim() is None
 
 
-def test_a_run_that_was_changed_in_the_database_fails_and_the_others_go_on(app: Flask):
+def test_a_run_that_was_changed_in_the_database_fails_and_the_others_go_on(
+    app: Flask, run_jobs: RunJobs
+):
     changed = add(app, 1)
     change(app, changed, tries=2)
     with app.app_context():
@@ -250,17 +260,17 @@ def test_a_run_that_was_changed_in_the_database_fails_and_the_others_go_on(app: 
         )
         db.session.commit()
     add(app, 2)
-    run_jobs(app)
+    run_jobs()
     assert given == [((2,), {})]
     assert "DecryptionError" in (find(app, changed).error or "")
 
 
 def test_a_run_of_a_job_that_a_release_removed_fails_with_the_reason(
-    app: Flask, monkeypatch: pytest.MonkeyPatch
+    app: Flask, monkeypatch: pytest.MonkeyPatch, run_jobs: RunJobs
 ):
     run_id = add(app)
     monkeypatch.delitem(JOBS, "test_note")
-    run_jobs(app)
+    run_jobs()
     run = find(app, run_id)
     assert (run.has_failed, run.error) == (
         True,
@@ -277,10 +287,12 @@ def scheduled(app: Flask) -> list[JobRun]:
         return list(db.session.scalars(found))
 
 
-def test_a_schedule_adds_one_run_however_many_workers_there_are(app: Flask):
+def test_a_schedule_adds_one_run_however_many_workers_there_are(
+    app: Flask, run_jobs: RunJobs
+):
     with app.app_context():
         runs.add_scheduled("test_nightly")
-        run_jobs(app)
+        run_jobs()
         runs.add_scheduled("test_nightly")
     assert [run.state for run in scheduled(app)] == [runs.DONE]
     assert len(given) == 1
@@ -307,7 +319,7 @@ def test_a_schedule_is_due_at_its_time_only(app: Flask):
 
 
 def test_of_a_schedule_only_the_last_failure_stays_and_none_after_a_success(
-    app: Flask, monkeypatch: pytest.MonkeyPatch
+    app: Flask, monkeypatch: pytest.MonkeyPatch, run_jobs: RunJobs
 ):
     now = utcnow()
     given.error = ValueError()
@@ -315,20 +327,20 @@ def test_of_a_schedule_only_the_last_failure_stays_and_none_after_a_success(
         monkeypatch.setattr(runs, "utcnow", lambda n=night: now + timedelta(days=n))
         with app.app_context():
             runs.add_scheduled("test_nightly")
-        run_jobs(app)
+        run_jobs()
         assert [run.state for run in scheduled(app)] == [runs.FAILED]
     given.error = None
     monkeypatch.setattr(runs, "utcnow", lambda: now + timedelta(days=3))
     with app.app_context():
         runs.add_scheduled("test_nightly")
-    run_jobs(app)
+    run_jobs()
     assert [run.state for run in scheduled(app)] == [runs.DONE]
 
 
-def test_old_runs_are_deleted(app: Flask):
+def test_old_runs_are_deleted(app: Flask, run_jobs: RunJobs):
     done = add(app)
-    run_jobs(app)
-    failed = fail_for_good(app)
+    run_jobs()
+    failed = fail_for_good(app, run_jobs)
     for run_id, days in ((done, 1), (failed, 90)):
         change(app, run_id, finished_at=utcnow() - timedelta(days=days, minutes=-1))
         with app.app_context():
@@ -344,7 +356,7 @@ def test_old_runs_are_deleted(app: Flask):
 
 
 def test_only_the_user_who_queued_a_job_sees_its_progress(
-    app: Flask, visitor: Visitor, other_visitor: Visitor, person: str
+    app: Flask, visitor: Visitor, other_visitor: Visitor, person: str, run_jobs: RunJobs
 ):
     visitor.sign_in(person)
     other_visitor.sign_in(add_person(app, "ada@example.org"))
@@ -354,7 +366,7 @@ def test_only_the_user_who_queued_a_job_sees_its_progress(
     assert visitor.get(path).status_code == 404  # nobody's
     with app.app_context():
         change(app, run_id, owner_id=find_user(app, person).id)
-    run_jobs(app)
+    run_jobs()
     answer = visitor.get(path)
     assert answer.json == {"id": run_id, "state": "waiting", "done": 3, "of": 10}
     assert other_visitor.get(path).status_code == 404
@@ -400,8 +412,10 @@ def events_of(app: Flask, *names: str) -> list[tuple[str, str | None, Any]]:
         return [(e.name, e.reason, e.details) for e in db.session.scalars(query)]
 
 
-def test_an_administrator_retries_a_failed_job(app: Flask, ada: Visitor):
-    run_id = fail_for_good(app, "a", 2)
+def test_an_administrator_retries_a_failed_job(
+    app: Flask, ada: Visitor, run_jobs: RunJobs
+):
+    run_id = fail_for_good(app, run_jobs, "a", 2)
     given.clear()
     page = ada.get("/admin/jobs").text
     assert "test_note" in page
@@ -410,7 +424,7 @@ def test_an_administrator_retries_a_failed_job(app: Flask, ada: Visitor):
     path = f"/admin/jobs/{run_id}/retry"
     assert "Enter a reason" in ada.submit(path, {"reason": ""}).text
     assert ada.submit(path, {"reason": "there is space"}).status_code == 302
-    run_jobs(app)
+    run_jobs()
     assert given == [(("a", 2), {})]
     assert ada.get(path).status_code == 404
     assert events_of(app, "sys_job_retried") == [
@@ -418,20 +432,24 @@ def test_an_administrator_retries_a_failed_job(app: Flask, ada: Visitor):
     ]
 
 
-def test_an_administrator_discards_a_failed_job(app: Flask, ada: Visitor):
-    run_id = fail_for_good(app)
+def test_an_administrator_discards_a_failed_job(
+    app: Flask, ada: Visitor, run_jobs: RunJobs
+):
+    run_id = fail_for_good(app, run_jobs)
     path = f"/admin/jobs/{run_id}/discard"
     assert ada.submit(path, {"reason": "not needed"}).status_code == 302
     assert "No job has failed" in ada.get("/admin/jobs").text
     assert [name for name, _, _ in events_of(app, "sys_job_discarded")]
 
 
-def test_arguments_are_shown_to_those_who_may_retry_only(app: Flask, visitor: Visitor):
+def test_arguments_are_shown_to_those_who_may_retry_only(
+    app: Flask, visitor: Visitor, run_jobs: RunJobs
+):
     with app.app_context():
         security = app.extensions["security"]
         security.datastore.create_role(name="viewer", permissions=["failed_jobs:read"])
         db.session.commit()
-    run_id = fail_for_good(app, "zoe's order")
+    run_id = fail_for_good(app, run_jobs, "zoe's order")
     viewer = signed_in(visitor, "vic@example.org", "viewer")
     page = viewer.get(f"/admin/jobs/{run_id}")
     assert page.status_code == 200
@@ -439,14 +457,18 @@ def test_arguments_are_shown_to_those_who_may_retry_only(app: Flask, visitor: Vi
     assert viewer.get(f"/admin/jobs/{run_id}/retry").status_code == 403
 
 
-def test_long_arguments_and_markup_in_them_do_no_harm(app: Flask, ada: Visitor):
-    page = ada.get(f"/admin/jobs/{fail_for_good(app, '<script>' * 1000)}").text
+def test_long_arguments_and_markup_in_them_do_no_harm(
+    app: Flask, ada: Visitor, run_jobs: RunJobs
+):
+    page = ada.get(
+        f"/admin/jobs/{fail_for_good(app, run_jobs, '<script>' * 1000)}"
+    ).text
     assert "<script>&" not in page
     assert page.count("&lt;script&gt;") < 300
 
 
-def test_two_administrators_retry_a_job_once(app: Flask):
-    run_id = fail_for_good(app)
+def test_two_administrators_retry_a_job_once(app: Flask, run_jobs: RunJobs):
+    run_id = fail_for_good(app, run_jobs)
     with app.app_context():
         run = db.session.get_one(JobRun, run_id)
         assert runs.retry(run)

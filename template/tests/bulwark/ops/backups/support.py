@@ -91,7 +91,8 @@ class Service:
         done = self.run(*arguments)
         assert isinstance(done.exception, SystemExit), repr(done.exception)
         assert (done.exit_code, done.stdout) == (1, ""), done.output
-        assert f"sys_{arguments[0]}_failed" in done.stderr
+        event = str(arguments[0]).replace("-", "_")
+        assert f"sys_{event}_failed" in done.stderr
         return done.stderr.rpartition("Error: ")[2]
 
     def files(self) -> list[str]:
