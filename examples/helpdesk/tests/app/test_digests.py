@@ -7,16 +7,20 @@ from app import notifications
 from app.models import User
 from bulwark import db
 from tests.app.helpers import add_ticket
-from tests.conftest import Visitor, run_jobs
+from tests.conftest import RunJobs, Visitor
 
 
 def test_users_get_their_open_tickets(
-    app: Flask, customer: Visitor, stranger: Visitor, agent: Visitor
+    app: Flask,
+    customer: Visitor,
+    stranger: Visitor,
+    agent: Visitor,
+    run_jobs: RunJobs,
 ):
     number = add_ticket(app, "zoe@acme.example")
     with app.app_context():
         notifications.send_digests.function()
-    run_jobs(app)
+    run_jobs()
     letters = customer.letters()
     assert {letter["To"] for letter in letters} == {
         "zoe@acme.example",
@@ -29,12 +33,14 @@ def test_users_get_their_open_tickets(
         assert f"https://localhost/tickets/{number}" in text.get_content()
 
 
-def test_a_user_who_may_not_read_tickets_gets_none(app: Flask, customer: Visitor):
+def test_a_user_who_may_not_read_tickets_gets_none(
+    app: Flask, customer: Visitor, run_jobs: RunJobs
+):
     add_ticket(app, "zoe@acme.example")
     with app.app_context():
         user = db.session.scalars(select(User)).one()
         user.roles = []
         db.session.commit()
         notifications.send_digest.function(user.id)
-    run_jobs(app)
+    run_jobs()
     assert customer.letters() == []

@@ -9,18 +9,18 @@ from flask import Flask
 
 from app.exports import defuse, delete_exports
 from tests.app.helpers import add_ticket
-from tests.conftest import Visitor, run_jobs
+from tests.conftest import RunJobs, Visitor
 
 
 def test_a_user_exports_what_they_may_read(
-    app: Flask, customer: Visitor, stranger: Visitor
+    app: Flask, customer: Visitor, stranger: Visitor, run_jobs: RunJobs
 ):
     add_ticket(app, "zoe@acme.example", '=HYPERLINK("https://evil.example")')
     add_ticket(app, "eve@globex.example", "A secret")
     path = customer.submit("/exports/", {}).location
     assert "Waiting" in customer.get(path).text
     assert "tickets.csv" not in customer.get(path).text
-    run_jobs(app)
+    run_jobs()
     found = re.search(r'href="(/exports/[^"]+\.csv)"', customer.get(path).text)
     assert found
     response = customer.get(found[1])

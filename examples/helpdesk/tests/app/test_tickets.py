@@ -5,7 +5,7 @@ import io
 from flask import Flask
 
 from tests.app.helpers import add_ticket
-from tests.conftest import Visitor, run_jobs
+from tests.conftest import RunJobs, Visitor
 
 TEN_MEGABYTES = b"a line of a log\n" * 625_000
 TICKET = {"subject": "No paper", "text": "The **printer** is <b>empty</b>."}
@@ -67,13 +67,17 @@ def test_another_organisation_finds_nothing(
 
 
 def test_a_comment_is_emailed_to_those_who_wrote(
-    app: Flask, customer: Visitor, stranger: Visitor, agent: Visitor
+    app: Flask,
+    customer: Visitor,
+    stranger: Visitor,
+    agent: Visitor,
+    run_jobs: RunJobs,
 ):
     path = f"/tickets/{add_ticket(app, 'zoe@acme.example')}"
     agent.submit(path, {"text": "Which [printer](/printers)?"})
-    run_jobs(app)
+    run_jobs()
     customer.submit(path, {"text": "The blue one."})
-    run_jobs(app)
+    run_jobs()
     first, second = customer.letters()
     assert [first["To"], second["To"]] == ["zoe@acme.example", "ada@help.example"]
     text = first.get_body(("plain",))
