@@ -148,8 +148,8 @@ def test_the_overview_lists_what_needs_attention(
 
 def test_the_overview_shows_restore_drills(app: Flask, ada: Visitor):
     def concern() -> str | None:
-        found: str | None = overview(ada)["concerns"].get("drill")
-        return found
+        concern: str | None = overview(ada)["concerns"].get("drill")
+        return concern
 
     queue.flush()
     long_ago = (utcnow() - DRILL_AGE - timedelta(minutes=1)).isoformat().encode()

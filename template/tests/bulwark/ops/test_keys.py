@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -116,8 +116,9 @@ def test_a_key_has_the_age_since_it_was_first_used(hospital, use_keys, monkeypat
 
 
 def test_after_a_rotation_everything_works_without_the_former_key(
-    hospital, use_keys, visitor
+    hospital, use_keys, visitor, time_machine
 ):
+    time_machine.move_to(datetime.now(UTC), tick=False)  # a code is valid for 30 s
     add_patients(5)
     zoe = find_user(hospital, add_person(hospital, "zoe@example.org", totp=True))
     seed = zoe.tf_totp_secret
