@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -84,6 +85,23 @@ def own(service: Path) -> dict[str, tuple[bytes, bool]]:
 
 def test_it_edits_nothing_of_the_base(desk: Service) -> None:
     assert drift(desk.folder) == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["helpdesk", "/tmp"], "/tmp is not a service"),
+        (["shop", "/tmp"], "a folder of examples/, such as helpdesk"),
+        ([], "a folder of examples/, such as helpdesk"),
+    ],
+)
+def test_an_example_needs_a_name_and_a_service(
+    arguments: list[str], reason: str
+) -> None:
+    command = [str(ROOT / "bin/example"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert reason in done.stdout + done.stderr
 
 
 @pytest.mark.timeout(1200)  # it runs the whole suite of a service
