@@ -273,6 +273,13 @@ SECURITY = [
                     )
                 },
             ),
+            Panel(
+                "Blocked by browsers, in 10 minutes",
+                {
+                    "{{directive}}": "sum by (directive) "
+                    "(increase(browser_reports_total{SERVICE}[10m]))"
+                },
+            ),
             Panel("Administrators", {"users": "administrators{SERVICE}"}, now=True),
         ],
     ),
