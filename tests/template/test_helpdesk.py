@@ -150,7 +150,7 @@ def test_its_pages_suit_everybody(visit: Callable[[], Visitor]) -> None:
         customer.open(path)
         assert customer.objections() == []
     agent.sign_in(AGENT)
-    for path in ("/", "/tickets/", "/organisations/", "/organisations/1"):
+    for path in ("/", "/tickets/", "/organizations/", "/organizations/1"):
         agent.open(path)
         assert agent.objections() == []
 

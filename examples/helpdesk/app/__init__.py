@@ -6,7 +6,7 @@ import bulwark
 from app import (
     api,
     exports,
-    organisations,
+    organizations,
     permissions,
     settings,
     sign_up,
@@ -22,7 +22,7 @@ def create_app() -> Flask:
     app.register_blueprint(views.blueprint)
     app.register_blueprint(tickets.blueprint)
     app.register_blueprint(exports.blueprint)
-    app.register_blueprint(organisations.blueprint)
+    app.register_blueprint(organizations.blueprint)
     app.register_blueprint(api.api)
     bulwark.init_app(
         app,

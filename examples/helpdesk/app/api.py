@@ -91,12 +91,12 @@ def list_tickets(query: Search) -> list[Ticket]:
 @api.post("/tickets", status=201, errors=[409])
 @permission("tickets:write")
 def add_ticket(body: TicketInput) -> Ticket:
-    """Add a ticket of your organisation."""
-    if current_user.organisation_id is None:
-        abort(409, "You are not a member of an organisation.")
+    """Add a ticket of your organization."""
+    if current_user.organization_id is None:
+        abort(409, "You are not a member of an organization.")
     ticket = models.Ticket(
         **body.model_dump(),
-        organisation_id=current_user.organisation_id,
+        organization_id=current_user.organization_id,
         author_id=current_user.id,
     )
     db.session.add(ticket)

@@ -15,7 +15,7 @@ from bulwark import db, job, job_run, limit, permission
 
 blueprint = Blueprint("exports", __name__, url_prefix="/exports")
 
-COLUMNS = ("Number", "Organisation", "Subject", "Status", "Created", "Text")
+COLUMNS = ("Number", "Organization", "Subject", "Status", "Created", "Text")
 # What makes a spreadsheet calculate a cell, full-width characters included.
 FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
@@ -82,9 +82,9 @@ def make_export(export_id: str, owner_id: int) -> None:
 def cells(ticket: Ticket) -> Iterable[str]:
     """Return the row of a ticket, in the order of COLUMNS."""
     created = ticket.created_at.isoformat(timespec="seconds")
-    organisation = ticket.organisation.name
+    organization = ticket.organization.name
     number = str(ticket.id)
-    return number, organisation, ticket.subject, ticket.status, created, ticket.text
+    return number, organization, ticket.subject, ticket.status, created, ticket.text
 
 
 def defuse(text: str) -> str:

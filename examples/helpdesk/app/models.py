@@ -1,4 +1,4 @@
-"""Organisations, their tickets, and what belongs to a ticket."""
+"""Organizations, their tickets, and what belongs to a ticket."""
 
 from datetime import datetime
 from typing import Any
@@ -9,26 +9,26 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from bulwark import BaseUser, Model, Upload, UTCDateTime, utcnow
 
 
-class Organisation(Model):
-    """An organisation whose members write tickets."""
+class Organization(Model):
+    """An organization whose members write tickets."""
 
-    __tablename__ = "organisations"
+    __tablename__ = "organizations"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(100), unique=True)
     members: Mapped[list["User"]] = relationship(
-        back_populates="organisation", order_by="User.email"
+        back_populates="organization", order_by="User.email"
     )
 
 
 class User(BaseUser):
-    """A customer, who is a member of an organisation, or an agent."""
+    """A customer, who is a member of an organization, or an agent."""
 
     display_name: Mapped[str] = mapped_column(String(80), server_default="")
-    organisation_id: Mapped[int | None] = mapped_column(
-        ForeignKey("organisations.id"), index=True
+    organization_id: Mapped[int | None] = mapped_column(
+        ForeignKey("organizations.id"), index=True
     )
-    organisation: Mapped[Organisation | None] = relationship(back_populates="members")
+    organization: Mapped[Organization | None] = relationship(back_populates="members")
 
     @property
     def name(self) -> str:
@@ -42,7 +42,7 @@ class User(BaseUser):
 
 
 class Ticket(Model):
-    """A question of an organisation, in Markdown."""
+    """A question of an organization, in Markdown."""
 
     __tablename__ = "tickets"
 
@@ -51,13 +51,13 @@ class Ticket(Model):
     text: Mapped[str] = mapped_column(Text)
     status: Mapped[str] = mapped_column(String(10), default="open")
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utcnow)
-    organisation_id: Mapped[int] = mapped_column(
-        ForeignKey("organisations.id"), index=True
+    organization_id: Mapped[int] = mapped_column(
+        ForeignKey("organizations.id"), index=True
     )
     author_id: Mapped[int | None] = mapped_column(
         ForeignKey("users.id", ondelete="SET NULL"), index=True
     )
-    organisation: Mapped[Organisation] = relationship(lazy="joined")
+    organization: Mapped[Organization] = relationship(lazy="joined")
     author: Mapped[User | None] = relationship(lazy="joined")
     comments: Mapped[list["Comment"]] = relationship(
         back_populates="ticket", order_by="Comment.id"
@@ -68,7 +68,7 @@ class Ticket(Model):
         """Return whether a user may read it, and everything that belongs to it."""
         return bool(
             user.has_permission("tickets:all")
-            or user.organisation_id == self.organisation_id
+            or user.organization_id == self.organization_id
         )
 
 
@@ -76,7 +76,7 @@ def tickets_of(user: Any) -> Select[Ticket]:
     """Select the tickets that a user may read: agents all, others those of theirs."""
     if user.has_permission("tickets:all"):
         return select(Ticket)
-    return select(Ticket).where(Ticket.organisation_id == user.organisation_id)
+    return select(Ticket).where(Ticket.organization_id == user.organization_id)
 
 
 class Comment(Model):
@@ -113,7 +113,7 @@ class Attachment(Upload, Model):
 
 
 class Export(Model):
-    """The tickets of a user's organisation as CSV."""
+    """The tickets of a user's organization as CSV."""
 
     __tablename__ = "exports"
 

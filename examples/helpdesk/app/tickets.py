@@ -69,14 +69,14 @@ def index() -> ResponseReturnValue:
 @body_limit("52 MB")
 def new() -> ResponseReturnValue:
     """Show the form, and add a ticket once it is valid."""
-    if current_user.organisation_id is None:
-        abort(403, "You are not a member of an organisation. An agent can add you.")
+    if current_user.organization_id is None:
+        abort(403, "You are not a member of an organization. An agent can add you.")
     form = TicketForm()
     if form.validate_on_submit():
         ticket = Ticket(
             subject=form.subject.data,
             text=form.text.data,
-            organisation_id=current_user.organisation_id,
+            organization_id=current_user.organization_id,
             author_id=current_user.id,
             attachments=form.attachments.store(),
         )

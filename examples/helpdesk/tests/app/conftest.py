@@ -1,4 +1,4 @@
-"""Customers of two organisations, and an agent."""
+"""Customers of two organizations, and an agent."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def customer(app: Flask, visitor: Visitor) -> Visitor:
 
 @pytest.fixture
 def stranger(app: Flask, other_visitor: Visitor) -> Visitor:
-    """Return a customer of another organisation who is signed in."""
+    """Return a customer of another organization who is signed in."""
     other_visitor.sign_in(add_customer(app, "eve@globex.example", "Globex"))
     return other_visitor
 

@@ -3,18 +3,18 @@
 from flask import Flask
 from sqlalchemy import select
 
-from app.models import Organisation, Ticket, User
+from app.models import Organization, Ticket, User
 from bulwark import db
 from tests.conftest import add_person
 
 
-def add_customer(app: Flask, email: str, organisation: str) -> str:
-    """Add a member of an organisation, which is made if it is new."""
+def add_customer(app: Flask, email: str, organization: str) -> str:
+    """Add a member of an organization, which is made if it is new."""
     add_person(app, email, "customer")
     with app.app_context():
-        found = select(Organisation).where(Organisation.name == organisation)
+        found = select(Organization).where(Organization.name == organization)
         user = db.session.scalars(select(User).where(User.email == email)).one()
-        user.organisation = db.session.scalar(found) or Organisation(name=organisation)
+        user.organization = db.session.scalar(found) or Organization(name=organization)
         db.session.commit()
     return email
 
@@ -27,7 +27,7 @@ def add_ticket(app: Flask, email: str, subject: str = "No paper") -> int:
             subject=subject,
             text="The **printer** is empty.",
             author=author,
-            organisation=author.organisation,
+            organization=author.organization,
         )
         db.session.add(ticket)
         db.session.commit()

@@ -24,7 +24,7 @@ def test_a_program_writes_and_closes_a_ticket(app: Flask, api_client: ApiClients
     assert listed == client.get(path).get_json()
 
 
-def test_a_token_reads_no_other_organisation(app: Flask, api_client: ApiClients):
+def test_a_token_reads_no_other_organization(app: Flask, api_client: ApiClients):
     add_customer(app, "zoe@acme.example", "Acme")
     path = f"/api/v1/tickets/{add_ticket(app, 'zoe@acme.example')}"
     client = api_client(add_customer(app, "eve@globex.example", "Globex"), *BOTH)

@@ -45,7 +45,7 @@ def test_a_larger_attachment_and_a_program_are_refused(customer: Visitor):
     assert "There are no tickets yet." in customer.get("/tickets/").text
 
 
-def test_another_organisation_finds_nothing(
+def test_another_organization_finds_nothing(
     app: Flask, customer: Visitor, stranger: Visitor, agent: Visitor
 ):
     path = f"/tickets/{add_ticket(app, 'zoe@acme.example')}"
@@ -100,7 +100,7 @@ def test_the_list_is_filtered(app: Flask, customer: Visitor):
     assert "No matching tickets." in customer.get("/tickets/?subject=x%25").text
 
 
-def test_a_user_without_an_organisation_writes_no_tickets(agent: Visitor):
+def test_a_user_without_an_organization_writes_no_tickets(agent: Visitor):
     answer = agent.get("/tickets/new")
     assert answer.status_code == 403
     assert "An agent can add you." in answer.text

@@ -1,4 +1,4 @@
-"""Organisations and their members."""
+"""Organizations and their members."""
 
 from flask import Flask
 
@@ -6,14 +6,14 @@ from tests.app.helpers import add_ticket
 from tests.conftest import Visitor, add_person
 
 
-def test_an_agent_adds_an_organisation_and_a_member(
+def test_an_agent_adds_an_organization_and_a_member(
     app: Flask, agent: Visitor, visitor: Visitor
 ):
     zoe = add_person(app, "zoe@acme.example", "customer")
-    path = agent.submit("/organisations/", {"name": "Acme"}).location
+    path = agent.submit("/organizations/", {"name": "Acme"}).location
     assert "taken" not in agent.get(path).text
-    again = agent.submit("/organisations/", {"name": "Acme"})
-    assert "There is already an organisation with this name." in again.text
+    again = agent.submit("/organizations/", {"name": "Acme"})
+    assert "There is already an organization with this name." in again.text
     unknown = agent.submit(path, {"email": "nobody@acme.example"})
     assert "No user has this address." in unknown.text
     agent.submit(path, {"email": "Zoe@Acme.example"})
@@ -23,5 +23,5 @@ def test_an_agent_adds_an_organisation_and_a_member(
 
 
 def test_customers_manage_nothing(customer: Visitor):
-    assert customer.get("/organisations/").status_code == 403
-    assert "/organisations/" not in customer.get("/").text
+    assert customer.get("/organizations/").status_code == 403
+    assert "/organizations/" not in customer.get("/").text

@@ -1,4 +1,4 @@
-"""Organisations and their members, for agents."""
+"""Organizations and their members, for agents."""
 
 from typing import Any
 
@@ -8,23 +8,23 @@ from sqlalchemy import func, select
 from wtforms import EmailField, StringField, SubmitField
 from wtforms.validators import InputRequired, Length, ValidationError
 
-from app.models import Organisation, User
+from app.models import Organization, User
 from bulwark import Form, db, permission
 
-blueprint = Blueprint("organisations", __name__, url_prefix="/organisations")
+blueprint = Blueprint("organizations", __name__, url_prefix="/organizations")
 
 
-class OrganisationForm(Form):
-    """The form of a new organisation."""
+class OrganizationForm(Form):
+    """The form of a new organization."""
 
     name = StringField("Name", [InputRequired("Enter a name."), Length(max=100)])
-    submit = SubmitField("Add organisation")
+    submit = SubmitField("Add organization")
 
     def validate_name(self, field: Any) -> None:
         """Refuse a name that is taken."""
-        taken = select(Organisation.id).where(Organisation.name == field.data)
+        taken = select(Organization.id).where(Organization.name == field.data)
         if db.session.scalar(taken) is not None:
-            raise ValidationError("There is already an organisation with this name.")
+            raise ValidationError("There is already an organization with this name.")
 
 
 class MemberForm(Form):
@@ -48,30 +48,30 @@ class MemberForm(Form):
 
 
 @blueprint.route("/", methods=["GET", "POST"])
-@permission("organisations:write")
+@permission("organizations:write")
 def index() -> ResponseReturnValue:
-    """List the organisations, and add one once it is valid."""
-    form = OrganisationForm()
+    """List the organizations, and add one once it is valid."""
+    form = OrganizationForm()
     if form.validate_on_submit():
-        organisation = Organisation(name=form.name.data)
-        db.session.add(organisation)
+        organization = Organization(name=form.name.data)
+        db.session.add(organization)
         db.session.commit()
-        flash(f"{organisation.name} was added.", "success")
-        return redirect(url_for(".show", organisation_id=organisation.id))
-    found = select(Organisation).order_by(Organisation.name)
-    organisations = db.session.scalars(found).all()
-    return render_template("organisations.html", form=form, organisations=organisations)
+        flash(f"{organization.name} was added.", "success")
+        return redirect(url_for(".show", organization_id=organization.id))
+    found = select(Organization).order_by(Organization.name)
+    organizations = db.session.scalars(found).all()
+    return render_template("organizations.html", form=form, organizations=organizations)
 
 
-@blueprint.route("/<int:organisation_id>", methods=["GET", "POST"])
-@permission("organisations:write")
-def show(organisation_id: int) -> ResponseReturnValue:
-    """Show the members of an organisation, and add one once the form is valid."""
-    organisation = db.get_or_404(Organisation, organisation_id)
+@blueprint.route("/<int:organization_id>", methods=["GET", "POST"])
+@permission("organizations:write")
+def show(organization_id: int) -> ResponseReturnValue:
+    """Show the members of an organization, and add one once the form is valid."""
+    organization = db.get_or_404(Organization, organization_id)
     form = MemberForm()
     if form.validate_on_submit() and (user := form.user()):
-        user.organisation = organisation
+        user.organization = organization
         db.session.commit()
         flash(f"{user.email} was added.", "success")
-        return redirect(url_for(".show", organisation_id=organisation.id))
-    return render_template("organisation.html", form=form, organisation=organisation)
+        return redirect(url_for(".show", organization_id=organization.id))
+    return render_template("organization.html", form=form, organization=organization)
