@@ -49,7 +49,6 @@ answer = create_app().test_client().options(
 )
 print(answer.headers.get("Access-Control-Allow-Origin"))
 """
-NO_COVERAGE = "--no-cov -W 'ignore:Coverage disabled'"
 VIDEO = "https://www.youtube-nocookie.com/embed/jNQXAC9IVRw"
 # What the base's own tests check of each route, model, permission and template.
 SHIPPED = (
@@ -106,8 +105,8 @@ def test_an_example_needs_a_name_and_a_service(
 
 @pytest.mark.timeout(1200)  # it runs the whole suite of a service
 def test_every_check_is_green(desk: Service) -> None:
-    # Without a network, the audit is left out. The base's tests measure coverage.
-    desk.run("bin/ci", CI="", PYTEST_ADDOPTS=NO_COVERAGE)
+    # CI="": without a network, the audit is left out.
+    desk.run("bin/ci", CI="")
 
 
 @pytest.mark.needs("postgresql")
