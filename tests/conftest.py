@@ -201,6 +201,7 @@ def postgres() -> Iterator[Postgres]:
 # processors are busy.
 LONG = (
     "test_a_service_with_all_of_it_passes_all_tests_on_postgresql",
+    "test_helpdesk",
     "proxies",
     "test_the_template_passes_every_check_as_it_lies",
     "test_certificates",

@@ -11,7 +11,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -136,8 +136,10 @@ def app(whole_app: Flask, mailbox: Path) -> Iterator[Flask]:
     with whole_app.app_context():
         delete_rows()
         queue.flush()
-    for letter in mailbox.iterdir():
-        letter.unlink()
+    uploads = Path(whole_app.config["UPLOADS_FOLDER"])
+    for file in (*mailbox.iterdir(), *uploads.rglob("*")):
+        if file.is_file():
+            file.unlink()
 
 
 def delete_rows() -> None:
@@ -186,15 +188,19 @@ class Visitor:
         return self.client.get(path, **options)
 
     def submit(
-        self, path: str, data: dict[str, str], *, times: int = 1, **options: Any
+        self, path: str, data: Mapping[str, Any], *, times: int = 1, **options: Any
     ) -> TestResponse:
-        """Open a page, fill its form and send it (`times` times), as a browser does."""
+        """Open a page, fill its form and send it (`times` times), as a browser does.
+
+        A file is `(BytesIO(content), name)`.
+        """
         token = self.csrf_token(path)
         headers = {"Referer": f"https://localhost{path}", **options.pop("headers", {})}
         for _ in range(times):
             answer = self.client.post(
                 path, data={"csrf_token": token, **data}, headers=headers, **options
             )
+            answer.request.input_stream.close()  # a large one is a file
         return answer
 
     def send(self, path: str, data: dict[str, Any]) -> TestResponse:

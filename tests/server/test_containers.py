@@ -353,7 +353,8 @@ def test_nothing_can_be_written_but_what_the_compose_file_names(stack: Stack) ->
         named = {place.partition(":")[0] for place in container.get("tmpfs", ())}
         for volume in container.get("volumes", ()):
             if isinstance(volume, dict):
-                named.add(volume["target"])
+                if not volume.get("read_only"):
+                    named.add(volume["target"])
             elif not volume.endswith(":ro"):
                 named.add(volume.split(":")[1])
         mounts = (stack.processes(name)[0] / "mountinfo").read_text().splitlines()

@@ -1,9 +1,7 @@
 """The pages of a new service in a real browser, and the life of an account there."""
 
 import itertools
-import os
 import re
-import subprocess
 from collections.abc import Callable, Iterator
 from email import message_from_bytes
 from email.policy import default
@@ -19,9 +17,16 @@ from playwright.sync_api import (
 )
 
 from tests.conftest import run
-from tests.support.chromium import ARGUMENTS, CHROMIUM, PASSWORD, Service, Visitor
+from tests.support.chromium import (
+    ARGUMENTS,
+    CHROMIUM,
+    PASSWORD,
+    Service,
+    Visitor,
+    developed,
+)
 from tests.support.environments import lend_packages
-from tests.support.servers import PATIENCE, free_port, wait_for_port
+from tests.support.servers import PATIENCE
 
 pytestmark = pytest.mark.needs("chromium")
 expect.set_options(timeout=PATIENCE * 1000)
@@ -41,22 +46,8 @@ def service(
     run_copy(str(template), folder, answers, defaults=True, quiet=True, unsafe=True)
     lend_packages(folder, tmp_path_factory)
     run("bin/setup", cwd=folder)
-    port = free_port()
-    address = f"https://localhost:{port}"
-    with (folder / "instance/dev.log").open("wb") as log:
-        process = subprocess.Popen(
-            ["bin/dev", "--port", str(port)],
-            cwd=folder,
-            env=os.environ | {"APP_BASE_URL": address},
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        wait_for_port(port, process)
-        yield Service(folder, address, NAME)
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
+    with developed(folder, NAME) as service:
+        yield service
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,10 @@
 
 import itertools
 import os
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,7 +17,7 @@ from playwright.sync_api import (
     expect,
 )
 
-from tests.support.servers import PATIENCE
+from tests.support.servers import PATIENCE, free_port, wait_for_port
 
 PASSWORD = "purple otter juggles lamps"
 
@@ -39,6 +42,27 @@ class Service(NamedTuple):
     folder: Path
     address: str
     name: str
+
+
+@contextmanager
+def developed(folder: Path, name: str) -> Iterator[Service]:
+    """Serve the pages of a service with bin/dev."""
+    port = free_port()
+    address = f"https://localhost:{port}"
+    with (folder / "instance/dev.log").open("wb") as log:
+        process = subprocess.Popen(
+            ["bin/dev", "--port", str(port)],
+            cwd=folder,
+            env=os.environ | {"APP_BASE_URL": address},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        wait_for_port(port, process)
+        yield Service(folder, address, name)
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
 
 
 class Visitor:

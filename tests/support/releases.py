@@ -1,14 +1,18 @@
-"""Ten releases that follow the working tree, for tests/template/test_updates.py.
+"""Ten releases that follow the working tree, for tests of updates.
 
 Each function changes a clone of the template as a release would; its docstring is the
 entry in CHANGELOG.md. They touch the lines beside those that teams edit.
 """
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import RELEASE, release
+from tests.support.shared import made_once, shared_folder
 from tests.template.edits import append, replace, write
 
 # A comment in each kind of file; "# harder" in all others.
@@ -244,6 +248,16 @@ def release_all(template: Path) -> None:
         )
         changelog.write_text(before + mark + news + older)
         release(template, version)
+
+
+def released(template: Path, factory: pytest.TempPathFactory) -> Path:
+    """Return a template that has ten more releases; all tests share it."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(template, folder, symlinks=True)
+        release_all(folder)
+
+    return made_once(shared_folder(factory) / "releases/bulwark", make)
 
 
 def exclude(questions: Path, pattern: str) -> None:

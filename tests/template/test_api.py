@@ -1,14 +1,13 @@
 """docs/api.md, done to a new service as a reader would."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.fuzzing import attack
 from tests.support.guide import Service, changing_its_own_files, copy_of
-from tests.support.servers import Postgres, free_port, wait_for_port
+from tests.support.servers import Postgres
 
 TASKS = """
 from tests.conftest import add_person
@@ -58,40 +57,7 @@ SHIPPED = (
     *("web/test_hostile.py", "account/test_tokens.py", "identity/test_tokens.py"),
 )
 
-
-# How often schemathesis tries each view, apart from the values that it derives from
-# the document.
-EXAMPLES = "20"
-# By chance, schemathesis sends the same key with two requests.
-HOOKS = """
-import re
-import uuid
-import schemathesis
-
-def with_a_new_key(request):
-    request.headers["Idempotency-Key"] = str(uuid.uuid4())
-    return request
-
-@schemathesis.hook
-def before_call(context, case, kwargs):
-    key = (case.headers or {}).get("Idempotency-Key", "")
-    if re.fullmatch("[!-~]{1,255}", key):
-        kwargs["auth"] = with_a_new_key
-"""
-TOKEN = """
-import wsgi
-from flask_security import hash_password
-from bulwark.database import db, utcnow
-from bulwark.identity import tokens
-with wsgi.app.app_context():
-    user = wsgi.app.extensions["security"].datastore.create_user(
-        email="zoe@example.org", password=hash_password("x"), confirmed_at=utcnow()
-    )
-    db.session.flush()
-    token, _ = tokens.make(user, "Tests", ["tasks:read", "tasks:write"], 1)
-    db.session.commit()
-    print(token)
-"""
+PERMISSIONS = ("tasks:read", "tasks:write")
 
 
 @pytest.fixture(scope="module")
@@ -112,45 +78,11 @@ def test_a_team_builds_an_api_and_every_check_passes(team: Service) -> None:
 
 
 def test_schemathesis_finds_nothing(team: Service) -> None:
-    attack(team)
+    attack(team, *PERMISSIONS)
 
 
 @pytest.mark.needs("postgresql")
 def test_schemathesis_finds_nothing_on_postgresql(
     team: Service, postgres: Postgres
 ) -> None:
-    attack(team, APP_DATABASE_URL=postgres.database())
-
-
-def attack(team: Service, **environment: str) -> None:
-    """Run every check of schemathesis against the service."""
-    environment |= {"APP_ENV": "development", "APP_PROXY_HOPS": "1"}
-    team.run("bin/flask", "prepare", **environment)
-    token = team.python(TOKEN, **environment).splitlines()[-1]
-    hooks = team.folder / "instance/hooks.py"
-    hooks.write_text(HOOKS)
-    port = free_port()
-    command = [".venv/bin/gunicorn", "-b", f"127.0.0.1:{port}", "wsgi:app"]
-    with subprocess.Popen(
-        command,
-        cwd=team.folder,
-        env=os.environ | environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as server:
-        try:
-            wait_for_port(port, server)
-            headers = (
-                f"Authorization: Bearer {token}",
-                *("Host: localhost", "X-Forwarded-Proto: https"),
-                "X-Forwarded-For: 127.0.0.1",
-            )
-            team.run(
-                *(os.environ["UV"], "tool", "run", "schemathesis==4.32.5", "run"),
-                f"http://127.0.0.1:{port}/api/v1/openapi.json",
-                *("--checks", "all", "--max-examples", EXAMPLES, "--no-color"),
-                *(part for header in headers for part in ("--header", header)),
-                SCHEMATHESIS_HOOKS=str(hooks),
-            )
-        finally:
-            server.terminate()
+    attack(team, *PERMISSIONS, APP_DATABASE_URL=postgres.database())

@@ -1,17 +1,13 @@
 """docs/pages.md, done to a new service as a reader would, and seen in a browser."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from tests.support.chromium import ARGUMENTS, CHROMIUM, Service, Visitor
-from tests.support.guide import Service as Guided
-from tests.support.guide import changing_its_own_files, copy_of
-from tests.support.servers import PATIENCE, free_port, wait_for_port
+from tests.support.chromium import ARGUMENTS, CHROMIUM, Visitor, developed
+from tests.support.guide import Service, changing_its_own_files, copy_of
 
 BRAND, LIST, ACCOUNT = 1, 2, 3
 EMAIL = "zoe@example.com"
@@ -106,7 +102,7 @@ with app.app_context():
 
 
 @pytest.fixture
-def team(ready: Path, tmp_path: Path) -> Iterator[Guided]:
+def team(ready: Path, tmp_path: Path) -> Iterator[Service]:
     """Return a service whose team follows the guide, and changes its own files only."""
     service = copy_of(ready, tmp_path / "service", "pages.md")
     with changing_its_own_files(service):
@@ -114,36 +110,20 @@ def team(ready: Path, tmp_path: Path) -> Iterator[Guided]:
 
 
 @pytest.fixture
-def visitor(team: Guided) -> Iterator[Visitor]:
+def visitor(team: Service) -> Iterator[Visitor]:
     """Return a visitor, without scripts, of the running service."""
     team.follow(BRAND, LIST, ACCOUNT)
     team.python(ADD)
-    port = free_port()
-    address = f"https://localhost:{port}"
-    environment = os.environ | {"APP_BASE_URL": address}
-    with (team.folder / "instance/dev.log").open("wb") as log:
-        process = subprocess.Popen(
-            ["bin/dev", "--port", str(port)],
-            cwd=team.folder,
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        wait_for_port(port, process)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=CHROMIUM, args=ARGUMENTS
-            )
-            service = Service(team.folder, address, "My Service")
-            yield Visitor(browser, service)
-            browser.close()
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
+    with (
+        developed(team.folder, "My Service") as service,
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield Visitor(browser, service)
+        browser.close()
 
 
-def test_a_team_builds_pages_and_every_check_passes(team: Guided) -> None:
+def test_a_team_builds_pages_and_every_check_passes(team: Service) -> None:
     team.follow(BRAND, LIST, ACCOUNT)
     team.is_fully_migrated()
     for check in ("ruff format --check", "ruff check", "mypy", "lint-imports"):
@@ -152,7 +132,7 @@ def test_a_team_builds_pages_and_every_check_passes(team: Guided) -> None:
     team.run("bin/test", "-q", "-n0", *(f"tests/bulwark/{name}" for name in SHIPPED))
 
 
-def test_a_color_that_nobody_can_read_is_refused(team: Guided) -> None:
+def test_a_color_that_nobody_can_read_is_refused(team: Service) -> None:
     style = team.folder / "app/static/app.css"
     style.write_text(style.read_text().replace("--brand: #0172ad", "--brand: #ffb000"))
     test = "tests/bulwark/web/test_brand.py"

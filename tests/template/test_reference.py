@@ -13,6 +13,7 @@ from tests.conftest import ROOT, git, release, run
 from tests.support.copies import tree, update
 from tests.support.quick_copier import IN_PROCESSES
 
+EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git's tree without files
 ADDRESS = "https://git.example.com/bulwark.git"
 
 
@@ -113,6 +114,22 @@ def test_author_and_date_are_those_of_the_release(
     for tag in ("v1.0.0", "v1.10.0"):
         form = ("log", "-1", "--format=%an %ae %aI %cn %ce %cI", tag)
         assert git(reference, *form) == git(checkout, *form)
+
+
+def test_an_example_is_a_repository_of_its_own(checkout: Path, tmp_path: Path) -> None:
+    clone, folder = unreleased(checkout, tmp_path), tmp_path / "helpdesk"
+    without = git(clone, "commit-tree", "-m", "No examples", EMPTY).strip()
+    git(clone, "tag", "v0.9.0", without)
+    git(clone, "tag", "v1.0.0")
+    build(clone, folder, "--example", "helpdesk", "--source", ADDRESS)
+    assert git(folder, "tag").split() == ["v1.0.0"]
+    example = ROOT / "examples/helpdesk"
+    for file in git(example, "ls-files", "app", "tests").splitlines():
+        assert (folder / file).read_bytes() == (example / file).read_bytes(), file
+    assert 'name = "Help desk"' in (folder / "service.toml").read_text()
+    run(os.environ["UV"], "lock", "--check", cwd=folder)
+    refused = attempt(clone, folder, "--example", "shop", "--source", ADDRESS)
+    assert "No release has an example that is called shop" in refused.stderr
 
 
 def test_no_secret_is_in_it(reference: Path) -> None:

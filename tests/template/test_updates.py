@@ -26,10 +26,10 @@ from tests.support.releases import (
     change_the_seeds,
     has,
     need_a_secret,
-    release_all,
+    released,
 )
 from tests.support.servers import Postgres
-from tests.support.shared import made_once, shared_folder
+from tests.support.shared import made_once
 
 HALF = (
     *("app/", "tests/app/", "README.md", "uv.lock", ".gitattributes", "AGENTS.md"),
@@ -286,14 +286,7 @@ def check_secrets(file: Path, before: bytes, version: str) -> None:
 @pytest.fixture(scope="session")
 def copies(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Copies:
     """Return copies of each release of a template that has ten more."""
-    folder = shared_folder(tmp_path_factory) / "releases"
-
-    def make(folder: Path) -> None:
-        shutil.copytree(template, folder, symlinks=True)
-        release_all(folder)
-
-    made_once(folder / "bulwark", make)
-    return Copies(folder)
+    return Copies(released(template, tmp_path_factory).parent)
 
 
 @pytest.fixture

@@ -48,8 +48,7 @@ class JobRun(Model):
     owner_id: Mapped[int | None] = mapped_column(
         ForeignKey("users.id", ondelete="SET NULL"), index=True
     )
-    # What `rows.pack` returns; None once the run is done.
-    # Loaded only when needed: one that was tampered with stops no other run.
+    # From `rows.pack`, None once done. Deferred: a tampered one stops no other run.
     arguments: Mapped[str | None] = mapped_column(Encrypted(Text()), deferred=True)
     is_scheduled: Mapped[bool] = mapped_column(default=False)
     tries: Mapped[int] = mapped_column(default=0)
@@ -155,9 +154,8 @@ def claim() -> JobRun | None:
     """Claim the run that is due longest, so that no other worker starts it."""
     now = utcnow()
     due = select(JobRun.id).where(JobRun.state == WAITING, JobRun.due_at <= now)
-    while (
-        found := db.session.scalar(due.order_by(JobRun.due_at).limit(1))
-    ) is not None:
+    oldest = due.order_by(JobRun.due_at).limit(1)
+    while (found := db.session.scalar(oldest)) is not None:
         statement = (
             update(JobRun)
             .where(JobRun.id == found, JobRun.state == WAITING)

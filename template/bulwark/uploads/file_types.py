@@ -64,7 +64,9 @@ def media_type(file: IO[bytes], name: str, accepts: Iterable[str]) -> str:
     """
     extension = PurePath(name).suffix.lower()
     if extension not in accepts:
-        raise UnsupportedMediaType(f"Send one of these types: {', '.join(accepts)}.")
+        raise UnsupportedMediaType(
+            f"{name} has another type. Send one of these types: {', '.join(accepts)}."
+        )
     try:
         found = _type_of(file, extension)
     finally:

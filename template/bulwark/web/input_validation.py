@@ -5,6 +5,7 @@ invalid request gets 400 with a reason, or 404 for a path that can't exist.
 """
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +17,7 @@ from flask import Flask, Request, abort, current_app, request
 from werkzeug.datastructures import Authorization, FileStorage, MultiDict
 from werkzeug.exceptions import BadRequest
 from werkzeug.formparser import FormDataParser
+from werkzeug.http import parse_date
 
 from bulwark.web import body_limits
 from bulwark.web.json_body import INTEGERS, UNFIT, StrictJSON, UnfitError
@@ -25,6 +27,7 @@ MAX_BODY = 1024 * 1024
 FILENAME = 255  # characters, the limit of most file systems
 # How WSGI names headers in its environment.
 HEADERS = ("HTTP_", "CONTENT_")
+DATES = ("Date", "If-Modified-Since", "If-Range", "If-Unmodified-Since")
 FORM = "application/x-www-form-urlencoded"
 IN_MEMORY = 500 * 1024  # bytes of a file; the rest waits on the disk
 SCRATCH = ".part"  # in the folder of uploads
@@ -42,14 +45,7 @@ def init_app(app: Flask) -> None:
 
 def _check() -> None:
     """Check everything except the body, and set the maximum body size."""
-    environ = request.environ
-    if "\0" in "".join(v for k, v in environ.items() if k.startswith(HEADERS)):
-        abort(400, "Send headers without NUL.")
-    if not environ.get("HTTP_AUTHORIZATION", "").isascii():
-        abort(400, "Send Authorization in ASCII.")
-    for name in ("Referer", "Origin"):
-        if not is_url(environ.get(f"HTTP_{name.upper()}", "")):
-            abort(400, f"{name} is not a URL.")
+    _check_headers(request.environ)
     if "\0" in request.path or not all(map(_may_exist, _path_values())):
         abort(404)
     if query := request.query_string:
@@ -58,6 +54,28 @@ def _check() -> None:
         if request.mimetype == FORM:  # parsing takes fifty times its size in memory
             size = min(size, request.max_content_length or MAX_BODY)
         request.max_content_length = size
+
+
+def _check_headers(environ: Mapping[str, Any]) -> None:
+    if "\0" in "".join(v for k, v in environ.items() if k.startswith(HEADERS)):
+        abort(400, "Send headers without NUL.")
+    if not environ.get("HTTP_AUTHORIZATION", "").isascii():
+        abort(400, "Send Authorization in ASCII.")
+    for name in ("Referer", "Origin"):
+        if not is_url(environ.get(f"HTTP_{name.upper()}", "")):
+            abort(400, f"{name} is not a URL.")
+    for name in DATES:
+        if not _is_in_range(environ.get(f"HTTP_{name.upper().replace('-', '_')}")):
+            abort(400, f"{name} is not a date.")
+
+
+def _is_in_range(date: str | None) -> bool:
+    """Return whether Werkzeug can parse a date; it ignores most that are invalid."""
+    try:
+        parse_date(date)
+    except OverflowError:
+        return False
+    return True
 
 
 def is_url(text: str) -> bool:

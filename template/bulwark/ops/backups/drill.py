@@ -54,9 +54,13 @@ def restore_drill(folder: Path) -> None:
 
     The service keeps running, and its data is not touched.
     """
+    slug = settings.current().slug
+    if _is_before_the_first_backup(folder, slug):
+        click.echo(f"There is no backup in {folder} yet, so there is nothing to test.")
+        return
     start = time.monotonic()
     with _failures_recorded(start):
-        file = retention.newest(folder, settings.current().slug)
+        file = retention.newest(folder, slug)
         header = archive.verify(file)
         _drill(file.resolve(), header)
     seconds = round(time.monotonic() - start, 1)
@@ -68,6 +72,12 @@ def restore_drill(folder: Path) -> None:
         f"Restored {file}, made {header.made}, into a scratch place in {seconds} s:"
         f" {header.contents}{files}. All migrations were applied, the audit trail is"
         " intact, and the copy was deleted."
+    )
+
+
+def _is_before_the_first_backup(folder: Path, slug: str) -> bool:
+    return drill_results.read().first_backup is None and not (
+        folder.is_dir() and retention.all_of(folder, slug)
     )
 
 

@@ -11,14 +11,14 @@ def delete_oldest(new: Path, slug: str, keep: int) -> None:
 
     The new one stays even if a wrong clock makes others seem newer.
     """
-    others = [path for path in _backups(new.parent, slug) if path != new]
+    others = [path for path in all_of(new.parent, slug) if path != new]
     for path in others[: max(0, len(others) + 1 - keep)]:
         path.unlink()
 
 
 def newest(folder: Path, slug: str) -> Path:
     """Return the newest backup of a service, by the time in its name."""
-    backups = _backups(folder, slug)
+    backups = all_of(folder, slug)
     if not backups:
         raise BackupError(
             f"There is no backup of {slug!r} in {folder}. Run `flask backup {folder}`"
@@ -27,7 +27,7 @@ def newest(folder: Path, slug: str) -> Path:
     return backups[-1]
 
 
-def _backups(folder: Path, slug: str) -> list[Path]:
+def all_of(folder: Path, slug: str) -> list[Path]:
     """Return the backups of a service, oldest first."""
     pattern = re.compile(rf"{re.escape(slug)}-\d{{8}}T\d{{6}}Z\.backup")
     return sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name))

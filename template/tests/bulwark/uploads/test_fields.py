@@ -51,7 +51,7 @@ def test_the_files_of_a_valid_form_are_stored(owner: Owner, papers: Path):
         ([("", b"")], "Choose a paper."),
         ([("page.html", b"<script>")], "Send one of these types: .csv"),
         ([("photo.png", PDF)], "photo.png"),
-        ([("a.pdf", PDF), ("b.exe", b"MZ")], "Send one of these types"),
+        ([("a.pdf", PDF), ("b.exe", b"MZ")], "b.exe has another type"),
         ([("a.txt", b"x" * 2_000_001)], "a.txt is too large"),
         ([("a.txt", b"x")] * 4, "Send 3 files at most."),
     ],

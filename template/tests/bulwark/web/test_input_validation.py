@@ -39,6 +39,18 @@ def test_a_referrer_of_another_site_is_accepted(team: Visitor, referrer: str):
     assert team.get("/login", headers={"Referer": referrer}).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/login", "/static/app.css"])
+@pytest.mark.parametrize("name", ["If-Modified-Since", "If-Range"])
+def test_a_date_out_of_range_is_400(team: Visitor, path: str, name: str):
+    headers = {"Accept": "application/json", "Range": "bytes=0-1"}
+    late = "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"
+    response = team.get(path, headers=headers | {name: late})
+    assert hint(response) == f"{name} is not a date."
+    response = team.get(path, headers=headers | {name: "tomorrow"})
+    assert response.status_code in (200, 206)
+    response.close()
+
+
 def test_a_null_byte_in_a_header_is_400(team: Visitor):
     response = team.client.get(
         "/login",

@@ -75,6 +75,7 @@ def fails(service: Service) -> str:
 def test_a_drill_restores_the_newest_backup_and_leaves_nothing(
     service: Service, place: Path
 ):
+    service.backup().unlink()
     fails(service)
     anchor(service)
     service.backup()
@@ -130,11 +131,21 @@ def test_a_backup_of_a_newer_release_fails_the_drill(service: Service, place: Pa
     assert not place.exists()
 
 
-def test_without_a_backup_a_drill_fails(service: Service, place: Path):
-    assert "No such file or directory" in fails(service)
-    service.folder.mkdir()
+def test_before_the_first_backup_a_drill_has_no_result(service: Service, place: Path):
+    for _ in range(2):
+        done = service.run("restore-drill", service.folder)
+        assert "nothing to test" in done.output
+        assert done.exit_code == 0
+        assert not results(service).failed
+        service.folder.mkdir(exist_ok=True)
+
+
+def test_once_the_backups_are_gone_a_drill_fails(service: Service, place: Path):
+    service.backup().unlink()
     (service.folder / "other-20261101T030000Z.backup").write_bytes(b"")
     assert "There is no backup of 'bulwark'" in fails(service)
+    shutil.rmtree(service.folder)
+    assert "No such file or directory" in fails(service)
 
 
 def test_a_damaged_backup_fails_the_drill_with_the_reason(
