@@ -32,6 +32,7 @@ NOT_HARDENED = (
     *(".gitattributes", "app/", "tests/app/", "AGENTS.md", ".devcontainer/"),
     *(".editorconfig", ".pre-commit-config.yaml", ".vscode/"),
     *("bulwark/access.txt", "docs/events.md", "renovate.json"),
+    "bulwark/ops/new/sources/",
     "bulwark/identity/security/common_passwords.bin",
 )
 

@@ -1,6 +1,7 @@
 """`flask new`: what it refuses, and what it adds to files of the team."""
 
 import ast
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -73,8 +74,6 @@ def test_an_irregular_plural_is_given():
     [
         ("user", "the table users exists"),
         ("session", "the table sessions exists"),
-        ("view", "app/views.py exists"),
-        ("setting", "app/settings.py exists"),
         ("login", ""),
         ("change", ""),
         ("flash", "another meaning"),
@@ -88,6 +87,17 @@ def test_a_taken_name_is_refused(app: Flask, name: str, reason: str):
     parsed = Name(f"a_{name}", plural) if plural else names.parse(name, None)
     with pytest.raises(RefusedError, match=f"is taken: .*{reason}"):
         names.check_free(app, parsed)
+
+
+def test_the_name_of_a_module_of_the_team_is_refused(
+    app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(app, "root_path", str(tmp_path))
+    name = names.parse("zebra_stripe", None)
+    names.check_free(app, name)
+    (tmp_path / "zebra_stripes.py").touch()
+    with pytest.raises(RefusedError, match="zebra_stripes"):
+        names.check_free(app, name)
 
 
 def test_no_name_replaces_what_the_written_code_imports():
