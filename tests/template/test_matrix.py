@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tomllib
 from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -50,7 +51,13 @@ SMOKE = (
 # Python 3.12 and later measure lines at little cost, branches only from 3.14 on
 # (https://coverage.readthedocs.io/en/latest/config.html#run-core). bin/ci of a service
 # measures branches.
-LINES_COVERED = "[run]\ncore = sysmon\nsource = bulwark\n[report]\nfail_under = 95\n"
+LINES_COVERED = """[run]
+core = sysmon
+source = bulwark
+omit = {omitted}
+[report]
+fail_under = 95
+"""
 ROWS = [
     Row("3.11", "sqlite", "gitlab", ["systemd"], 'Café "Zoë" & Sons — billing'),
     Row("3.11", "postgresql", "gitlab", ["docker"], "O'Brien’s \\ Söhne"),
@@ -152,7 +159,9 @@ def test_the_template_passes_every_check_as_it_lies(
     scripts = [path.relative_to(lies) for path in lies.glob("deploy/**/*.py")]
     run("mypy", "--strict", *scripts, cwd=lies, env=environment)
     run("lint-imports", cwd=lies, env=environment)
-    (tmp_path / "coverage.ini").write_text(LINES_COVERED)
+    settings = tomllib.loads((lies / "pyproject.toml").read_text())
+    omitted = ",".join(settings["tool"]["coverage"]["run"]["omit"])
+    (tmp_path / "coverage.ini").write_text(LINES_COVERED.format(omitted=omitted))
     run(
         "bin/test",
         "--cov",
