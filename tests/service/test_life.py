@@ -65,6 +65,7 @@ class Person(Visitor):
 
     def sign_out(self) -> None:
         self.open("/account")
+        self.press("Account")
         self.press("Sign out")
         self.open("/account")
         self.sees("Sign in")
@@ -148,7 +149,7 @@ def set_a_password(ada: Person, site: Site) -> None:
         env=ENVIRONMENT,
     )
     ada.open(output[output.index("/reset/") :].split()[0])
-    ada.send("Set password", {"New password": PASSWORD})
+    ada.send("Set password", {"Password": PASSWORD})
     ada.reads("Your new password is set")
 
 
