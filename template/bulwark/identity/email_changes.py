@@ -1,8 +1,9 @@
 """Changes of an email address: request, confirmation at the new address, and stop.
 
 The emailed link only opens a page. To confirm, the user must be signed in and submit
-the form there, so neither a mail scanner nor access to the mailbox is enough. Whatever
-ends sessions also cancels the change: a new password, a lock, another change.
+the form there. Software that opens the links in emails can't confirm a change, and
+neither can someone who only reads the mailbox. A new password, a lock and another
+change cancel it, as they end sessions.
 """
 
 import secrets

@@ -1,7 +1,7 @@
 """Emails: stored encrypted in the database until a worker has delivered them.
 
 An email is stored in the same transaction as the change that it reports, so neither is
-lost without the other. A mail server that is down delays emails, but no client.
+lost without the other. While the mail server is down, emails wait, and requests don't.
 """
 
 import uuid
